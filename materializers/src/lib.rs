@@ -1,1 +1,3 @@
-//! materializers
+//! Views: what an epoch changed, written in one transaction, exactly once.
+
+pub mod views;

@@ -1,1 +1,3 @@
-//! streams
+//! The dataflow from observations to devices, and the rules it applies.
+
+pub mod rows;

@@ -1,0 +1,170 @@
+//! The trait of a place that keeps views, and the types that cross it.
+
+use bytes::Bytes;
+use serviceradar_streams::rows::{EpochOutput, State};
+
+/// The last record read from a log partition, by which a restart knows its log again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Witness {
+    /// Its offset.
+    pub offset: u64,
+    /// Its append time, microseconds since the Unix epoch.
+    pub append_time: i64,
+    /// SHA-256 of its key and value, first 8 bytes.
+    pub hash: i64,
+}
+
+/// How far a log partition is in the views (`pipeline_frontiers`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frontier {
+    /// `<tenant>.<stream>`.
+    pub topic: String,
+    /// The log partition.
+    pub log_partition: u32,
+    /// The next offset not yet in the views.
+    pub next_offset: u64,
+    /// Running maximum of append times below it: the intake clock of the log partition.
+    pub intake_max: i64,
+    /// The last record below it; absent before the first.
+    pub witness: Option<Witness>,
+}
+
+/// An event that could not be read: its bytes, unchanged, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Where it stands.
+    pub topic: String,
+    /// Where it stands.
+    pub log_partition: u32,
+    /// Where it stands.
+    pub offset: u64,
+    /// As received.
+    pub key: Option<Bytes>,
+    /// As received.
+    pub value: Option<Bytes>,
+    /// As received.
+    pub headers: Vec<(String, Bytes)>,
+    /// Why it was refused, in words.
+    pub reason: String,
+}
+
+/// A closed epoch of one tenant, ready to be committed.
+#[derive(Clone, Debug)]
+pub struct Epoch {
+    /// Rises by one; the first is 1.
+    pub number: u64,
+    /// When it was closed, microseconds since the Unix epoch.
+    pub closed_at: i64,
+    /// Events read for it.
+    pub events: u64,
+    /// Greatest intake time in it.
+    pub intake_max: i64,
+    /// All log partitions that it moved.
+    pub frontiers: Vec<Frontier>,
+    /// What it changes.
+    pub output: EpochOutput,
+    /// What it refused.
+    pub dead_letters: Vec<DeadLetter>,
+}
+
+/// What the outbox holds for publishing after the commit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutboxEntry {
+    /// The epoch that wrote it.
+    pub epoch: u64,
+    /// Its place in that epoch.
+    pub sequence: i64,
+    /// `device-changes` or `dead-letters`: the stream it goes to.
+    pub stream: String,
+    /// Key of the event.
+    pub key: Option<Bytes>,
+    /// Value of the event, framed; absent is a tombstone.
+    pub value: Option<Bytes>,
+    /// Headers of the event.
+    pub headers: Vec<(String, Bytes)>,
+}
+
+/// Where a tenant stands when a writer takes it over.
+#[derive(Clone, Debug, Default)]
+pub struct Resume {
+    /// Last committed epoch; 0 where there is none.
+    pub epoch: u64,
+    /// The generation written.
+    pub generation: i32,
+    /// How far each log partition is.
+    pub frontiers: Vec<Frontier>,
+    /// The state of the dataflow at that epoch.
+    pub state: State,
+}
+
+/// Why the views refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ViewsError {
+    /// Another writer has taken the tenant: this one must stop.
+    #[error("another writer has taken tenant {tenant}: this one stops")]
+    Fenced {
+        /// The tenant.
+        tenant: String,
+    },
+    /// Another writer holds the tenant and its beat goes on: stand by and try again.
+    #[error("tenant {tenant} is written by {writer}, which is alive: standing by")]
+    Held {
+        /// The tenant.
+        tenant: String,
+        /// Who holds it.
+        writer: String,
+    },
+    /// The active generation was built by other rules or another layout.
+    #[error("the views were built with fingerprint {found}, this program and its rules have {wanted}: build a new generation with `serviceradar replay rebuild --rules`")]
+    Fingerprint {
+        /// As the active generation has it.
+        found: String,
+        /// As wanted.
+        wanted: String,
+    },
+    /// The schema is missing or not the one this program knows.
+    #[error("the database is not migrated for this program: {0}; run `serviceradar migrate`")]
+    Schema(String),
+    /// Cannot be reached for now, or out of space: the same call may succeed later.
+    #[error("the database is unavailable: {0}")]
+    Unavailable(String),
+    /// The database refused a statement that should be right.
+    #[error("the database refused: {0}")]
+    Refused(String),
+}
+
+/// A place that keeps the views of a deployment.
+#[async_trait::async_trait]
+pub trait Views: Send + Sync + 'static {
+    /// Takes the tenant for writing: raises its token, so that every earlier writer is fenced, and reads
+    /// back where it stands. `Held` while another writer's beat goes on (see `beat`).
+    /// `fingerprint` must be that of the active generation, which is made with it where there is none.
+    async fn take(
+        &self,
+        tenant: &str,
+        writer: &str,
+        fingerprint: &str,
+        rules: &serde_json::Value,
+    ) -> Result<(Box<dyn TenantWriter>, Resume), ViewsError>;
+}
+
+/// The one writer of a tenant's views.
+#[async_trait::async_trait]
+pub trait TenantWriter: Send + 'static {
+    /// Commits an epoch: rows, frontiers, outbox and journals in one transaction that begins with the fence.
+    /// A lost connection or a deadlock is retried inside, without loss or doubling: if the commit's fate is
+    /// unknown it is read back. Returns only when the epoch is committed, or can never be by this writer.
+    async fn commit(&mut self, epoch: &Epoch) -> Result<(), ViewsError>;
+
+    /// Says that this writer is alive; called every few seconds between epochs.
+    async fn beat(&mut self) -> Result<(), ViewsError>;
+
+    /// The oldest entries of the outbox, in order.
+    async fn outbox(&mut self, limit: usize) -> Result<Vec<OutboxEntry>, ViewsError>;
+
+    /// Forgets the entries up to and including this one: they are in the log.
+    async fn outbox_published(&mut self, epoch: u64, sequence: i64) -> Result<(), ViewsError>;
+
+    /// Leaves the tenant, so that a newcomer need not wait.
+    async fn leave(&mut self) -> Result<(), ViewsError>;
+}
