@@ -4,12 +4,7 @@
 //! restart reads back: together they are the whole state of the dataflow.
 //! Times are microseconds since the Unix epoch.
 
-use std::{
-    collections::BTreeMap,
-    hash::{Hash, Hasher},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{net::IpAddr, sync::Arc};
 
 pub use serviceradar_schemas::DeviceChange as DeviceRow;
 use serviceradar_schemas::{Collector, Source};
@@ -239,8 +234,8 @@ pub struct SnapshotRow {
     pub id: String,
     /// How many records its SNAPSHOT_END says it has.
     pub counted: Option<i64>,
-    /// How many distinct ones came.
-    pub members: i64,
+    /// How many distinct ones came, while undecided; absent once there is a verdict.
+    pub members: Option<i64>,
     /// When its SNAPSHOT_END was taken in (intake time).
     pub ended_at: Option<i64>,
     /// `accepted`, `held`; absent while undecided.
@@ -377,6 +372,7 @@ pub struct Changed<R> {
     pub row: R,
     /// Nothing but sightings changed: of a device `last_seen`, `availability_at` and `sources`; of a record
     /// `last_seen`, the orders of its last assert, last FULL assert and place, and the time of its probe.
+    /// The attributes of such a record are left empty in `row`: they are as they were.
     pub seen_only: bool,
 }
 
@@ -452,7 +448,3 @@ pub struct State {
     /// `pipeline_watermarks`.
     pub watermarks: Vec<WatermarkRow>,
 }
-
-
-/// Names and values of a record's attributes, as `attributes` in [`RecordRow`] writes them.
-pub type AttributeMap = BTreeMap<String, String>;
