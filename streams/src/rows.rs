@@ -128,8 +128,8 @@ pub struct RecordRow {
     pub first_snapshot_begin: Option<i64>,
     /// The address it was last seen with, and the order of that.
     pub place: Option<(IpAddr, Order)>,
-    /// Order of its last assert.
-    pub last_assert: Option<Order>,
+    /// Order and event time of its last assert.
+    pub last_assert: Option<(Order, i64)>,
     /// Order and event time of its last FULL assert.
     pub last_full: Option<(Order, i64)>,
     /// Order of its own last END.

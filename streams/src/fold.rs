@@ -1,0 +1,273 @@
+//! Fold: from events to records. The state is minima and maxima alone, whatever comes late.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+    sync::Arc,
+};
+
+use hashbrown::{HashMap, HashSet};
+use serviceradar_schemas::{Action, time::MINUTE};
+
+use crate::{
+    decisions::{Effect, Scoped},
+    dictionary::{ClaimId, Dictionary, RecordId, ScopeId, SourceId},
+    normalise::Sighting,
+    record::Record,
+    rows::WatermarkRow,
+    rules::Rules,
+};
+
+/// A record as it was and as it is; it was not there where `before` is absent.
+pub type RecordChange = (Option<Arc<Record>>, Arc<Record>);
+
+/// The state of the fold.
+pub struct Fold {
+    dictionary: Rc<RefCell<Dictionary>>,
+    rules: Arc<Rules>,
+    records: HashMap<RecordId, Arc<Record>>,
+    /// Per record, the watermark at which it is due again.
+    due: HashMap<RecordId, i64>,
+    /// Per scope, the records due at a watermark.
+    timers: Vec<BTreeMap<i64, Vec<RecordId>>>,
+    /// Per scope, the greatest event time.
+    watermarks: Vec<Option<i64>>,
+    /// The greatest TICK.
+    tick: Option<i64>,
+    /// Begins of accepted fetches.
+    accepted: HashMap<SourceId, BTreeSet<i64>>,
+    detached: HashMap<RecordId, ClaimId>,
+    /// What this epoch has touched: the record as it was before.
+    touched: HashMap<RecordId, Option<Arc<Record>>>,
+    moved: BTreeSet<Option<ScopeId>>,
+}
+
+impl Fold {
+    /// Empty.
+    pub fn new(dictionary: Rc<RefCell<Dictionary>>, rules: Arc<Rules>) -> Self {
+        Self {
+            dictionary,
+            rules,
+            records: HashMap::new(),
+            due: HashMap::new(),
+            timers: Vec::new(),
+            watermarks: Vec::new(),
+            tick: None,
+            accepted: HashMap::new(),
+            detached: HashMap::new(),
+            touched: HashMap::new(),
+            moved: BTreeSet::new(),
+        }
+    }
+
+    /// A record, as it is.
+    pub fn record(&self, record: RecordId) -> Option<&Arc<Record>> {
+        self.records.get(&record)
+    }
+
+    /// The rounded watermark of a scope: the greatest of its event times and the tenant's TICKs, down to
+    /// a minute.
+    fn watermark(&self, scope: ScopeId) -> i64 {
+        let own = self.watermarks.get(scope as usize).copied().flatten();
+        own.max(self.tick).map_or(i64::MIN, |at| at.div_euclid(MINUTE) * MINUTE)
+    }
+
+    fn observe(&mut self, scope: ScopeId, at: i64) {
+        let index = scope as usize;
+        if self.watermarks.len() <= index {
+            self.watermarks.resize(index + 1, None);
+            self.timers.resize_with(index + 1, BTreeMap::new);
+        }
+        if self.watermarks[index] < Some(at) {
+            self.watermarks[index] = Some(at);
+            self.moved.insert(Some(scope));
+        }
+    }
+
+    /// Takes in an event. Returns the record that it asserts or ends.
+    pub fn take(&mut self, sighting: &Sighting) -> Option<RecordId> {
+        if sighting.action == Action::Tick {
+            if self.tick < Some(sighting.event_time) {
+                self.tick = Some(sighting.event_time);
+                self.moved.insert(None);
+            }
+            return None;
+        }
+        let dictionary = self.dictionary.clone();
+        let mut dictionary = dictionary.borrow_mut();
+        let scope = dictionary.scope(&sighting.partition);
+        self.observe(scope, sighting.event_time);
+        if !matches!(sighting.action, Action::Assert | Action::End) {
+            return None;
+        }
+        let key = format!("{}/{}/{}", sighting.partition, sighting.source, sighting.native_key);
+        let id = dictionary.record(scope, &sighting.source, &key);
+        self.touch(id);
+        let source = dictionary.record_entry(id).source;
+        let record = self.records.entry(id).or_insert_with(|| Arc::new(Record::new(id, source)));
+        let record = Arc::make_mut(record);
+        if sighting.action == Action::End {
+            record.end(sighting.order);
+            return Some(id);
+        }
+        let mut claims: Vec<ClaimId> =
+            sighting.claims.iter().map(|claim| dictionary.claim(scope, claim)).collect();
+        claims.sort_unstable();
+        let names: Vec<u32> =
+            sighting.attributes.iter().map(|(name, _)| dictionary.text(name)).collect();
+        record.assert(sighting, &claims, &names, &dictionary);
+        Some(id)
+    }
+
+    /// Takes in the effect of a decision that came (+1) or went (-1).
+    pub fn decide(&mut self, (partition, effect): &Scoped, diff: isize) {
+        let dictionary = self.dictionary.clone();
+        let mut dictionary = dictionary.borrow_mut();
+        let scope = dictionary.scope(partition);
+        match effect {
+            Effect::AcceptSnapshot(source, begin) => {
+                let source = dictionary.source(scope, source);
+                let begins = self.accepted.entry(source).or_default();
+                if diff > 0 {
+                    begins.insert(*begin);
+                } else {
+                    begins.remove(begin);
+                }
+                for record in &dictionary.source_entry(source).records {
+                    self.touch(*record);
+                }
+            }
+            Effect::Detach(key) => {
+                let Some((_, source, _)) = crate::rows::RecordRow::split(key) else { return };
+                let record = dictionary.record(scope, &source, key);
+                if diff > 0 {
+                    let claim = dictionary.detached_claim(record);
+                    self.detached.insert(record, claim);
+                } else {
+                    self.detached.remove(&record);
+                }
+                self.touch(record);
+            }
+            _ => {}
+        }
+    }
+
+    fn touch(&mut self, record: RecordId) {
+        let before = self.records.get(&record);
+        self.touched.entry(record).or_insert_with(|| before.cloned());
+    }
+
+    /// Closes the epoch: what changed, each record once, in the order of their labels.
+    pub fn settle(&mut self) -> Vec<RecordChange> {
+        let dictionary = self.dictionary.clone();
+        let dictionary = dictionary.borrow();
+        self.ring(&dictionary);
+        let mut touched: Vec<_> = self.touched.drain().collect();
+        touched.sort_unstable_by_key(|(record, _)| *record);
+        let mut changes = Vec::with_capacity(touched.len());
+        for (id, before) in touched {
+            let Some(record) = self.records.get_mut(&id) else { continue };
+            let scope = dictionary.source_entry(record.source).scope;
+            let own = self.watermarks.get(scope as usize).copied().flatten();
+            let watermark = own.max(self.tick).map_or(i64::MIN, |at| at.div_euclid(MINUTE) * MINUTE);
+            let accepted = self.accepted.get(&record.source).and_then(|begins| begins.last().copied());
+            let detached = self.detached.get(&id).copied();
+            let settled = Arc::make_mut(record);
+            if detached.is_none() && settled.now.detached {
+                let own = |claim| dictionary.claim_entry(claim).kind == crate::claim::Namespace::Detached;
+                settled.claims = settled.claims.iter().filter(|span| !own(span.claim)).cloned().collect();
+            }
+            let next = settled.settle(watermark, accepted, detached, &self.rules.windows, &dictionary);
+            let due = self.due.entry(id).or_insert(i64::MAX);
+            if next < *due {
+                *due = next;
+                self.timers[scope as usize].entry(next).or_default().push(id);
+            }
+            if before.as_deref() != Some(&**record) {
+                changes.push((before, record.clone()));
+            }
+        }
+        changes
+    }
+
+    /// Touches every record that is due at its scope's watermark.
+    fn ring(&mut self, dictionary: &Dictionary) {
+        self.timers.resize_with(dictionary.scopes().max(self.timers.len()), BTreeMap::new);
+        self.watermarks.resize(dictionary.scopes().max(self.watermarks.len()), None);
+        for scope in 0..self.timers.len() {
+            let watermark = self.watermark(scope as ScopeId);
+            while let Some(entry) = self.timers[scope].first_entry() {
+                if *entry.key() > watermark {
+                    break;
+                }
+                let (at, records) = entry.remove_entry();
+                for record in records {
+                    if self.due.get(&record) == Some(&at) {
+                        self.due.remove(&record);
+                        self.touch(record);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The watermarks that moved since the last call.
+    pub fn moved(&mut self) -> Vec<WatermarkRow> {
+        let dictionary = self.dictionary.borrow();
+        let moved = std::mem::take(&mut self.moved);
+        let row = |scope: Option<ScopeId>| {
+            let (partition, at) = match scope {
+                None => (None, self.tick?),
+                Some(scope) => {
+                    let at = self.watermarks.get(scope as usize).copied().flatten()?;
+                    (Some(dictionary.partition(scope).clone()), at)
+                }
+            };
+            Some(WatermarkRow { partition, at })
+        };
+        moved.into_iter().filter_map(row).collect()
+    }
+
+    /// The tenant's last TICK.
+    pub fn tick(&self) -> Option<i64> {
+        self.tick
+    }
+
+    /// Of a source's open records: how many there are, and how many an END at `begin` would end.
+    pub fn would_end(&self, source: SourceId, begin: i64) -> (u64, u64) {
+        let dictionary = self.dictionary.borrow();
+        let records = &dictionary.source_entry(source).records;
+        let open = records.iter().filter_map(|record| self.records.get(record)).filter(|r| r.now.open);
+        let mut counts = (0, 0);
+        for record in open {
+            counts.0 += 1;
+            counts.1 += u64::from(record.last_assert.is_none_or(|(last, _)| last.time < begin));
+        }
+        counts
+    }
+
+    /// Puts a record back as it was read from the views.
+    pub fn restore(&mut self, record: Record) {
+        let id = record.id;
+        self.touched.insert(id, None);
+        self.records.insert(id, Arc::new(record));
+    }
+
+    /// Puts a watermark back as it was read from the views.
+    pub fn restore_watermark(&mut self, row: &WatermarkRow) {
+        match &row.partition {
+            None => self.tick = Some(row.at),
+            Some(partition) => {
+                let scope = self.dictionary.borrow_mut().scope(partition);
+                self.observe(scope, row.at);
+            }
+        }
+        self.moved.clear();
+    }
+
+    /// Whether a record is known.
+    pub fn known(&self) -> HashSet<RecordId> {
+        self.records.keys().copied().collect()
+    }
+}

@@ -1,0 +1,538 @@
+//! A record: the minima and maxima of all that was ever said of it, and what follows from them now.
+//!
+//! Sightings merge in any order, and a duplicate changes nothing. Source: `identity.md`, "Time, open,
+//! current, live".
+
+use std::{net::IpAddr, sync::Arc};
+
+use serviceradar_schemas::Collector;
+
+use crate::{
+    claim::Namespace,
+    dictionary::{ClaimId, Dictionary, NameId, RecordId, SourceId},
+    normalise::Sighting,
+    rows::Order,
+    rules::Windows,
+};
+
+/// Order and event time of an assertion.
+pub type Asserted = (Order, i64);
+
+/// What a claim or address is at the present watermark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Status {
+    /// Asserted, and its record open.
+    Current,
+    /// Asserted by a fetch that nobody has judged yet: it counts as lapsed.
+    Listed,
+    /// No longer asserted, not long ago.
+    Lapsed,
+    /// No longer asserted, long ago; or replaced.
+    Expired,
+}
+
+impl Status {
+    /// Whether it may link.
+    pub fn is_live(self) -> bool {
+        self != Status::Expired
+    }
+
+    /// Whether its record asserts it now, judged or not.
+    pub fn is_asserted(self) -> bool {
+        matches!(self, Status::Current | Status::Listed)
+    }
+}
+
+/// A claim that the record ever had.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClaimSpan {
+    /// Which.
+    pub claim: ClaimId,
+    /// What it is now.
+    pub status: Status,
+    /// Earliest event time.
+    pub first_seen: i64,
+    /// Earliest intake time.
+    pub first_asserted: i64,
+    /// Its last assertion; absent where that is the record's last FULL assert.
+    pub last: Option<Box<Asserted>>,
+}
+
+/// An address that the record ever had.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AddressSpan {
+    /// Which.
+    pub ip: IpAddr,
+    /// Whether it is current.
+    pub current: bool,
+    /// Earliest event time.
+    pub first_seen: i64,
+    /// Earliest intake time.
+    pub first_asserted: i64,
+    /// Its last assertion; absent where that is the record's last FULL assert.
+    pub last: Option<Box<Asserted>>,
+}
+
+/// The latest value of an attribute.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Attribute {
+    /// Which.
+    pub name: NameId,
+    /// The value.
+    pub value: Arc<str>,
+    /// Its last assertion; absent where that is the record's last FULL assert.
+    pub last: Option<Box<Asserted>>,
+}
+
+/// A record. Cheap to clone: its lists are shared until they change.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// Which.
+    pub id: RecordId,
+    /// Whose.
+    pub source: SourceId,
+    /// Earliest event time; `i64::MAX` where it was never asserted.
+    pub first_seen: i64,
+    /// Latest event time; `i64::MIN` where it was never asserted.
+    pub last_seen: i64,
+    /// Earliest intake time; `i64::MAX` where it was never asserted.
+    pub first_asserted: i64,
+    /// The last assert.
+    pub last_assert: Option<Asserted>,
+    /// The last FULL assert.
+    pub last_full: Option<Asserted>,
+    /// Order of the last END of its own.
+    pub last_end: Option<Order>,
+    /// Begin of the first fetch that listed it; absent where it was ever asserted outside of one.
+    pub first_fetch: Option<i64>,
+    /// Whether it was ever asserted outside of a fetch.
+    pub seen_outside: bool,
+    /// The latest verdict on reachability: (event time, up).
+    pub probe: Option<(i64, bool)>,
+    /// Collector of the last assert.
+    pub collector: Option<Arc<Collector>>,
+    /// The first address listed by the last assert that lists any.
+    pub place: Option<(Order, IpAddr)>,
+    /// All claims it ever had, by claim.
+    pub claims: Arc<[ClaimSpan]>,
+    /// All addresses it ever had, by address.
+    pub addresses: Arc<[AddressSpan]>,
+    /// Its attributes, by name (as text).
+    pub attributes: Arc<[Attribute]>,
+    /// What follows at the present watermark.
+    pub now: Now,
+}
+
+/// What follows for a record from the watermark, the accepted fetches and the decisions.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Now {
+    /// Whether it is open.
+    pub open: bool,
+    /// The END that counts: what was asserted before it is not current.
+    pub end: Option<Order>,
+    /// Whether an operator took it apart from all others.
+    pub detached: bool,
+    /// Whether it was seen within the stale window.
+    pub recent: bool,
+    /// The latest verdict on reachability, while it holds: (up, event time).
+    pub probe: Option<(bool, i64)>,
+    /// The least event time among those of its values that are fresh; `i64::MAX` where none is.
+    pub fresh_from: i64,
+}
+
+impl Record {
+    /// A record of which nothing is known yet.
+    pub fn new(id: RecordId, source: SourceId) -> Self {
+        Self {
+            id,
+            source,
+            first_seen: i64::MAX,
+            last_seen: i64::MIN,
+            first_asserted: i64::MAX,
+            last_assert: None,
+            last_full: None,
+            last_end: None,
+            first_fetch: None,
+            seen_outside: false,
+            probe: None,
+            collector: None,
+            place: None,
+            claims: Arc::default(),
+            addresses: Arc::default(),
+            attributes: Arc::default(),
+            now: Now { fresh_from: i64::MAX, ..Now::default() },
+        }
+    }
+
+    /// The last assertion of a claim, address or attribute of this record.
+    pub fn asserted(&self, last: &Option<Box<Asserted>>) -> Asserted {
+        match last {
+            Some(last) => **last,
+            None => self.last_full.unwrap_or_default(),
+        }
+    }
+
+    /// Takes in an END.
+    pub fn end(&mut self, order: Order) {
+        self.last_end = self.last_end.max(Some(order));
+    }
+
+    /// Takes in an assert. `claims` are the sighting's, sorted; `names` its attributes' names, as they
+    /// stand in the sighting.
+    pub fn assert(
+        &mut self,
+        sighting: &Sighting,
+        claims: &[ClaimId],
+        names: &[NameId],
+        dictionary: &Dictionary,
+    ) {
+        let at = (sighting.order, sighting.event_time);
+        self.first_seen = self.first_seen.min(sighting.event_time);
+        self.last_seen = self.last_seen.max(sighting.event_time);
+        self.first_asserted = self.first_asserted.min(sighting.intake_time);
+        match &sighting.fetch {
+            None => self.seen_outside = true,
+            Some(fetch) => {
+                let first = self.first_fetch.map_or(fetch.begin, |begin| begin.min(fetch.begin));
+                self.first_fetch = Some(first);
+            }
+        }
+        let collector = sighting.collector.as_ref();
+        let last_order = self.last_assert.map(|(order, _)| order);
+        let newer = Some(sighting.order) > last_order;
+        let greater = last_order == Some(sighting.order) && collector > self.collector.as_deref();
+        self.last_assert = self.last_assert.max(Some(at));
+        if newer || greater {
+            if self.collector.as_deref() != collector {
+                self.collector = collector.cloned().map(Arc::new);
+            }
+        }
+        if let Some(up) = sighting.probe {
+            self.probe = self.probe.max(Some((sighting.event_time, up)));
+        }
+        if let Some(ip) = sighting.addresses.first() {
+            self.place = self.place.max(Some((sighting.order, *ip)));
+        }
+        let merge = Merge {
+            at,
+            full: sighting.full,
+            before: self.last_full,
+            after: if sighting.full { self.last_full.max(Some(at)) } else { self.last_full },
+        };
+        self.last_full = merge.after;
+        let seen = (sighting.event_time, sighting.intake_time);
+        self.claims = merge.spans(&self.claims, claims, |claim| ClaimSpan {
+            claim,
+            status: Status::Expired,
+            first_seen: seen.0,
+            first_asserted: seen.1,
+            last: None,
+        });
+        let mut addresses = sighting.addresses.clone();
+        addresses.sort_unstable();
+        self.addresses = merge.spans(&self.addresses, &addresses, |ip| AddressSpan {
+            ip,
+            current: false,
+            first_seen: seen.0,
+            first_asserted: seen.1,
+            last: None,
+        });
+        self.attributes = merge.attributes(&self.attributes, &sighting.attributes, names, dictionary);
+    }
+
+    /// Works out what follows now, and the watermark at which that changes by time alone.
+    pub fn settle(
+        &mut self,
+        watermark: i64,
+        accepted: Option<i64>,
+        detached: Option<ClaimId>,
+        windows: &Windows,
+        dictionary: &Dictionary,
+    ) -> i64 {
+        let mut deadline = Deadline { watermark, next: i64::MAX };
+        let kind = &dictionary.source_entry(self.source).source.kind;
+        let unlimited = windows.record_ttl_unlimited.iter().any(|unlimited| unlimited == kind);
+        let ended_by_fetch = accepted.map(|begin| Order { time: begin, hash: 0 });
+        let standing = self.last_assert.is_some_and(|(last, _)| {
+            Some(last) > self.last_end && ended_by_fetch.is_none_or(|end| last.time >= end.time)
+        });
+        let alive = |deadline: &mut Deadline, at: i64, seconds: i64| {
+            deadline.before(at.saturating_add(seconds.saturating_mul(1_000_000)))
+        };
+        let open = standing && (unlimited || alive(&mut deadline, self.last_seen, windows.record_ttl_s));
+        let end = self.last_end.max(ended_by_fetch);
+        let recent = open && alive(&mut deadline, self.last_seen, windows.stale_after_s);
+        let probe = self.probe.filter(|(at, _)| {
+            open && alive(&mut deadline, at.saturating_add(1), windows.probe_ttl_s)
+        });
+        let fresh_from = self
+            .attributes
+            .iter()
+            .map(|attribute| self.asserted(&attribute.last).1)
+            .filter(|at| open && alive(&mut deadline, *at, windows.freshness_s))
+            .min()
+            .unwrap_or(i64::MAX);
+        self.now = Now {
+            open,
+            end,
+            detached: detached.is_some(),
+            recent,
+            probe: probe.map(|(at, up)| (up, at)),
+            fresh_from,
+        };
+        let proven = self.seen_outside
+            || self.first_fetch.is_none_or(|first| accepted.is_some_and(|begin| begin >= first));
+        self.keep_private_claim(detached);
+        self.settle_claims(proven, windows, &mut deadline, dictionary);
+        self.settle_addresses();
+        deadline.next
+    }
+
+    /// Whether what was last asserted at `last` still is.
+    fn is_current(&self, last: &Option<Box<Asserted>>) -> bool {
+        let order = Some(self.asserted(last).0);
+        self.now.open && order >= self.last_full.map(|(order, _)| order) && order >= self.now.end
+    }
+
+    fn settle_claims(
+        &mut self,
+        proven: bool,
+        windows: &Windows,
+        deadline: &mut Deadline,
+        dictionary: &Dictionary,
+    ) {
+        let mut statuses = Vec::with_capacity(self.claims.len());
+        for span in self.claims.iter() {
+            let entry = dictionary.claim_entry(span.claim);
+            let status = if self.is_current(&span.last) {
+                if entry.kind == Namespace::Mac && !proven { Status::Listed } else { Status::Current }
+            } else {
+                let ttl = windows.evidence_ttl_s.saturating_mul(1_000_000);
+                let until = self.asserted(&span.last).1.saturating_add(ttl);
+                if deadline.before(until) { Status::Lapsed } else { Status::Expired }
+            };
+            statuses.push(status);
+        }
+        let replaced = |index: usize| {
+            let entry = dictionary.claim_entry(self.claims[index].claim);
+            entry.kind.is_exclusive()
+                && self.claims.iter().zip(&statuses).any(|(other, status)| {
+                    *status == Status::Current
+                        && dictionary.claim_entry(other.claim).namespace == entry.namespace
+                })
+        };
+        let over: Vec<usize> = (0..statuses.len())
+            .filter(|index| statuses[*index] == Status::Lapsed && replaced(*index))
+            .collect();
+        for index in over {
+            statuses[index] = Status::Expired;
+        }
+        if self.claims.iter().zip(&statuses).any(|(span, status)| span.status != *status) {
+            let spans = self.claims.iter().zip(statuses);
+            self.claims = spans.map(|(span, status)| ClaimSpan { status, ..span.clone() }).collect();
+        }
+    }
+
+    /// A detached record has one private claim, made by each of its asserts.
+    fn keep_private_claim(&mut self, detached: Option<ClaimId>) {
+        let (Some(claim), Some(last)) = (detached, self.last_assert) else { return };
+        let known = self.claims.iter().find(|span| span.claim == claim);
+        let span = ClaimSpan {
+            claim,
+            status: known.map_or(Status::Expired, |span| span.status),
+            first_seen: self.first_seen,
+            first_asserted: self.first_asserted,
+            last: (self.last_full != Some(last)).then(|| Box::new(last)),
+        };
+        if known == Some(&span) {
+            return;
+        }
+        let others = self.claims.iter().filter(|other| other.claim != claim).cloned();
+        let mut claims: Vec<ClaimSpan> = others.chain([span]).collect();
+        claims.sort_by_key(|span| span.claim);
+        self.claims = claims.into();
+    }
+
+    fn settle_addresses(&mut self) {
+        let changed = |span: &AddressSpan| span.current != self.is_current(&span.last);
+        if self.addresses.iter().any(changed) {
+            let spans = self.addresses.iter();
+            self.addresses = spans
+                .map(|span| AddressSpan { current: self.is_current(&span.last), ..span.clone() })
+                .collect();
+        }
+    }
+
+    /// The address it is at now, and when it was last seen there.
+    pub fn place_now(&self) -> Option<(IpAddr, i64)> {
+        let (_, ip) = self.place?;
+        let index = self.addresses.binary_search_by_key(&ip, |span| span.ip).ok()?;
+        let span = &self.addresses[index];
+        span.current.then(|| (ip, self.asserted(&span.last).1))
+    }
+
+    /// The attributes that hold now.
+    pub fn current_attributes(&self) -> impl Iterator<Item = (&Attribute, Asserted)> {
+        self.attributes
+            .iter()
+            .filter(|attribute| self.is_current(&attribute.last))
+            .map(|attribute| (attribute, self.asserted(&attribute.last)))
+    }
+}
+
+/// The next watermark at which something changes by time alone.
+struct Deadline {
+    watermark: i64,
+    next: i64,
+}
+
+impl Deadline {
+    /// Whether the watermark is before `until`; if so, `until` is a deadline.
+    fn before(&mut self, until: i64) -> bool {
+        let before = self.watermark < until;
+        if before {
+            self.next = self.next.min(until);
+        }
+        before
+    }
+}
+
+/// How one assert merges into the lists of a record.
+struct Merge {
+    at: Asserted,
+    full: bool,
+    /// The last FULL assert without this one, and with it.
+    before: Option<Asserted>,
+    after: Option<Asserted>,
+}
+
+/// A claim or an address of a record.
+trait Span: Clone + PartialEq {
+    type Key: Ord + Copy;
+    fn key(&self) -> Self::Key;
+    fn firsts(&mut self) -> (&mut i64, &mut i64);
+    fn last(&mut self) -> &mut Option<Box<Asserted>>;
+}
+
+impl Span for ClaimSpan {
+    type Key = ClaimId;
+    fn key(&self) -> ClaimId {
+        self.claim
+    }
+    fn firsts(&mut self) -> (&mut i64, &mut i64) {
+        (&mut self.first_seen, &mut self.first_asserted)
+    }
+    fn last(&mut self) -> &mut Option<Box<Asserted>> {
+        &mut self.last
+    }
+}
+
+impl Span for AddressSpan {
+    type Key = IpAddr;
+    fn key(&self) -> IpAddr {
+        self.ip
+    }
+    fn firsts(&mut self) -> (&mut i64, &mut i64) {
+        (&mut self.first_seen, &mut self.first_asserted)
+    }
+    fn last(&mut self) -> &mut Option<Box<Asserted>> {
+        &mut self.last
+    }
+}
+
+impl Merge {
+    /// The last assertion of an item, given the one before and whether this assert lists it; in the
+    /// form in which the record's last FULL assert is absent.
+    fn last(&self, known: Option<Asserted>, listed: bool) -> Option<Box<Asserted>> {
+        let last = if listed { known.max(Some(self.at)) } else { known };
+        let same = |full: Asserted| last.is_none_or(|last| last.0 == full.0);
+        match self.after {
+            Some(full) if same(full) => None,
+            _ => last.map(Box::new),
+        }
+    }
+
+    /// Merges a list of spans; the same list comes back where nothing changed.
+    fn spans<S: Span>(&self, spans: &Arc<[S]>, listed: &[S::Key], new: impl Fn(S::Key) -> S) -> Arc<[S]> {
+        let mut merged: Vec<S> = Vec::with_capacity(spans.len() + listed.len());
+        let mut listed = listed.iter().copied().peekable();
+        let known_last = |span: &mut S| match span.last() {
+            Some(last) => Some(**last),
+            None => self.before,
+        };
+        for span in spans.iter() {
+            while let Some(key) = listed.next_if(|key| *key < span.key()) {
+                merged.push(self.fresh(new(key)));
+            }
+            let is_listed = listed.next_if(|key| *key == span.key()).is_some();
+            let mut span = span.clone();
+            let known = known_last(&mut span);
+            *span.last() = self.last(known, is_listed);
+            if is_listed {
+                let mut first = self.fresh(new(span.key()));
+                let (seen, asserted) = first.firsts();
+                let (first_seen, first_asserted) = span.firsts();
+                *first_seen = (*first_seen).min(*seen);
+                *first_asserted = (*first_asserted).min(*asserted);
+            }
+            merged.push(span);
+        }
+        for key in listed {
+            merged.push(self.fresh(new(key)));
+        }
+        if merged[..] == spans[..] { spans.clone() } else { merged.into() }
+    }
+
+    fn fresh<S: Span>(&self, mut span: S) -> S {
+        *span.last() = self.last(None, true);
+        span
+    }
+
+    /// Attributes keep their latest value alone; what a later FULL assert left out is gone.
+    fn attributes(
+        &self,
+        known: &Arc<[Attribute]>,
+        listed: &[(String, String)],
+        names: &[NameId],
+        dictionary: &Dictionary,
+    ) -> Arc<[Attribute]> {
+        let after = self.after.map(|(order, _)| order);
+        if self.full && Some(self.at.0) < after {
+            return known.clone();
+        }
+        let unchanged = self.full
+            && known.len() == listed.len()
+            && known.iter().zip(listed).zip(names).all(|((attribute, (_, value)), name)| {
+                attribute.last.is_none() && attribute.name == *name && *attribute.value == **value
+            });
+        if unchanged {
+            return known.clone();
+        }
+        let mut merged: Vec<(Asserted, Attribute)> = Vec::with_capacity(known.len() + listed.len());
+        for attribute in known.iter() {
+            let last = attribute.last.as_deref().copied().or(self.before).unwrap_or_default();
+            merged.push((last, attribute.clone()));
+        }
+        for ((_, value), name) in listed.iter().zip(names) {
+            match merged.iter_mut().find(|(_, attribute)| attribute.name == *name) {
+                Some((last, attribute)) => {
+                    let newer = self.at.0 > last.0;
+                    if newer || (self.at.0 == last.0 && **value > *attribute.value) {
+                        attribute.value = value.as_str().into();
+                    }
+                    *last = (*last).max(self.at);
+                }
+                None => merged.push((
+                    self.at,
+                    Attribute { name: *name, value: value.as_str().into(), last: None },
+                )),
+            }
+        }
+        merged.retain(|(last, _)| Some(last.0) >= after);
+        for (last, attribute) in &mut merged {
+            attribute.last = (Some(last.0) != after).then(|| Box::new(*last));
+        }
+        merged.sort_by(|(_, a), (_, b)| dictionary.text_of(a.name).cmp(dictionary.text_of(b.name)));
+        merged.into_iter().map(|(_, attribute)| attribute).collect()
+    }
+}
