@@ -1,1 +1,3 @@
+//! The `serviceradar` binary.
+
 fn main() {}
