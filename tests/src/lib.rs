@@ -1,1 +1,3 @@
-//! tests
+//! What crosses crates: the oracle of identity, and what the tests share.
+
+pub mod oracle;
