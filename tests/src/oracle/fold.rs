@@ -81,11 +81,7 @@ impl Record {
             let span = extend(self.claims.get(&claim));
             self.claims.insert(claim, span);
         }
-        let listed: Vec<IpAddr> = observation
-            .addresses
-            .iter()
-            .filter_map(|a| normalise::address(&a.ip))
-            .collect();
+        let listed = normalise::addresses(observation);
         for ip in &listed {
             let span = extend(self.addresses.get(ip));
             self.addresses.insert(*ip, span);

@@ -2,7 +2,10 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use serviceradar_schemas::{Observation, observation::CLAIMS_MAX};
+use serviceradar_schemas::{
+    Observation,
+    observation::{ADDRESSES_MAX, CLAIMS_MAX},
+};
 use sha2::{Digest, Sha256};
 
 /// A claim in its normal form: (namespace, value).
@@ -80,7 +83,7 @@ fn hwuuid(text: &str) -> Option<String> {
 
 fn hostname(text: &str) -> Option<String> {
     let name = text.trim().to_lowercase();
-    let name = name.trim_end_matches('.');
+    let name = name.trim_end_matches(|c: char| c == '.' || c.is_whitespace());
     let told = !name.is_empty()
         && name != "localhost"
         && name != "unknown"
@@ -103,6 +106,17 @@ pub fn address(text: &str) -> Option<IpAddr> {
 
 fn is_link_local(ip: Ipv6Addr) -> bool {
     ip.segments()[0] & 0xffc0 == 0xfe80
+}
+
+/// The addresses of an observation that count: the first of the usable ones, as listed.
+pub fn addresses(observation: &Observation) -> Vec<IpAddr> {
+    let mut listed: Vec<IpAddr> = Vec::new();
+    for ip in observation.addresses.iter().filter_map(|a| address(&a.ip)) {
+        if !listed.contains(&ip) && listed.len() < ADDRESSES_MAX {
+            listed.push(ip);
+        }
+    }
+    listed
 }
 
 /// Whether `text` can name a partition, a kind or an instance: `[A-Za-z0-9._-]{1,64}`.
@@ -259,7 +273,7 @@ mod tests {
         #[test]
         fn normalise_is_idempotent(
             namespace in "mac|serial|hwuuid|hostname|agent|cloud|armis/hq|x",
-            text in "[ 0-9a-fA-F:.\\-]{0,20}|\\PC{0,12}",
+            text in "[ 0-9a-fA-F:.\\-]{0,20}|\\PC{0,12}|[ a.:]{0,6}",
         ) {
             if let Some(once) = claim(&namespace, &text) {
                 prop_assert_eq!(claim(&once.0, &once.1), Some(once));
