@@ -1,0 +1,3 @@
+//! Sync integrations: what is fetched from other inventories and published as observations.
+
+pub mod armis;
