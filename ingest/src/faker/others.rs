@@ -2,8 +2,8 @@
 //!
 //! The mapper walks switches and routers. It knows most machines by some of their own MACs, and
 //! the rules join these records with the devices that Armis knows. What it sees of a dock is a MAC
-//! that several of them report: it links nothing, so the record goes with the device that has its
-//! address, or nowhere. An ARP table, taken for one machine, claims MACs of devices that
+//! that several of them report: it links nothing, so the record goes by a MAC of the machine itself
+//! if it was seen too, else with the device that has its address, or nowhere. An ARP table, taken for one machine, claims MACs of devices that
 //! cannot be one: it is left out. The sweep knows addresses alone, and goes with who holds them.
 //! Neither ever sees a machine that Armis does not know.
 
@@ -25,8 +25,8 @@ use super::{
 pub(super) const MAPPER: &str = "m1";
 /// Instance of the sweep.
 pub(super) const SWEEP: &str = "k1";
-/// One dock in so many is seen by the mapper without an address.
-const DOCKS_PER_UNPLACED: usize = 4;
+/// Docks are seen in turn in so many ways.
+const DOCK_WAYS: usize = 4;
 
 /// The key of a record of one of the faker's sources.
 pub(super) fn record_key(kind: &str, instance: &str, native_key: &str) -> String {
@@ -87,15 +87,34 @@ impl<'a> Others<'a> {
             .iter()
             .enumerate()
             .map(|(number, (mac, sharers))| {
-                let docked = sharers
-                    .first()
-                    .copied()
-                    .filter(|_| number % DOCKS_PER_UNPLACED != 0);
-                Seen {
-                    native_key: format!("dock-{number:06}"),
-                    device: docked,
+                let native_key = format!("dock-{number:06}");
+                let seen = Seen {
+                    native_key,
+                    device: None,
                     macs: vec![*mac],
-                    address: docked.and_then(|device| self.first_address(device)),
+                    address: None,
+                };
+                match (number % DOCK_WAYS, sharers.first()) {
+                    // Alone.
+                    (0, _) | (_, None) => seen,
+                    // With the machine, which no address gives away.
+                    (1, Some(device)) => {
+                        let macs = seen
+                            .macs
+                            .into_iter()
+                            .chain(self.own_macs(*device).first().copied());
+                        Seen {
+                            device: Some(*device),
+                            macs: macs.collect(),
+                            ..seen
+                        }
+                    }
+                    // At the machine's address.
+                    (_, Some(device)) => Seen {
+                        device: Some(*device),
+                        address: self.first_address(*device),
+                        ..seen
+                    },
                 }
             })
     }

@@ -15,7 +15,7 @@ pub const DEVICES_MAX: usize = 500_000;
 /// Armis id of the first device.
 const ID_FIRST: u64 = 1_000;
 /// One dock for so many devices.
-const DEVICES_PER_DOCK: usize = 400;
+const DEVICES_PER_DOCK: usize = 100;
 /// Spreads counted MACs over a vendor's range; odd, so that no two of them meet.
 const MAC_STRIDE: u32 = 0x9e_3779;
 /// Seconds in a day.
