@@ -7,7 +7,7 @@ use serviceradar_schemas::time;
 
 use super::{
     network::Network,
-    population::{Population, mac_text},
+    population::{Device, Population, mac_text},
 };
 
 /// An Armis device, field by field under Armis' own names.
@@ -67,7 +67,6 @@ struct DataSource {
     name: &'static str,
     types: [&'static str; 1],
     first_seen: String,
-    last_seen: String,
 }
 
 #[derive(Serialize)]
@@ -136,13 +135,7 @@ pub(super) fn describe(population: &Population, network: &Network, device: usize
             name: format!("collector-{}", bits >> 13 & 15),
             kind: "Network",
         },
-        access_switch: (bits >> 17 & 1 == 1).then(|| {
-            format!(
-                "sw-{:04}/Gi1/0/{}",
-                bits >> 18 & 1023,
-                1 + (bits >> 28 & 31)
-            )
-        }),
+        access_switch: (bits >> 17 & 1 == 1).then(|| access_switch(bits >> 18)),
         user: of.user(),
         user_ids: of.user().map(|_| bits % 10_000).into_iter().collect(),
         tags: of.tags().collect(),
@@ -150,15 +143,8 @@ pub(super) fn describe(population: &Population, network: &Network, device: usize
             name: "Traffic inspection",
             types: ["Armis"],
             first_seen: first_seen.clone(),
-            last_seen: last_seen.clone(),
         }],
-        protections: (kind.personal && bits >> 60 != 0)
-            .then(|| Protection {
-                protection_name: "Endpoint protection",
-                creation_time: first_seen.clone(),
-            })
-            .into_iter()
-            .collect(),
+        protections: protections(of, &first_seen),
         custom_properties: CustomProperties {
             cost_center: 4_000 + bits % 90,
         },
@@ -167,6 +153,20 @@ pub(super) fn describe(population: &Population, network: &Network, device: usize
         first_seen,
         last_seen,
     }
+}
+
+fn access_switch(bits: u64) -> String {
+    format!("sw-{:04}/Gi1/0/{}", bits & 1023, 1 + (bits >> 10 & 31))
+}
+
+/// Most of what people use is protected, some is not.
+fn protections(of: &Device, since: &str) -> Vec<Protection> {
+    let protection = || Protection {
+        protection_name: "Endpoint protection",
+        creation_time: since.to_owned(),
+    };
+    let is_protected = of.user().is_some() && of.bits >> 60 != 0;
+    is_protected.then(protection).into_iter().collect()
 }
 
 fn join(parts: impl Iterator<Item = String>) -> String {
