@@ -41,7 +41,7 @@ pub struct SourceSummary {
 
 /// A device, whole: a row of the view `devices`, and the value of the topic `device-changes`.
 /// Times are microseconds since the Unix epoch; arrays and maps are sorted.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct DeviceChange {
     /// `sr:<uuid>`.
     pub uid: String,

@@ -25,10 +25,10 @@ pub enum Effect {
     PinUid(ClaimKey),
     /// The value shown, of a claim's device: claim, attribute, value.
     PinValue(ClaimKey, String, String),
-    /// The fetch ends what it did not list.
-    AcceptSnapshot(Source, i64),
+    /// The fetch ends what it did not list: source, begin, why.
+    AcceptSnapshot(Source, i64, String),
     /// The fetch ends nothing: source, begin, why.
-    HoldSnapshot(Source, i64),
+    HoldSnapshot(Source, i64, String),
 }
 
 /// An effect and the partition it holds in.
@@ -141,6 +141,11 @@ impl Taken {
         Ok(Self { decision, at, kind, revoked, target })
     }
 
+    /// The partition it holds in.
+    pub fn partition(&self) -> &str {
+        &self.decision.partition
+    }
+
     fn weight(&self) -> (i64, &str) {
         (self.at, &self.decision.id)
     }
@@ -152,8 +157,13 @@ impl Taken {
             (_, Target::Claim(claim)) => Effect::Block(claim),
             (_, Target::Claims(a, b)) => Effect::Link(a, b),
             (_, Target::Record(record)) => Effect::Detach(record),
-            (Kind::Hold, Target::Fetch(source, begin)) => Effect::HoldSnapshot(source, begin),
-            (_, Target::Fetch(source, begin)) => Effect::AcceptSnapshot(source, begin),
+            (kind, Target::Fetch(source, begin)) => {
+                let why = self.decision.reason.clone();
+                match kind {
+                    Kind::Hold => Effect::HoldSnapshot(source, begin, why),
+                    _ => Effect::AcceptSnapshot(source, begin, why),
+                }
+            }
             (_, Target::Value(claim, attribute)) => {
                 let value = self.decision.value.clone().unwrap_or_default();
                 Effect::PinValue(claim, attribute, value)

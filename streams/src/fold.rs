@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use serviceradar_schemas::{Action, time::MINUTE};
 
 use crate::{
@@ -41,6 +41,8 @@ pub struct Fold {
     /// What this epoch has touched: the record as it was before.
     touched: HashMap<RecordId, Option<Arc<Record>>>,
     moved: BTreeSet<Option<ScopeId>>,
+    /// Watermarks that the views have a row of.
+    told: BTreeSet<Option<ScopeId>>,
 }
 
 impl Fold {
@@ -58,6 +60,7 @@ impl Fold {
             detached: HashMap::new(),
             touched: HashMap::new(),
             moved: BTreeSet::new(),
+            told: BTreeSet::new(),
         }
     }
 
@@ -126,7 +129,7 @@ impl Fold {
         let mut dictionary = dictionary.borrow_mut();
         let scope = dictionary.scope(partition);
         match effect {
-            Effect::AcceptSnapshot(source, begin) => {
+            Effect::AcceptSnapshot(source, begin, _) => {
                 let source = dictionary.source(scope, source);
                 let begins = self.accepted.entry(source).or_default();
                 if diff > 0 {
@@ -212,21 +215,22 @@ impl Fold {
         }
     }
 
-    /// The watermarks that moved since the last call.
-    pub fn moved(&mut self) -> Vec<WatermarkRow> {
+    /// The watermarks that moved since the last call, each with whether it is new.
+    pub fn moved(&mut self) -> Vec<(WatermarkRow, bool)> {
         let dictionary = self.dictionary.borrow();
         let moved = std::mem::take(&mut self.moved);
-        let row = |scope: Option<ScopeId>| {
-            let (partition, at) = match scope {
-                None => (None, self.tick?),
-                Some(scope) => {
-                    let at = self.watermarks.get(scope as usize).copied().flatten()?;
-                    (Some(dictionary.partition(scope).clone()), at)
-                }
+        let mut rows = Vec::with_capacity(moved.len());
+        for scope in moved {
+            let partition = scope.map(|scope| dictionary.partition(scope).clone());
+            let at = match scope {
+                None => self.tick,
+                Some(scope) => self.watermarks.get(scope as usize).copied().flatten(),
             };
-            Some(WatermarkRow { partition, at })
-        };
-        moved.into_iter().filter_map(row).collect()
+            if let Some(at) = at {
+                rows.push((WatermarkRow { partition, at }, self.told.insert(scope)));
+            }
+        }
+        rows
     }
 
     /// The tenant's last TICK.
@@ -256,18 +260,12 @@ impl Fold {
 
     /// Puts a watermark back as it was read from the views.
     pub fn restore_watermark(&mut self, row: &WatermarkRow) {
-        match &row.partition {
+        let scope = row.partition.as_ref().map(|partition| self.dictionary.borrow_mut().scope(partition));
+        match scope {
             None => self.tick = Some(row.at),
-            Some(partition) => {
-                let scope = self.dictionary.borrow_mut().scope(partition);
-                self.observe(scope, row.at);
-            }
+            Some(scope) => self.observe(scope, row.at),
         }
+        self.told.insert(scope);
         self.moved.clear();
-    }
-
-    /// Whether a record is known.
-    pub fn known(&self) -> HashSet<RecordId> {
-        self.records.keys().copied().collect()
     }
 }

@@ -1,3 +1,26 @@
 //! The dataflow from observations to devices, and the rules it applies.
 
+pub mod blocks;
+pub mod choose;
+pub mod claim;
+pub mod components;
+pub mod dataflow;
+pub mod decisions;
+pub mod describe;
+pub mod dictionary;
+pub mod engine;
+pub mod evidence;
+pub mod fold;
+pub mod identity;
+pub mod issues;
+pub mod join;
+pub mod judge;
+pub mod macs;
+pub mod normalise;
+pub mod place;
+pub mod record;
+pub mod resolve;
+pub mod restore;
 pub mod rows;
+pub mod rules;
+pub mod snapshots;

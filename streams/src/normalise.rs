@@ -375,8 +375,8 @@ fn hwuuid(value: &str) -> Result<String, &'static str> {
 
 /// A host name: lower case, no trailing dot; none where it names nobody or is an address.
 pub fn hostname(value: &str) -> Option<String> {
-    let value = value.trim().to_lowercase();
-    let value = value.trim_end_matches('.');
+    let value = value.to_lowercase();
+    let value = value.trim_start().trim_end_matches(|c: char| c == '.' || c.is_whitespace());
     let nobody = value.is_empty() || matches!(value, "localhost" | "unknown");
     (!nobody && value.parse::<IpAddr>().is_err()).then(|| value.to_owned())
 }

@@ -399,6 +399,13 @@ impl<R: Row> Changes<R> {
         self.new.len() + self.changed.len() + self.gone.len()
     }
 
+    /// Adds the changes of other keys.
+    pub fn append(&mut self, mut other: Self) {
+        self.new.append(&mut other.new);
+        self.changed.append(&mut other.changed);
+        self.gone.append(&mut other.gone);
+    }
+
     /// Whether it touches none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -1,0 +1,315 @@
+//! Blocks: the unit of work for identity. Re-decides the blocks that an epoch's changes touch, and
+//! no others; `decided` counts them.
+
+use std::{cell::RefCell, collections::BTreeSet, rc::Rc};
+
+use hashbrown::HashMap;
+
+use crate::{
+    components::{Components, Label, Node},
+    dictionary::{ClaimId, ClaimValue, Dictionary, RecordId},
+    join::{Block, BlockEdge, BlockNode, join},
+    macs::{Edge, MacChanges, Macs, NodeInfo, Place},
+};
+
+/// A cluster: named by one of its nodes.
+pub type Cluster = Place;
+
+/// What an epoch changed.
+#[derive(Default)]
+pub struct BlockChanges {
+    /// Nodes whose cluster changed, or that came or went.
+    pub nodes: Vec<Place>,
+    /// MACs whose cluster changed.
+    pub macs: Vec<ClaimId>,
+    /// Edges that became, or ceased to be, refused.
+    pub refused: Vec<(Place, ClaimId)>,
+}
+
+/// What is decided of a block.
+#[derive(Default, PartialEq, Clone)]
+struct Decided {
+    nodes: Vec<(Place, Option<Cluster>)>,
+    macs: Vec<(ClaimId, Option<Cluster>)>,
+    conflicts: Vec<(Place, ClaimId)>,
+    bridging: Vec<RecordId>,
+    /// The records of a block over the cap, by its first.
+    oversized: Option<RecordId>,
+}
+
+/// The state of the operator.
+pub struct Blocks {
+    dictionary: Rc<RefCell<Dictionary>>,
+    cap: usize,
+    nodes: HashMap<Place, Option<Cluster>>,
+    macs: HashMap<ClaimId, Option<Cluster>>,
+    blocks: HashMap<Label, Decided>,
+    conflicts: HashMap<ClaimId, Vec<Place>>,
+    bridging: BTreeSet<RecordId>,
+    oversized: BTreeSet<RecordId>,
+    decided: u64,
+}
+
+/// A node of the graph of blocks.
+pub fn node_of(place: Place) -> Node {
+    match place {
+        Place::Core(label) => label << 2,
+        Place::MacOnly(record) => record << 2 | 1,
+    }
+}
+
+/// A MAC in the graph of blocks.
+pub fn mac_of(mac: ClaimId) -> Node {
+    mac << 2 | 2
+}
+
+fn place_of(node: Node) -> Option<Place> {
+    match node & 3 {
+        0 => Some(Place::Core(node >> 2)),
+        1 => Some(Place::MacOnly(node >> 2)),
+        _ => None,
+    }
+}
+
+impl Blocks {
+    /// Empty; `cap` is in records.
+    pub fn new(dictionary: Rc<RefCell<Dictionary>>, cap: usize) -> Self {
+        Self {
+            dictionary,
+            cap,
+            nodes: HashMap::new(),
+            macs: HashMap::new(),
+            blocks: HashMap::new(),
+            conflicts: HashMap::new(),
+            bridging: BTreeSet::new(),
+            oversized: BTreeSet::new(),
+            decided: 0,
+        }
+    }
+
+    /// The cluster of a node; none where it is no node, or joined nothing.
+    pub fn cluster(&self, place: Place) -> Option<Cluster> {
+        self.nodes.get(&place).copied().flatten()
+    }
+
+    /// Whether an edge was refused because it contradicts what stood.
+    pub fn is_refused(&self, place: Place, mac: ClaimId) -> bool {
+        self.conflicts.get(&mac).is_some_and(|places| places.contains(&place))
+    }
+
+    /// The cluster in which a MAC links, where several nodes share it; none where one alone claims it.
+    pub fn shared_mac(&self, mac: ClaimId) -> Option<Option<Cluster>> {
+        self.macs.get(&mac).copied()
+    }
+
+    /// Whether a MAC has a refused edge.
+    pub fn has_conflict(&self, mac: ClaimId) -> bool {
+        self.conflicts.contains_key(&mac)
+    }
+
+    /// Whether a MAC-only record was refused because it bridges.
+    pub fn is_bridging(&self, record: RecordId) -> bool {
+        self.bridging.contains(&record)
+    }
+
+    /// The first record of each block that is over the cap.
+    pub fn oversized(&self) -> &BTreeSet<RecordId> {
+        &self.oversized
+    }
+
+    /// Blocks decided since the start.
+    pub fn decided(&self) -> u64 {
+        self.decided
+    }
+
+    /// Decides anew the blocks that an epoch touched. `moves` are those of `graph`, already applied.
+    pub fn decide(
+        &mut self,
+        changes: &MacChanges,
+        moves: &[(Node, Option<Label>, Option<Label>)],
+        graph: &Components,
+        macs: &Macs,
+    ) -> BlockChanges {
+        let mut dirty: BTreeSet<Label> = BTreeSet::new();
+        let mut alone: BTreeSet<Place> = BTreeSet::new();
+        for (node, before, after) in moves {
+            dirty.extend(before.iter().chain(after));
+            if after.is_none() {
+                alone.extend(place_of(*node));
+            }
+        }
+        for place in &changes.nodes {
+            match graph.label(node_of(*place)) {
+                Some(label) => {
+                    dirty.insert(label);
+                }
+                None => {
+                    alone.insert(*place);
+                }
+            }
+        }
+        let mut out = Undone::default();
+        for label in &dirty {
+            if let Some(decided) = self.blocks.remove(label) {
+                self.undo(&decided, &mut out);
+            }
+        }
+        for place in &alone {
+            self.undo_lone(*place, &mut out);
+        }
+        for label in dirty {
+            let members = graph.members(label);
+            if !members.is_empty() {
+                let decided = self.decide_block(members, macs);
+                self.keep(&decided, &mut out);
+                self.blocks.insert(label, decided);
+            }
+        }
+        for place in alone {
+            if graph.label(node_of(place)).is_none()
+                && macs.node(place).is_some()
+            {
+                self.keep_lone(place, &mut out);
+            }
+        }
+        self.difference(out, &changes.nodes)
+    }
+
+    fn undo(&mut self, decided: &Decided, out: &mut Undone) {
+        for (place, cluster) in &decided.nodes {
+            self.nodes.remove(place);
+            out.nodes.entry(*place).or_insert(Some(*cluster));
+        }
+        for (mac, cluster) in &decided.macs {
+            self.macs.remove(mac);
+            out.macs.entry(*mac).or_insert(Some(*cluster));
+        }
+        for (place, mac) in &decided.conflicts {
+            self.conflicts.remove(mac);
+            out.refused.insert((*place, *mac));
+        }
+        for record in &decided.bridging {
+            self.bridging.remove(record);
+        }
+        if let Some(record) = &decided.oversized {
+            self.oversized.remove(record);
+        }
+    }
+
+    fn undo_lone(&mut self, place: Place, out: &mut Undone) {
+        if let Some(cluster) = self.nodes.remove(&place) {
+            out.nodes.entry(place).or_insert(Some(cluster));
+        }
+    }
+
+    fn keep(&mut self, decided: &Decided, out: &mut Undone) {
+        for (place, cluster) in &decided.nodes {
+            let before = self.nodes.insert(*place, *cluster);
+            out.nodes.entry(*place).or_insert(before);
+        }
+        for (mac, cluster) in &decided.macs {
+            let before = self.macs.insert(*mac, *cluster);
+            out.macs.entry(*mac).or_insert(before);
+        }
+        for (place, mac) in &decided.conflicts {
+            out.refused.insert((*place, *mac));
+            self.conflicts.entry(*mac).or_default().push(*place);
+        }
+        self.bridging.extend(&decided.bridging);
+        self.oversized.extend(decided.oversized);
+    }
+
+    /// A node that shares no MAC is a cluster of its own.
+    fn keep_lone(&mut self, place: Place, out: &mut Undone) {
+        let before = self.nodes.insert(place, Some(place));
+        out.nodes.entry(place).or_insert(before);
+    }
+
+    fn decide_block(&mut self, members: &[Node], macs: &Macs) -> Decided {
+        self.decided += 1;
+        let dictionary = self.dictionary.borrow();
+        let mut places: Vec<Place> = members.iter().filter_map(|node| place_of(*node)).collect();
+        places.sort_unstable();
+        let mut infos: Vec<(Place, NodeInfo)> =
+            places.into_iter().filter_map(|place| Some((place, macs.node(place)?))).collect();
+        for (_, info) in &mut infos {
+            info.edges.sort_unstable();
+        }
+        let mut of_macs: Vec<ClaimId> =
+            infos.iter().flat_map(|(_, info)| info.edges.iter().map(|edge| edge.mac)).collect();
+        of_macs.sort_unstable();
+        of_macs.dedup();
+        let mut block = Block { macs: of_macs.len(), ..Block::default() };
+        for (index, (place, info)) in infos.iter().enumerate() {
+            block.nodes.push(BlockNode {
+                holds: info.holds.clone(),
+                is_core: matches!(place, Place::Core(_)),
+                records: info.records.len(),
+            });
+            let edges = info.edges.iter().map(|edge| block_edge(edge, index, &of_macs, &dictionary));
+            block.edges.extend(edges.collect::<Vec<_>>());
+        }
+        let joined = join(&block, self.cap);
+        let name = |index: usize| infos[index].0;
+        let mut decided = Decided::default();
+        for (index, cluster) in joined.nodes.iter().enumerate() {
+            decided.nodes.push((name(index), cluster.map(name)));
+        }
+        for (mac, cluster) in of_macs.iter().zip(&joined.macs) {
+            // A MAC that one node alone claims needs no entry: it is where its node is.
+            if macs.sharers(*mac) > 1 {
+                decided.macs.push((*mac, cluster.map(name)));
+            }
+        }
+        decided.conflicts = joined.conflicts.iter().map(|(node, mac)| (name(*node), of_macs[*mac])).collect();
+        decided.bridging = joined
+            .bridging
+            .iter()
+            .filter_map(|node| match name(*node) {
+                Place::MacOnly(record) => Some(record),
+                Place::Core(_) => None,
+            })
+            .collect();
+        if joined.oversized {
+            let records = infos.iter().flat_map(|(_, info)| info.records.iter().copied());
+            let key = |record: &RecordId| dictionary.record_entry(*record).key.clone();
+            decided.oversized = records.min_by_key(key);
+        }
+        decided
+    }
+
+    /// What is different from what was undone.
+    fn difference(&self, undone: Undone, touched: &[Place]) -> BlockChanges {
+        let mut nodes: BTreeSet<Place> = touched.iter().copied().collect();
+        let differs = |place: &Place, before: &Option<Option<Cluster>>| self.nodes.get(place) != before.as_ref();
+        nodes.extend(undone.nodes.iter().filter(|(place, before)| differs(place, before)).map(|(place, _)| *place));
+        let macs = undone.macs.iter().filter(|(mac, before)| self.macs.get(*mac) != before.as_ref());
+        let mut macs: Vec<ClaimId> = macs.map(|(mac, _)| *mac).collect();
+        macs.sort_unstable();
+        BlockChanges { nodes: nodes.into_iter().collect(), macs, refused: undone.refused.into_iter().collect() }
+    }
+}
+
+/// What was decided of the blocks that are being decided anew: absent where nothing was.
+#[derive(Default)]
+struct Undone {
+    nodes: HashMap<Place, Option<Option<Cluster>>>,
+    macs: HashMap<ClaimId, Option<Option<Cluster>>>,
+    /// Edges whose refusal came or went, or may have.
+    refused: BTreeSet<(Place, ClaimId)>,
+}
+
+fn block_edge(edge: &Edge, node: usize, macs: &[ClaimId], dictionary: &Dictionary) -> BlockEdge {
+    let value = match dictionary.claim_entry(edge.mac).value {
+        ClaimValue::Mac(mac) => mac,
+        ClaimValue::Text(_) => 0,
+    };
+    let key = dictionary.record_entry(edge.record).key.clone();
+    BlockEdge {
+        node,
+        mac: macs.binary_search(&edge.mac).unwrap_or_default(),
+        current: edge.current,
+        allowed: edge.allowed,
+        precedence: (edge.first_asserted, key, value),
+    }
+}

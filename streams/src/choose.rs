@@ -1,0 +1,341 @@
+//! Choose: which value a device shows. Pure functions. Source: `identity.md`, "Survivorship".
+
+use std::collections::BTreeMap;
+
+use serviceradar_schemas::{NetworkInterface, OperatingSystem, SourceSummary};
+
+use crate::{
+    claim::{Namespace, id_hash, mac_shown},
+    dictionary::{ClaimValue, Dictionary},
+    record::Record,
+    rows::{DeviceRow, Placement, Uid},
+    rules::Authority,
+};
+
+/// A record of a device, and how it belongs.
+pub struct Member<'a> {
+    /// The record.
+    pub record: &'a Record,
+    /// Anchored, attached or provisional.
+    pub placement: Placement,
+}
+
+impl Member<'_> {
+    /// Whether it speaks for the device: an attached record lends reachability and last seen alone.
+    fn speaks(&self) -> bool {
+        self.placement != Placement::Attached
+    }
+}
+
+/// The weight of a value: (pinned, fresh, authority, event time, hash of value).
+type Weight = (bool, bool, u8, i64, u64);
+
+/// Winning values by attribute.
+#[derive(Default)]
+struct Winners(BTreeMap<String, (Weight, String)>);
+
+impl Winners {
+    fn offer(&mut self, name: &str, weight: Weight, value: &str) {
+        match self.0.get_mut(name) {
+            Some((best, _)) if *best >= weight => {}
+            Some(entry) => *entry = (weight, value.to_owned()),
+            None => {
+                self.0.insert(name.to_owned(), (weight, value.to_owned()));
+            }
+        }
+    }
+
+    fn get(&self, name: &str) -> Option<String> {
+        self.0.get(name).map(|(_, value)| value.clone())
+    }
+
+    fn under(&self, prefix: &str) -> BTreeMap<String, String> {
+        let named = self.0.iter().filter_map(|(name, (_, value))| Some((name.strip_prefix(prefix)?, value)));
+        named.map(|(name, value)| (name.to_owned(), value.clone())).collect()
+    }
+}
+
+/// The row of a device. `pinned` are the values that operators pinned, by attribute.
+pub fn device_row(
+    uid: Uid,
+    partition: &str,
+    members: &[Member<'_>],
+    pinned: &BTreeMap<String, String>,
+    is_authoritative: bool,
+    authority: &Authority,
+    dictionary: &Dictionary,
+) -> DeviceRow {
+    let winners = winners(members, pinned, authority, dictionary);
+    let spoken: Vec<&Member<'_>> = members.iter().filter(|member| member.speaks()).collect();
+    let probe = members.iter().filter_map(|m| m.record.now.probe).max_by_key(|(up, at)| (*at, *up));
+    let latest = members.iter().filter(|member| member.record.collector.is_some());
+    let latest = latest.max_by_key(|member| (member.record.last_assert, member.record.collector.clone()));
+    let collector = latest.and_then(|member| member.record.collector.as_deref());
+    let named = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let risk = winners.get("risk_score").and_then(|score| score.parse::<i32>().ok());
+    let (kind, type_id) = device_type(&winners);
+    let mut sources: Vec<String> =
+        members.iter().map(|m| dictionary.source_entry(m.record.source).source.kind.clone()).collect();
+    sources.sort_unstable();
+    sources.dedup();
+    let hostname = winners.get("hostname");
+    let os = OperatingSystem { name: winners.get("os_name"), version: winners.get("os_version") };
+    let provisional = members.iter().all(|member| member.placement == Placement::Provisional);
+    DeviceRow {
+        uid: uid.to_string(),
+        partition: partition.to_owned(),
+        name: winners.get("name").or_else(|| hostname.clone()),
+        hostname,
+        ip: winner_ip(&spoken, authority, dictionary),
+        mac: macs(&spoken, dictionary).first().map(|mac| mac_shown(*mac)),
+        r#type: kind.to_owned(),
+        type_id,
+        vendor_name: winners.get("vendor"),
+        model: winners.get("model"),
+        os: (os != OperatingSystem::default()).then_some(os),
+        hw_info: winners.get("serial").map(|serial| ("serial_number".to_owned(), serial)).into_iter().collect(),
+        risk_score: risk,
+        risk_level: risk.map(|score| risk_level(score).0.to_owned()),
+        risk_level_id: risk.map(|score| risk_level(score).1),
+        is_available: probe.map(|(up, _)| up),
+        availability_at: probe.map(|(_, at)| at),
+        discovery_sources: sources,
+        sources: source_summaries(members, dictionary),
+        confidence: confidence(provisional, is_authoritative).to_owned(),
+        state: state(members).to_owned(),
+        first_seen: spoken.iter().map(|member| member.record.first_seen).min().unwrap_or_default(),
+        last_seen: members.iter().map(|member| member.record.last_seen).max().unwrap_or_default(),
+        agent_id: collector.and_then(|collector| named(&collector.agent)),
+        gateway_id: collector.and_then(|collector| named(&collector.gateway)),
+        network_interfaces: interfaces(members, &winners, dictionary),
+        site: winners.get("site"),
+        tags: winners.under("tags."),
+        metadata: winners.under("attributes."),
+        records: members.len() as i32,
+        flags: flags(&spoken, dictionary),
+    }
+}
+
+fn winners(
+    members: &[Member<'_>],
+    pinned: &BTreeMap<String, String>,
+    authority: &Authority,
+    dictionary: &Dictionary,
+) -> Winners {
+    let mut winners = Winners::default();
+    for member in members.iter().filter(|member| member.speaks() && member.record.now.open) {
+        let record = member.record;
+        let kind = &dictionary.source_entry(record.source).source.kind;
+        for (attribute, (_, at)) in record.current_attributes() {
+            let name = dictionary.text_of(attribute.name);
+            if &**name == "quality" {
+                continue;
+            }
+            let fresh = at >= record.now.fresh_from;
+            let weight = (false, fresh, authority.of(kind, name), at, id_hash(&attribute.value));
+            winners.offer(name, weight, &attribute.value);
+        }
+    }
+    for (name, value) in pinned {
+        winners.offer(name, (true, true, u8::MAX, i64::MAX, 0), value);
+    }
+    winners
+}
+
+fn winner_ip(spoken: &[&Member<'_>], authority: &Authority, dictionary: &Dictionary) -> Option<String> {
+    let offers = spoken.iter().flat_map(|member| {
+        let record = member.record;
+        let rank = authority.of(&dictionary.source_entry(record.source).source.kind, "ip");
+        record.addresses.iter().filter(|span| span.current).map(move |span| {
+            let at = record.asserted(&span.last).1;
+            let first_listed = record.place.is_some_and(|(_, ip)| ip == span.ip);
+            // Of the addresses of one sighting the first listed is meant.
+            (at >= record.now.fresh_from, rank, at, first_listed, span.ip)
+        })
+    });
+    offers.max().map(|(_, _, _, _, ip)| ip.to_string())
+}
+
+/// MACs that records currently assert, universally administered ones first.
+fn macs(spoken: &[&Member<'_>], dictionary: &Dictionary) -> Vec<u64> {
+    let spans = spoken.iter().flat_map(|member| member.record.claims.iter());
+    let asserted = spans.filter(|span| span.status.is_asserted());
+    let mut macs: Vec<u64> = asserted
+        .filter_map(|span| match dictionary.claim_entry(span.claim).value {
+            ClaimValue::Mac(mac) => Some(mac),
+            ClaimValue::Text(_) => None,
+        })
+        .collect();
+    macs.sort_unstable_by_key(|mac| (!crate::claim::is_universal(*mac), *mac));
+    macs.dedup();
+    macs
+}
+
+fn interfaces(members: &[Member<'_>], winners: &Winners, dictionary: &Dictionary) -> Vec<NetworkInterface> {
+    let spoken: Vec<&Member<'_>> = members.iter().filter(|member| member.speaks()).collect();
+    let mut interfaces: Vec<NetworkInterface> = Vec::new();
+    for span in members.iter().flat_map(|m| m.record.addresses.iter()).filter(|span| span.current) {
+        let known = winners.get(&format!("interface.{}", span.ip)).unwrap_or_default();
+        let (mac, name) = known.split_once('|').unwrap_or_default();
+        let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        interfaces.push(NetworkInterface { ip: Some(span.ip.to_string()), mac: text(mac), name: text(name) });
+    }
+    let paired: Vec<String> = interfaces.iter().filter_map(|interface| interface.mac.clone()).collect();
+    let alone = macs(&spoken, dictionary).into_iter().map(mac_shown).filter(|mac| !paired.contains(mac));
+    interfaces.extend(alone.map(|mac| NetworkInterface { ip: None, mac: Some(mac), name: None }));
+    interfaces.sort_unstable();
+    interfaces.dedup();
+    interfaces
+}
+
+fn source_summaries(members: &[Member<'_>], dictionary: &Dictionary) -> Vec<SourceSummary> {
+    let mut sources: BTreeMap<String, SourceSummary> = BTreeMap::new();
+    for member in members {
+        let record = member.record;
+        let source = dictionary.source_entry(record.source).source.to_string();
+        let summary = sources.entry(source.clone()).or_insert_with(|| SourceSummary {
+            source,
+            first_seen: record.first_seen,
+            last_seen: record.last_seen,
+            ..SourceSummary::default()
+        });
+        summary.first_seen = summary.first_seen.min(record.first_seen);
+        summary.last_seen = summary.last_seen.max(record.last_seen);
+        summary.records += 1;
+        summary.open += i32::from(record.now.open);
+    }
+    sources.into_values().collect()
+}
+
+fn confidence(provisional: bool, authoritative: bool) -> &'static str {
+    match (provisional, authoritative) {
+        (true, _) => "provisional",
+        (_, true) => "authoritative",
+        _ => "corroborated",
+    }
+}
+
+fn state(members: &[Member<'_>]) -> &'static str {
+    if !members.iter().any(|member| member.record.now.open) {
+        "retired"
+    } else if members.iter().any(|member| member.record.now.recent) {
+        "active"
+    } else {
+        "stale"
+    }
+}
+
+/// `rekeyed`: two current values of one exclusive namespace in one device.
+fn flags(spoken: &[&Member<'_>], dictionary: &Dictionary) -> Vec<String> {
+    let mut values: Vec<(u32, u32)> = Vec::new();
+    for span in spoken.iter().flat_map(|member| member.record.claims.iter()) {
+        let entry = dictionary.claim_entry(span.claim);
+        if span.status == crate::record::Status::Current
+            && entry.kind.is_exclusive()
+            && entry.kind != Namespace::Detached
+        {
+            values.push((entry.namespace, span.claim));
+        }
+    }
+    values.sort_unstable();
+    values.dedup();
+    let rekeyed = values.windows(2).any(|pair| pair[0].0 == pair[1].0);
+    if rekeyed { vec!["rekeyed".to_owned()] } else { Vec::new() }
+}
+
+/// Risk level and its OCSF id of a score from 0 to 100.
+pub fn risk_level(score: i32) -> (&'static str, i32) {
+    match score {
+        ..=20 => ("Info", 0),
+        21..=40 => ("Low", 1),
+        41..=60 => ("Medium", 2),
+        61..=85 => ("High", 3),
+        _ => ("Critical", 4),
+    }
+}
+
+/// OCSF device types by the words that tell them, the most telling first.
+/// Source of names and ids: OCSF 1.x, object Device, attribute `type_id`.
+const TYPES: [(&str, i32, &[&str]); 15] = [
+    ("Firewall", 9, &["firewall"]),
+    ("Load Balancer", 15, &["load balancer"]),
+    ("IDS", 13, &["intrusion detection"]),
+    ("IPS", 14, &["intrusion prevention"]),
+    ("Router", 12, &["router", "gateway"]),
+    ("Switch", 10, &["switch"]),
+    ("Hub", 11, &["network hub"]),
+    ("Virtual", 6, &["virtual", "hypervisor"]),
+    ("Server", 1, &["server"]),
+    ("Laptop", 3, &["laptop", "notebook"]),
+    ("Tablet", 4, &["tablet", "ipad"]),
+    ("Mobile", 5, &["mobile", "phone", "android"]),
+    ("Desktop", 2, &["desktop", "workstation", "personal computer"]),
+    (
+        "IOT",
+        7,
+        &[
+            "iot", "camera", "printer", "sensor", "badge", "medical", "hvac", "thermostat", "plc",
+            "industrial", "controller", "access point", "tv", "ups", "infusion", "imaging",
+        ],
+    ),
+    ("Server", 1, &["linux", "windows"]),
+];
+
+/// Type from category, device type, SNMP description, role and OS, in that order.
+fn device_type(winners: &Winners) -> (&'static str, i32) {
+    let names =
+        ["attributes.category", "device_type", "attributes.snmp_description", "attributes.role", "os_name"];
+    let mut known = false;
+    for name in names {
+        let Some(text) = winners.get(name) else { continue };
+        known = true;
+        let text = text.to_lowercase();
+        // The OS alone tells a server from nothing else; it is asked last and by its own words.
+        let types = if name == "os_name" { &TYPES[..] } else { &TYPES[..TYPES.len() - 1] };
+        if let Some((kind, id, _)) = types.iter().find(|(_, _, words)| words.iter().any(|w| has_word(&text, w))) {
+            return (kind, *id);
+        }
+    }
+    if known { ("Other", 99) } else { ("Unknown", 0) }
+}
+
+/// Whether a word (or its plural) begins in the text at a word's start.
+fn has_word(text: &str, word: &str) -> bool {
+    text.match_indices(word).any(|(at, _)| {
+        let before = text[..at].chars().next_back();
+        let after = text[at + word.len()..].chars().next();
+        let ends = after.is_none_or(|c| !c.is_alphanumeric() || c == 's') || word.len() > 4;
+        before.is_none_or(|c| !c.is_alphanumeric()) && ends
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_telling_word_decides_and_order_of_fields_counts() {
+        let typed = |fields: &[(&str, &str)]| {
+            let mut winners = Winners::default();
+            for (name, value) in fields {
+                winners.offer(name, (false, true, 7, 0, 0), value);
+            }
+            device_type(&winners).0
+        };
+        assert_eq!(typed(&[("device_type", "Switches"), ("os_name", "Linux")]), "Switch");
+        assert_eq!(typed(&[("attributes.category", "Computers"), ("device_type", "Laptops")]), "Laptop");
+        assert_eq!(typed(&[("device_type", "Groups")]), "Other");
+        assert_eq!(typed(&[("os_name", "Windows 11")]), "Server");
+        assert_eq!(typed(&[]), "Unknown");
+    }
+
+    #[test]
+    fn a_pinned_value_wins_and_a_fresh_one_beats_authority() {
+        let mut winners = Winners::default();
+        winners.offer("name", (false, false, 9, 9, 0), "old");
+        winners.offer("name", (false, true, 5, 1, 0), "new");
+        assert_eq!(winners.get("name").as_deref(), Some("new"));
+        winners.offer("name", (true, true, u8::MAX, i64::MAX, 0), "pinned");
+        assert_eq!(winners.get("name").as_deref(), Some("pinned"));
+    }
+}

@@ -1,0 +1,342 @@
+//! The dataflow of one worker: fold and identity are timely operators of our own between differential
+//! collections, counts are differential's. The one file that knows timely and differential.
+//!
+//! ```text
+//! events ─▶ fold ─▶ records, effects ─▶ identity ─▶ counted devices ─▶ count
+//!             └──────── rows ──────────────┴──────────── rows ──────────┴──▶ EpochOutput
+//! ```
+//! Times are epochs; each operator waits until its epoch is complete, so that what an epoch changes is
+//! a function of the set of its events, however they were batched.
+
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc};
+
+use differential_dataflow::{AsCollection, operators::CountTotal};
+use hashbrown::HashMap;
+use timely::{
+    dataflow::{
+        InputHandle, ProbeHandle, Stream,
+        channels::pact::Pipeline,
+        operators::{
+            Capability, Inspect, Probe, core::Map as _,
+            generic::Operator,
+        },
+    },
+    worker::Worker,
+};
+
+use crate::{
+    decisions::{Decisions, Scoped, Taken},
+    describe::{CountChange, Describer},
+    dictionary::{Dictionary, RecordId},
+    fold::{Fold, RecordChange},
+    identity::Identity,
+    issues::Issues,
+    normalise::Sighting,
+    record::Record,
+    rows::{Changed, CountRow, EpochOutput, IssueRow, State},
+    rules::Rules,
+    snapshots::{Snapshots, Undecided},
+};
+
+/// An event, ready for the dataflow.
+#[derive(Clone)]
+pub enum Event {
+    /// A normalised observation.
+    Sighting(Box<Sighting>),
+    /// A decision that makes sense.
+    Decision(Box<Taken>),
+    /// Nothing: an epoch in which the restored state alone settles.
+    Nothing,
+}
+
+/// What the fold tells identity.
+#[derive(Clone)]
+enum Folded {
+    Record(Arc<Record>),
+    Effect(Box<Scoped>),
+}
+
+/// Devices, and of them those that answered, did not, and were not asked.
+type Tally = (isize, (isize, (isize, isize)));
+/// What is counted, in labels of the dictionary: scope, dimension, value.
+type CountKey = (u32, u32, u32);
+
+/// What one worker knows after an epoch, besides rows.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Gauges {
+    /// Records ever seen.
+    pub records: u64,
+    /// Blocks decided since the start.
+    pub blocks_decided: u64,
+    /// Nodes of the biggest core or block.
+    pub biggest_block: u64,
+}
+
+/// What an epoch left to be collected.
+#[derive(Default)]
+pub struct Closing {
+    /// Rows.
+    pub output: EpochOutput,
+    /// Fetches that wait for a verdict.
+    pub undecided: Vec<Undecided>,
+    /// The tenant's last TICK.
+    pub tick: Option<i64>,
+    /// Sizes.
+    pub gauges: Gauges,
+    tallies: BTreeMap<CountKey, (Option<Tally>, Option<Tally>)>,
+}
+
+/// The dataflow of one worker, and its handles.
+pub struct Dataflow {
+    input: InputHandle<u64, timely::container::CapacityContainerBuilder<Vec<(Event, u64, isize)>>>,
+    probe: ProbeHandle<u64>,
+    dictionary: Rc<RefCell<Dictionary>>,
+    fold: Rc<RefCell<Folding>>,
+    issues: Rc<RefCell<Issues>>,
+    closing: Rc<RefCell<Closing>>,
+}
+
+/// The state of the operator `fold`.
+struct Folding {
+    decisions: Decisions,
+    fold: Fold,
+    snapshots: Snapshots,
+}
+
+impl Dataflow {
+    /// Builds the dataflow in a worker.
+    pub fn build(worker: &mut Worker, tenant: &str, rules: &Arc<Rules>) -> Self {
+        let dictionary = Rc::new(RefCell::new(Dictionary::new(tenant)));
+        let folding = Rc::new(RefCell::new(Folding {
+            decisions: Decisions::default(),
+            fold: Fold::new(dictionary.clone(), rules.clone()),
+            snapshots: Snapshots::new(dictionary.clone()),
+        }));
+        let closing = Rc::new(RefCell::new(Closing::default()));
+        let issues = Rc::new(RefCell::new(Issues::new(dictionary.clone())));
+        let mut input = InputHandle::new();
+        let probe = ProbeHandle::new();
+        worker.dataflow(|scope| {
+            let events = input.to_stream(scope);
+            let fold = fold_operator(folding.clone(), closing.clone());
+            let folded = per_epoch(events, "fold", fold);
+            let identity = identity_operator(&dictionary, rules, &folding, &issues, &closing);
+            let counted = per_epoch(folded, "identity", identity);
+            let tallies = tally(counted, &dictionary).as_collection().count_total();
+            let sink = closing.clone();
+            tallies.inner.inspect(move |((key, tally), _, diff)| {
+                let mut closing = sink.borrow_mut();
+                let entry = closing.tallies.entry(*key).or_default();
+                if *diff < 0 { entry.0 = Some(*tally) } else { entry.1 = Some(*tally) }
+            })
+            .probe_with(&probe);
+        });
+        Self { input, probe, dictionary, fold: folding, issues, closing }
+    }
+
+    /// Puts the state back that was read from the views. Call before the first epoch; the rows of the
+    /// first epoch are then those of the views, and not changes.
+    pub fn restore(&mut self, state: &State) -> Result<(), String> {
+        let mut folding = self.fold.borrow_mut();
+        for row in &state.watermarks {
+            folding.fold.restore_watermark(row);
+        }
+        let records = crate::restore::records(&state.records, &state.evidence, &self.dictionary)?;
+        for record in records {
+            folding.fold.restore(record);
+        }
+        folding.snapshots.restore(&state.snapshots, &state.snapshot_members);
+        Ok(())
+    }
+
+    /// Runs one epoch to its end.
+    pub fn epoch(&mut self, worker: &mut Worker, events: Vec<Event>) -> Closing {
+        let time = *self.input.time();
+        self.input.send((Event::Nothing, time, 1));
+        for event in events {
+            self.input.send((event, time, 1));
+        }
+        self.input.advance_to(time + 1);
+        let (probe, next) = (&self.probe, time + 1);
+        worker.step_while(|| probe.less_than(&next));
+        let mut closing = self.closing.take();
+        closing.output.counts = Default::default();
+        let dictionary = self.dictionary.borrow();
+        for (key, (before, after)) in std::mem::take(&mut closing.tallies) {
+            let row = |tally: Tally| count_row(key, tally, &dictionary);
+            match (before.map(row), after.map(row)) {
+                (None, Some(row)) => closing.output.counts.new.push(row),
+                (Some(old), Some(row)) if old != row => {
+                    closing.output.counts.changed.push(Changed { row, seen_only: false });
+                }
+                (Some(old), None) => {
+                    closing.output.counts.gone.push((old.partition, old.dimension, old.value));
+                }
+                _ => {}
+            }
+        }
+        closing
+    }
+
+    /// All issues there are.
+    pub fn issues(&self) -> Vec<IssueRow> {
+        self.issues.borrow().all()
+    }
+}
+
+/// An operator that waits until an epoch is complete, then turns all of its input into output.
+fn per_epoch<'scope, A, B>(
+    stream: Stream<'scope, u64, Vec<(A, u64, isize)>>,
+    name: &str,
+    mut logic: impl FnMut(Vec<(A, isize)>) -> Vec<(B, isize)> + 'static,
+) -> Stream<'scope, u64, Vec<(B, u64, isize)>>
+where
+    A: Clone + 'static,
+    B: Clone + 'static,
+{
+    stream.unary_frontier(Pipeline, name, move |_, _| {
+        let mut waiting: BTreeMap<u64, (Capability<u64>, Vec<(A, isize)>)> = BTreeMap::new();
+        move |(input, frontier), output| {
+            input.for_each_stamp(|stamp, data| {
+                let Some(capability) = stamp.retain_least(output.output_index()) else { return };
+                let (_, held) =
+                    waiting.entry(*capability.time()).or_insert_with(|| (capability, Vec::new()));
+                held.extend(data.flat_map(|data| data.drain(..)).map(|(item, _, diff)| (item, diff)));
+            });
+            while let Some(entry) = waiting.first_entry() {
+                if frontier.frontier().less_equal(entry.key()) {
+                    break;
+                }
+                let (time, (capability, held)) = entry.remove_entry();
+                let results = logic(held).into_iter().map(|(item, diff)| (item, time, diff));
+                output.session(&capability).give_iterator(results);
+            }
+        }
+    })
+}
+
+fn fold_operator(
+    folding: Rc<RefCell<Folding>>,
+    closing: Rc<RefCell<Closing>>,
+) -> impl FnMut(Vec<(Event, isize)>) -> Vec<(Folded, isize)> {
+    move |events| {
+        let mut folding = folding.borrow_mut();
+        let Folding { decisions, fold, snapshots } = &mut *folding;
+        let mut taken = Vec::new();
+        for (event, _) in events {
+            match event {
+                Event::Nothing => {}
+                Event::Decision(decision) => taken.push(*decision),
+                Event::Sighting(sighting) => {
+                    let record = fold.take(&sighting);
+                    snapshots.take(&sighting, record);
+                }
+            }
+        }
+        let changes = decisions.take(taken);
+        for (effect, diff) in &changes.effects {
+            fold.decide(effect, *diff);
+            snapshots.decide(effect, *diff);
+        }
+        let records = fold.settle();
+        let (rows, members) = snapshots.settle();
+        let mut closing = closing.borrow_mut();
+        closing.output.decisions = changes.rows;
+        closing.output.snapshots = rows;
+        closing.output.snapshot_members = members;
+        for (row, is_new) in fold.moved() {
+            if is_new {
+                closing.output.watermarks.new.push(row);
+            } else {
+                closing.output.watermarks.changed.push(Changed { row, seen_only: false });
+            }
+        }
+        closing.undecided = snapshots.undecided(fold);
+        closing.tick = fold.tick();
+        let mut out = Vec::with_capacity(records.len() * 2 + changes.effects.len());
+        for (before, after) in records {
+            out.extend(before.map(|before| (Folded::Record(before), -1)));
+            out.push((Folded::Record(after), 1));
+        }
+        out.extend(changes.effects.into_iter().map(|(effect, diff)| (Folded::Effect(Box::new(effect)), diff)));
+        out
+    }
+}
+
+fn identity_operator(
+    dictionary: &Rc<RefCell<Dictionary>>,
+    rules: &Arc<Rules>,
+    folding: &Rc<RefCell<Folding>>,
+    issues: &Rc<RefCell<Issues>>,
+    closing: &Rc<RefCell<Closing>>,
+) -> impl FnMut(Vec<(Folded, isize)>) -> Vec<CountChange> + use<> {
+    let mut identity = Identity::new(dictionary.clone(), rules);
+    let mut describer = Describer::new(dictionary.clone(), rules.clone());
+    let (folding, issues, closing) = (folding.clone(), issues.clone(), closing.clone());
+    let dictionary = dictionary.clone();
+    move |folded| {
+        let (changes, effects) = paired(folded);
+        let changed = identity.step(&changes, &effects);
+        let mut closing = closing.borrow_mut();
+        let output = &mut closing.output;
+        let counts = describer.describe(&identity, &changes, &effects, &changed, output);
+        let records = changes.iter().map(|(_, after)| after.id);
+        output.issues = issues.borrow_mut().settle(&identity, &folding.borrow().fold, &changed, records);
+        closing.gauges = Gauges {
+            records: dictionary.borrow().records() as u64,
+            blocks_decided: identity.blocks.decided(),
+            biggest_block: identity.biggest() as u64,
+        };
+        counts
+    }
+}
+
+/// Puts what came and what went of each record next to each other.
+fn paired(folded: Vec<(Folded, isize)>) -> (Vec<RecordChange>, Vec<(Scoped, isize)>) {
+    let mut effects = Vec::new();
+    let mut gone: HashMap<RecordId, Arc<Record>> = HashMap::new();
+    let mut changes = Vec::with_capacity(folded.len());
+    for (item, diff) in folded {
+        match item {
+            Folded::Effect(effect) => effects.push((*effect, diff)),
+            Folded::Record(record) if diff < 0 => {
+                gone.insert(record.id, record);
+            }
+            Folded::Record(record) => changes.push((None, record)),
+        }
+    }
+    for (before, after) in &mut changes {
+        *before = gone.remove(&after.id);
+    }
+    (changes, effects)
+}
+
+/// Counted devices as differential counts them: per key, with a tally as the difference.
+fn tally<'scope>(
+    counted: Stream<'scope, u64, Vec<(crate::describe::CountItem, u64, isize)>>,
+    dictionary: &Rc<RefCell<Dictionary>>,
+) -> Stream<'scope, u64, Vec<(CountKey, u64, Tally)>> {
+    let dictionary = dictionary.clone();
+    counted.map(move |(((partition, dimension, value), availability), time, diff)| {
+        let mut dictionary = dictionary.borrow_mut();
+        let key = (dictionary.text(&partition), dictionary.text(dimension), dictionary.text(&value));
+        let one = |is: bool| if is { diff } else { 0 };
+        let answered = one(availability == Some(true));
+        let silent = one(availability == Some(false));
+        (key, time, (diff, (answered, (silent, one(availability.is_none())))))
+    })
+}
+
+fn count_row(key: CountKey, tally: Tally, dictionary: &Dictionary) -> CountRow {
+    let (devices, (available, (unavailable, unknown))) = tally;
+    let dimension = crate::describe::dimension(dictionary.text_of(key.1));
+    CountRow {
+        partition: dictionary.text_of(key.0).clone(),
+        dimension,
+        value: dictionary.text_of(key.2).clone(),
+        devices: devices as i64,
+        available: available as i64,
+        unavailable: unavailable as i64,
+        unknown: unknown as i64,
+    }
+}

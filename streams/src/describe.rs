@@ -1,0 +1,473 @@
+//! Describe: the rows of the views for what an epoch changed, each once, and what became of devices.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hash, Hasher},
+    rc::Rc,
+    sync::Arc,
+};
+
+use hashbrown::{HashMap, HashSet};
+
+use crate::{
+    choose::{Member, device_row},
+    claim::Namespace,
+    decisions::{Effect, Scoped},
+    dictionary::{ClaimId, Dictionary, RecordId},
+    evidence::{address_row, claim_row, state_of},
+    fold::RecordChange,
+    identity::{Identity, IdentityChanges},
+    macs::Place,
+    place::{Device, Placed},
+    record::Record,
+    rows::{
+        Changed, Changes, DeviceRow, EpochOutput, EvidenceRow, EvidenceState, HistoryRow, MergeRow,
+        Placement, RecordRow, Uid,
+    },
+    rules::Rules,
+};
+
+/// Most records named in a row of `device_merges`.
+pub const MERGE_RECORDS_MAX: usize = 100;
+
+/// A dimension and value by which devices are counted; partition first.
+pub type Counted = (Arc<str>, &'static str, Arc<str>);
+
+/// What was last told of a record.
+struct ToldRecord {
+    record: Arc<Record>,
+    placement: Placement,
+    uid: Option<Uid>,
+    /// State and lead of each claim, then of each address.
+    evidence: Box<[(EvidenceState, bool)]>,
+}
+
+/// What was last told of a device.
+struct ToldDevice {
+    uid: Uid,
+    /// Hash of the row, and of the row without its sightings.
+    hashes: (u64, u64),
+    is_retired: bool,
+    counted: Box<[Counted]>,
+    availability: Option<bool>,
+}
+
+/// What is counted, and whether the device answered.
+pub type CountItem = (Counted, Option<bool>);
+/// A count that came or went.
+pub type CountChange = (CountItem, isize);
+
+/// The dimensions by which devices are counted.
+const DIMENSIONS: [&str; 8] =
+    ["all", "confidence", "discovery_source", "risk_level", "site", "state", "type", "vendor_name"];
+
+/// A dimension by its name.
+pub fn dimension(name: &str) -> &'static str {
+    DIMENSIONS.iter().find(|dimension| **dimension == name).copied().unwrap_or("all")
+}
+
+/// The state of the operator.
+pub struct Describer {
+    dictionary: Rc<RefCell<Dictionary>>,
+    rules: Arc<Rules>,
+    records: HashMap<RecordId, ToldRecord>,
+    devices: HashMap<Device, ToldDevice>,
+    pins: HashMap<ClaimId, BTreeMap<String, String>>,
+}
+
+/// A device as it was before the epoch and is after it, by its uid.
+#[derive(Default)]
+struct Turn {
+    before: Option<ToldDevice>,
+    after: Option<(DeviceRow, (u64, u64), Box<[Counted]>, Uid)>,
+}
+
+impl Describer {
+    /// Empty.
+    pub fn new(dictionary: Rc<RefCell<Dictionary>>, rules: Arc<Rules>) -> Self {
+        Self {
+            dictionary,
+            rules,
+            records: HashMap::new(),
+            devices: HashMap::new(),
+            pins: HashMap::new(),
+        }
+    }
+
+    /// Writes the rows of an epoch into `out`; returns the counts that changed.
+    pub fn describe(
+        &mut self,
+        identity: &Identity,
+        changes: &[RecordChange],
+        effects: &[(Scoped, isize)],
+        changed: &IdentityChanges,
+        out: &mut EpochOutput,
+    ) -> Vec<CountChange> {
+        let mut devices: BTreeSet<Device> = changed.places.devices.clone();
+        self.pin(identity, effects, &mut devices);
+        let mut records: BTreeSet<RecordId> = changed.places.records.clone();
+        records.extend(changed.evidence.iter().chain(&changed.places.leads));
+        records.extend(changes.iter().map(|(_, after)| after.id));
+        for device in &changed.places.devices {
+            records.extend(identity.placer.members(*device).into_iter().flat_map(|m| m.records.keys()));
+        }
+        let facts: HashMap<RecordId, &Arc<Record>> =
+            changes.iter().map(|(_, after)| (after.id, after)).collect();
+        let mut moved: BTreeMap<(Uid, Uid), Vec<RecordId>> = BTreeMap::new();
+        for id in records {
+            let known = self.records.get(&id).map(|told| told.record.clone());
+            let Some(record) = facts.get(&id).map(|record| Arc::clone(record)).or(known) else { continue };
+            devices.extend(identity.placer.placed(id).device);
+            self.describe_record(identity, &record, &mut moved, out);
+        }
+        let counts = self.describe_devices(identity, devices, &moved, out);
+        self.describe_merges(&moved, out);
+        counts
+    }
+
+    fn pin(&mut self, identity: &Identity, effects: &[(Scoped, isize)], devices: &mut BTreeSet<Device>) {
+        let mut dictionary = self.dictionary.borrow_mut();
+        for ((partition, effect), diff) in effects {
+            let Effect::PinValue(claim, attribute, value) = effect else { continue };
+            let scope = dictionary.scope(partition);
+            let claim = dictionary.claim(scope, claim);
+            let pins = self.pins.entry(claim).or_default();
+            if *diff > 0 {
+                pins.insert(attribute.clone(), value.clone());
+            } else {
+                pins.remove(attribute);
+            }
+            devices.extend(identity.placer.lead(claim).map(|lead| lead.device));
+        }
+    }
+
+    fn describe_record(
+        &mut self,
+        identity: &Identity,
+        record: &Arc<Record>,
+        moved: &mut BTreeMap<(Uid, Uid), Vec<RecordId>>,
+        out: &mut EpochOutput,
+    ) {
+        let dictionary = self.dictionary.borrow();
+        let Placed { placement, device } = identity.placer.placed(record.id);
+        let uid = device.and_then(|device| identity.placer.uid(device));
+        let states = record.claims.iter().map(|span| {
+            let leads = identity.placer.lead(span.claim).is_some_and(|lead| lead.record == record.id);
+            (state_of(record, span, identity, &dictionary), leads)
+        });
+        let scope = dictionary.source_entry(record.source).scope;
+        let addresses = record.addresses.iter().map(|span| {
+            let lead = identity.placer.address_lead(scope, span.ip);
+            let state =
+                if span.current { EvidenceState::Corroborating } else { EvidenceState::Lapsed };
+            (state, lead.is_some_and(|lead| lead.record == record.id))
+        });
+        let evidence: Box<[(EvidenceState, bool)]> = states.chain(addresses).collect();
+        let now = ToldRecord { record: record.clone(), placement, uid, evidence };
+        let before = self.records.get(&record.id);
+        evidence_changes(before, &now, &dictionary, &mut out.evidence);
+        match before {
+            None => out.records.new.push(record_row(&now, true, &dictionary)),
+            Some(before) => {
+                let seen_only = is_seen_only(before, &now);
+                if !is_same(before, &now) {
+                    let row = record_row(&now, !seen_only, &dictionary);
+                    out.records.changed.push(Changed { row, seen_only });
+                }
+                if let (Some(from), Some(to)) = (before.uid, now.uid)
+                    && from != to
+                {
+                    moved.entry((from, to)).or_default().push(record.id);
+                }
+            }
+        }
+        drop(dictionary);
+        self.records.insert(record.id, now);
+    }
+
+    fn describe_devices(
+        &mut self,
+        identity: &Identity,
+        devices: BTreeSet<Device>,
+        moved: &BTreeMap<(Uid, Uid), Vec<RecordId>>,
+        out: &mut EpochOutput,
+    ) -> Vec<CountChange> {
+        let mut turns: BTreeMap<Uid, Turn> = BTreeMap::new();
+        for device in &devices {
+            if let Some(before) = self.devices.remove(device) {
+                let uid = before.uid;
+                turns.entry(uid).or_default().before = Some(before);
+            }
+        }
+        for device in devices {
+            let Some((row, uid)) = self.device(identity, device) else { continue };
+            let hashes = hashes(&row);
+            let counted = counted(&row);
+            self.devices.insert(
+                device,
+                ToldDevice {
+                    uid,
+                    hashes,
+                    is_retired: row.state == "retired",
+                    counted: counted.clone(),
+                    availability: row.is_available,
+                },
+            );
+            turns.entry(uid).or_default().after = Some((row, hashes, counted, uid));
+        }
+        let from: HashSet<Uid> = moved.keys().map(|(from, _)| *from).collect();
+        let to: HashSet<Uid> = moved.keys().map(|(_, to)| *to).collect();
+        let mut counts = Vec::new();
+        for (uid, turn) in turns {
+            count_changes(&turn, &mut counts);
+            match (turn.before, turn.after) {
+                (None, Some((row, ..))) => {
+                    let change = if to.contains(&uid) { "split" } else { "created" };
+                    out.history.push(HistoryRow { uid, change, cause: cause(moved, uid) });
+                    out.devices.new.push(row);
+                }
+                (Some(_), None) => {
+                    let change = if from.contains(&uid) { "merged" } else { "forgotten" };
+                    out.history.push(HistoryRow { uid, change, cause: cause(moved, uid) });
+                    out.devices.gone.push(uid.to_string());
+                }
+                (Some(before), Some((row, hashes, ..))) if before.hashes != hashes => {
+                    let seen_only = before.hashes.1 == hashes.1;
+                    if !seen_only {
+                        let retired = row.state == "retired" && !before.is_retired;
+                        let change = if retired { "retired" } else { "changed" };
+                        out.history.push(HistoryRow { uid, change, cause: cause(moved, uid) });
+                    }
+                    out.devices.changed.push(Changed { row, seen_only });
+                }
+                _ => {}
+            }
+        }
+        counts
+    }
+
+    /// The row of a device, where it is one: it has a member that makes it.
+    fn device(&self, identity: &Identity, device: Device) -> Option<(DeviceRow, Uid)> {
+        let members = identity.placer.members(device)?;
+        let uid = members.uid?;
+        let dictionary = self.dictionary.borrow();
+        let of_device = members.records.iter().filter(|(_, placement)| **placement != Placement::Closed);
+        let of_device: Vec<Member<'_>> = of_device
+            .filter_map(|(record, placement)| {
+                let told = self.records.get(record)?;
+                Some(Member { record: &told.record, placement: *placement })
+            })
+            .collect();
+        let makes = |member: &Member<'_>| member.placement != Placement::Attached;
+        if !of_device.iter().any(makes) {
+            return None;
+        }
+        let authoritative = of_device.iter().any(|member| {
+            member.placement == Placement::Anchored
+                && matches!(identity.macs.place(member.record.id), Place::Core(_))
+        });
+        let mut pinned: BTreeMap<String, String> = BTreeMap::new();
+        for (claim, pins) in &self.pins {
+            if identity.placer.lead(*claim).is_some_and(|lead| lead.device == device) {
+                pinned.extend(pins.clone());
+            }
+        }
+        let scope = dictionary.source_entry(of_device.first()?.record.source).scope;
+        let partition = dictionary.partition(scope);
+        let authority = &self.rules.authority;
+        let row = device_row(uid, partition, &of_device, &pinned, authoritative, authority, &dictionary);
+        Some((row, uid))
+    }
+
+    /// A merge where the device that records came from is no more, else a split.
+    fn describe_merges(&self, moved: &BTreeMap<(Uid, Uid), Vec<RecordId>>, out: &mut EpochOutput) {
+        let dictionary = self.dictionary.borrow();
+        let gone: HashSet<&str> = out.devices.gone.iter().map(String::as_str).collect();
+        for ((from, to), records) in moved {
+            let mut keys: Vec<Arc<str>> =
+                records.iter().map(|record| dictionary.record_entry(*record).key.clone()).collect();
+            keys.sort_unstable();
+            keys.truncate(MERGE_RECORDS_MAX);
+            let (rule, claim) = self.rule(records, *to, &dictionary);
+            let kind = if gone.contains(from.to_string().as_str()) { "merge" } else { "split" };
+            out.merges.push(MergeRow { from_uid: *from, to_uid: *to, kind, claim, rule, records: keys });
+        }
+    }
+
+    /// The claim by which records that moved hang together with others of the device where they are now.
+    fn rule(
+        &self,
+        records: &[RecordId],
+        to: Uid,
+        dictionary: &Dictionary,
+    ) -> (&'static str, Option<String>) {
+        let told = |record: &RecordId| self.records.get(record);
+        if records.iter().filter_map(told).all(|told| told.placement != Placement::Anchored) {
+            return ("attach", None);
+        }
+        let linking = records.iter().filter_map(told).flat_map(|told| {
+            told.record.claims.iter().zip(told.evidence.iter()).filter(|(_, (state, _))| {
+                matches!(state, EvidenceState::Linking | EvidenceState::Lapsed)
+            })
+        });
+        let shared = linking.map(|(span, _)| span.claim).filter(|claim| {
+            dictionary.claim_entry(*claim).uid == to || dictionary.claim_entry(*claim).kind != Namespace::Other
+        });
+        match shared.min_by_key(|claim| (dictionary.claim_entry(*claim).uid != to, dictionary.claim_entry(*claim).tier())) {
+            Some(claim) => {
+                let (namespace, value) = dictionary.claim_text(claim);
+                let rule = if dictionary.claim_entry(claim).tier() == 1 { "claim" } else { "mac" };
+                (rule, Some(format!("{namespace}:{value}")))
+            }
+            None => ("claim", None),
+        }
+    }
+}
+
+fn cause(moved: &BTreeMap<(Uid, Uid), Vec<RecordId>>, uid: Uid) -> String {
+    let mut words: Vec<String> = Vec::new();
+    for ((from, to), records) in moved {
+        if *to == uid {
+            words.push(format!("{} records came from {from}", records.len()));
+        } else if *from == uid {
+            words.push(format!("{} records went to {to}", records.len()));
+        }
+    }
+    words.truncate(4);
+    words.join("; ")
+}
+
+fn evidence_changes(
+    before: Option<&ToldRecord>,
+    now: &ToldRecord,
+    dictionary: &Dictionary,
+    out: &mut Changes<EvidenceRow>,
+) {
+    let unchanged = before.is_some_and(|before| {
+        Arc::ptr_eq(&before.record.claims, &now.record.claims)
+            && Arc::ptr_eq(&before.record.addresses, &now.record.addresses)
+            && before.evidence == now.evidence
+    });
+    if unchanged {
+        return;
+    }
+    let rows = |told: &ToldRecord| -> Vec<EvidenceRow> {
+        let (claims, addresses) = told.evidence.split_at(told.record.claims.len());
+        let claims = told.record.claims.iter().zip(claims);
+        let claims = claims.map(|(span, (state, leads))| claim_row(&told.record, span, *state, *leads, dictionary));
+        let addresses = told.record.addresses.iter().zip(addresses);
+        let addresses =
+            addresses.map(|(span, (state, leads))| address_row(&told.record, span, *state, *leads, dictionary));
+        claims.chain(addresses).collect()
+    };
+    let new = rows(now);
+    let Some(before) = before else {
+        out.new.extend(new);
+        return;
+    };
+    let mut old: BTreeMap<(Arc<str>, Arc<str>), EvidenceRow> =
+        rows(before).into_iter().map(|row| ((row.namespace.clone(), row.value.clone()), row)).collect();
+    for row in new {
+        match old.remove(&(row.namespace.clone(), row.value.clone())) {
+            None => out.new.push(row),
+            Some(old) if old != row => out.changed.push(Changed { row, seen_only: false }),
+            Some(_) => {}
+        }
+    }
+    let gone = old.into_values().map(|row| (row.record_key, row.namespace, row.value));
+    out.gone.extend(gone);
+}
+
+/// What of a record is not a sighting.
+fn is_seen_only(before: &ToldRecord, now: &ToldRecord) -> bool {
+    let (a, b) = (&before.record, &now.record);
+    before.placement == now.placement
+        && before.uid == now.uid
+        && a.now.open == b.now.open
+        && a.first_seen == b.first_seen
+        && a.first_asserted == b.first_asserted
+        && a.attributes == b.attributes
+        && a.probe.map(|(_, up)| up) == b.probe.map(|(_, up)| up)
+        && a.collector == b.collector
+        && (a.first_fetch, a.seen_outside) == (b.first_fetch, b.seen_outside)
+        && a.place.map(|(_, ip)| ip) == b.place.map(|(_, ip)| ip)
+        && a.last_end == b.last_end
+}
+
+/// Whether the row is the same.
+fn is_same(before: &ToldRecord, now: &ToldRecord) -> bool {
+    let (a, b) = (&before.record, &now.record);
+    is_seen_only(before, now)
+        && a.last_seen == b.last_seen
+        && a.probe == b.probe
+        && a.place == b.place
+        && a.last_assert == b.last_assert
+        && a.last_full == b.last_full
+}
+
+fn record_row(told: &ToldRecord, whole: bool, dictionary: &Dictionary) -> RecordRow {
+    let record = &told.record;
+    let known = |at: i64, unknown: i64| (at != unknown).then_some(at);
+    RecordRow {
+        record_key: dictionary.record_entry(record.id).key.clone(),
+        uid: told.uid,
+        placement: told.placement,
+        open: record.now.open,
+        first_seen: known(record.first_seen, i64::MAX),
+        last_seen: known(record.last_seen, i64::MIN),
+        first_asserted: known(record.first_asserted, i64::MAX),
+        attributes: if whole { crate::evidence::attributes_json(record, dictionary) } else { "".into() },
+        probe: record.probe.map(|(at, up)| (up, at)),
+        collector: record.collector.clone(),
+        first_snapshot_begin: if record.seen_outside { None } else { record.first_fetch },
+        place: record.place.map(|(order, ip)| (ip, order)),
+        last_assert: record.last_assert,
+        last_full: record.last_full,
+        last_end: record.last_end,
+    }
+}
+
+fn hashes(row: &DeviceRow) -> (u64, u64) {
+    let of = |row: &DeviceRow| {
+        let mut hasher = DefaultHasher::new();
+        row.hash(&mut hasher);
+        hasher.finish()
+    };
+    let unseen = DeviceRow { last_seen: 0, availability_at: None, sources: Vec::new(), ..row.clone() };
+    let mut stable = DefaultHasher::new();
+    unseen.hash(&mut stable);
+    for source in &row.sources {
+        (&source.source, source.first_seen, source.records, source.open).hash(&mut stable);
+    }
+    (of(row), stable.finish())
+}
+
+/// By what a device is counted.
+fn counted(row: &DeviceRow) -> Box<[Counted]> {
+    let partition: Arc<str> = row.partition.as_str().into();
+    let one = |dimension, value: Option<&str>| (partition.clone(), dimension, Arc::from(value.unwrap_or("")));
+    let mut counted = vec![
+        one("all", None),
+        one("type", Some(&row.r#type)),
+        one("vendor_name", row.vendor_name.as_deref()),
+        one("state", Some(&row.state)),
+        one("confidence", Some(&row.confidence)),
+        one("risk_level", row.risk_level.as_deref()),
+        one("site", row.site.as_deref()),
+    ];
+    counted.extend(row.discovery_sources.iter().map(|kind| one("discovery_source", Some(kind))));
+    counted.into()
+}
+
+fn count_changes(turn: &Turn, counts: &mut Vec<CountChange>) {
+    let before = turn.before.as_ref().map(|told| (&told.counted, told.availability));
+    let after = turn.after.as_ref().map(|(row, _, counted, _)| (counted, row.is_available));
+    if before == after {
+        return;
+    }
+    for (side, diff) in [(before, -1), (after, 1)] {
+        let Some((counted, availability)) = side else { continue };
+        counts.extend(counted.iter().map(|one| ((one.clone(), availability), diff)));
+    }
+}

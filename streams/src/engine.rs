@@ -1,0 +1,268 @@
+//! The engine: workers that each run the dataflow for some of a tenant's partitions.
+//!
+//! Identity never crosses a partition, so that workers share nothing; TICKs go to all of them.
+
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::{
+        Arc,
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread::JoinHandle,
+};
+
+use serviceradar_schemas::Action;
+
+use crate::{
+    dataflow::{Closing, Dataflow, Event, Gauges},
+    decisions::Taken,
+    normalise::Sighting,
+    rows::{EpochOutput, IssueRow, Row, State},
+    rules::Rules,
+    snapshots::Undecided,
+};
+
+/// Why the engine stopped.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum EngineError {
+    /// A worker ended: a defect; the log and the views are whole, and a restart goes on from them.
+    #[error("a worker of the dataflow ended unexpectedly: restart, and report the message above")]
+    WorkerEnded,
+    /// The views hold a row that no epoch wrote.
+    #[error("the views cannot be read back: {0}; rebuild them with `serviceradar replay rebuild`")]
+    Restore(String),
+    /// A thread could not be started.
+    #[error("a worker cannot be started: {0}")]
+    Spawn(String),
+}
+
+/// The input of an epoch.
+#[derive(Default)]
+pub struct Batch {
+    /// Normalised observations, in any order.
+    pub sightings: Vec<Sighting>,
+    /// Decisions, in any order.
+    pub decisions: Vec<Taken>,
+}
+
+/// A closed epoch.
+#[derive(Debug, Default)]
+pub struct Closed {
+    /// What it changes in the views.
+    pub output: EpochOutput,
+    /// Fetches that wait for a verdict.
+    pub undecided: Vec<Undecided>,
+    /// The tenant's last TICK.
+    pub tick: Option<i64>,
+    /// Sizes.
+    pub gauges: Gauges,
+}
+
+enum Command {
+    Restore(Box<State>),
+    Epoch(Vec<Event>),
+    Issues,
+}
+
+enum Answer {
+    Restored(Result<(), String>),
+    Closed(Box<Closing>),
+    Issues(Vec<IssueRow>),
+}
+
+struct Worker {
+    commands: SyncSender<Command>,
+    answers: Receiver<Answer>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A tenant's dataflow.
+pub struct Engine {
+    workers: Vec<Worker>,
+}
+
+impl Engine {
+    /// Starts as many workers for a tenant.
+    pub fn start(tenant: &str, rules: &Arc<Rules>, workers: usize) -> Result<Self, EngineError> {
+        let workers = (0..workers.max(1)).map(|index| Worker::start(index, tenant, rules));
+        Ok(Self { workers: workers.collect::<Result<_, _>>()? })
+    }
+
+    /// Puts the state back that was read from the views, before the first epoch.
+    pub fn restore(&mut self, state: State) -> Result<(), EngineError> {
+        let mut shares: Vec<State> = self.workers.iter().map(|_| State::default()).collect();
+        let of = |partition: &str| self.worker_of(partition);
+        let of_record = |key: &str| of(key.split('/').next().unwrap_or_default());
+        for row in state.records {
+            shares[of_record(&row.record_key)].records.push(row);
+        }
+        for row in state.evidence {
+            shares[of_record(&row.record_key)].evidence.push(row);
+        }
+        for row in state.snapshots {
+            shares[of(&row.partition)].snapshots.push(row);
+        }
+        for row in state.snapshot_members {
+            shares[of(&row.partition)].snapshot_members.push(row);
+        }
+        for row in state.watermarks {
+            match &row.partition {
+                Some(partition) => shares[of(partition)].watermarks.push(row),
+                None => shares.iter_mut().for_each(|share| share.watermarks.push(row.clone())),
+            }
+        }
+        let mut decisions = Vec::new();
+        for row in state.decisions {
+            // Its time as it was taken in: what is clamped stays clamped.
+            let mut decision = row.decision;
+            decision.event_time = row.at;
+            decisions.push(
+                Taken::read(decision, None).map_err(|refusal| EngineError::Restore(refusal.to_string()))?,
+            );
+        }
+        for (worker, share) in self.workers.iter().zip(shares) {
+            worker.tell(Command::Restore(Box::new(share)))?;
+        }
+        for worker in &self.workers {
+            match worker.hear()? {
+                Answer::Restored(restored) => restored.map_err(EngineError::Restore)?,
+                _ => return Err(EngineError::WorkerEnded),
+            }
+        }
+        // What follows from the state are the rows that are there: no change.
+        self.epoch(Batch { sightings: Vec::new(), decisions }).map(|_| ())
+    }
+
+    /// Runs one epoch to its end. Blocks while it computes.
+    pub fn epoch(&mut self, batch: Batch) -> Result<Closed, EngineError> {
+        let mut shares: Vec<Vec<Event>> = self.workers.iter().map(|_| Vec::new()).collect();
+        for sighting in batch.sightings {
+            if sighting.action == Action::Tick {
+                for share in &mut shares {
+                    share.push(Event::Sighting(Box::new(sighting.clone())));
+                }
+            } else {
+                let worker = self.worker_of(&sighting.partition);
+                shares[worker].push(Event::Sighting(Box::new(sighting)));
+            }
+        }
+        for decision in batch.decisions {
+            let worker = self.worker_of(decision.partition());
+            shares[worker].push(Event::Decision(Box::new(decision)));
+        }
+        for (worker, share) in self.workers.iter().zip(shares) {
+            worker.tell(Command::Epoch(share))?;
+        }
+        let mut closed = Closed::default();
+        for worker in &self.workers {
+            match worker.hear()? {
+                Answer::Closed(closing) => closed.add(*closing),
+                _ => return Err(EngineError::WorkerEnded),
+            }
+        }
+        Ok(closed)
+    }
+
+    /// All issues there are, in order.
+    pub fn issues(&mut self) -> Result<Vec<IssueRow>, EngineError> {
+        let mut issues = Vec::new();
+        for worker in &self.workers {
+            worker.tell(Command::Issues)?;
+            match worker.hear()? {
+                Answer::Issues(some) => issues.extend(some),
+                _ => return Err(EngineError::WorkerEnded),
+            }
+        }
+        issues.sort_unstable();
+        Ok(issues)
+    }
+
+    fn worker_of(&self, partition: &str) -> usize {
+        let mut hasher = DefaultHasher::new();
+        partition.hash(&mut hasher);
+        (hasher.finish() % self.workers.len() as u64) as usize
+    }
+}
+
+impl Closed {
+    fn add(&mut self, closing: Closing) {
+        let Closing { output, undecided, tick, gauges, .. } = closing;
+        let own = &mut self.output;
+        own.devices.append(output.devices);
+        own.records.append(output.records);
+        own.evidence.append(output.evidence);
+        own.issues.append(output.issues);
+        own.counts.append(output.counts);
+        own.decisions.append(output.decisions);
+        own.snapshots.append(output.snapshots);
+        own.snapshot_members.append(output.snapshot_members);
+        // Every worker tells the tenant's TICK.
+        let known = own.watermarks.new.iter().chain(own.watermarks.changed.iter().map(|changed| &changed.row));
+        let has_tick = known.clone().any(|row| row.key().is_none());
+        let mut watermarks = output.watermarks;
+        if has_tick {
+            watermarks.new.retain(|row| row.partition.is_some());
+            watermarks.changed.retain(|changed| changed.row.partition.is_some());
+        }
+        own.watermarks.append(watermarks);
+        own.history.extend(output.history);
+        own.merges.extend(output.merges);
+        self.undecided.extend(undecided);
+        self.tick = self.tick.max(tick);
+        self.gauges.records += gauges.records;
+        self.gauges.blocks_decided += gauges.blocks_decided;
+        self.gauges.biggest_block = self.gauges.biggest_block.max(gauges.biggest_block);
+    }
+}
+
+impl Worker {
+    fn start(index: usize, tenant: &str, rules: &Arc<Rules>) -> Result<Self, EngineError> {
+        // One command and one answer are ever under way.
+        let (commands, inbox) = sync_channel(1);
+        let (outbox, answers) = sync_channel(1);
+        let (tenant, rules) = (tenant.to_owned(), rules.clone());
+        let thread = std::thread::Builder::new()
+            .name(format!("dataflow-{index}"))
+            .spawn(move || {
+                let inbox = std::sync::Mutex::new(inbox);
+                timely::execute_directly(move |worker| {
+                    let mut dataflow = Dataflow::build(worker, &tenant, &rules);
+                    let Ok(inbox) = inbox.into_inner() else { return };
+                    while let Ok(command) = inbox.recv() {
+                        let answer = match command {
+                            Command::Restore(state) => Answer::Restored(dataflow.restore(&state)),
+                            Command::Epoch(events) => {
+                                Answer::Closed(Box::new(dataflow.epoch(worker, events)))
+                            }
+                            Command::Issues => Answer::Issues(dataflow.issues()),
+                        };
+                        if outbox.send(answer).is_err() {
+                            break;
+                        }
+                    }
+                });
+            })
+            .map_err(|error| EngineError::Spawn(error.to_string()))?;
+        Ok(Self { commands, answers, thread: Some(thread) })
+    }
+
+    fn tell(&self, command: Command) -> Result<(), EngineError> {
+        self.commands.send(command).map_err(|_| EngineError::WorkerEnded)
+    }
+
+    fn hear(&self) -> Result<Answer, EngineError> {
+        self.answers.recv().map_err(|_| EngineError::WorkerEnded)
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // Closing the channel ends the thread.
+        let (closed, _) = sync_channel(1);
+        self.commands = closed;
+        if let Some(thread) = self.thread.take() {
+            // A worker that ended badly has said so.
+            let _ = thread.join();
+        }
+    }
+}

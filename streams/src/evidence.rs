@@ -1,0 +1,149 @@
+//! Evidence: what each claim of a record does, and its rows, to the views and back.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde_json::{Value, json};
+
+use crate::{
+    claim::{Namespace, NO_UID},
+    dictionary::{Dictionary, NameId},
+    identity::Identity,
+    record::{AddressSpan, Asserted, Attribute, ClaimSpan, Record, Status},
+    rows::{EvidenceRow, EvidenceState, Order},
+};
+
+/// What a claim of a record does.
+pub fn state_of(
+    record: &Record,
+    span: &ClaimSpan,
+    identity: &Identity,
+    dictionary: &Dictionary,
+) -> EvidenceState {
+    let entry = dictionary.claim_entry(span.claim);
+    let (id, claim) = (record.id, span.claim);
+    let verdict = identity.judge.verdict(claim);
+    let is_mac = entry.kind == Namespace::Mac;
+    let standing =
+        if span.status.is_asserted() { EvidenceState::Corroborating } else { EvidenceState::Lapsed };
+    if span.status == Status::Expired {
+        return EvidenceState::Expired;
+    }
+    if entry.kind == Namespace::Other || (is_mac && entry.tier() == 3 && !verdict.allowed) {
+        return standing;
+    }
+    let detached = record.now.detached && entry.kind != Namespace::Detached;
+    if detached || verdict.blocked {
+        return EvidenceState::Blocked;
+    }
+    if !verdict.allowed && verdict.generic {
+        return EvidenceState::Generic;
+    }
+    if !verdict.allowed && verdict.quarantined {
+        return EvidenceState::Quarantined;
+    }
+    if !identity.judge.is_linked(id, claim) {
+        return EvidenceState::Bridging;
+    }
+    if is_mac && identity.macs.is_ambiguous(claim) {
+        return EvidenceState::Ambiguous;
+    }
+    let place = identity.macs.place(id);
+    let left_out = identity.macs.is_left_out(id) || identity.blocks.is_bridging(id);
+    if is_mac && left_out && !verdict.allowed {
+        return EvidenceState::Bridging;
+    }
+    if is_mac && identity.blocks.is_refused(place, claim) {
+        return EvidenceState::Refused;
+    }
+    match (span.status.is_asserted(), is_mac && !identity.macs.survives(id, claim)) {
+        (true, true) => EvidenceState::Refused,
+        (true, false) => EvidenceState::Linking,
+        (false, _) => EvidenceState::Lapsed,
+    }
+}
+
+/// The row of a claim.
+pub fn claim_row(
+    record: &Record,
+    span: &ClaimSpan,
+    state: EvidenceState,
+    leads: bool,
+    dictionary: &Dictionary,
+) -> EvidenceRow {
+    let entry = dictionary.claim_entry(span.claim);
+    let (namespace, value) = dictionary.claim_text(span.claim);
+    let names = entry.kind != Namespace::Other && entry.uid != NO_UID;
+    EvidenceRow {
+        record_key: dictionary.record_entry(record.id).key.clone(),
+        namespace,
+        value,
+        claim_uid: names.then_some(entry.uid.0),
+        ip: None,
+        state,
+        leads,
+        first_seen: span.first_seen,
+        first_asserted: span.first_asserted,
+        last: span.last.as_deref().copied(),
+    }
+}
+
+/// The row of an address.
+pub fn address_row(
+    record: &Record,
+    span: &AddressSpan,
+    state: EvidenceState,
+    leads: bool,
+    dictionary: &Dictionary,
+) -> EvidenceRow {
+    let scope = dictionary.source_entry(record.source).scope;
+    EvidenceRow {
+        record_key: dictionary.record_entry(record.id).key.clone(),
+        namespace: "ip".into(),
+        value: span.ip.to_string().into(),
+        claim_uid: Some(dictionary.address_uid(scope, span.ip).0),
+        ip: Some(span.ip),
+        state,
+        leads,
+        first_seen: span.first_seen,
+        first_asserted: span.first_asserted,
+        last: span.last.as_deref().copied(),
+    }
+}
+
+/// A record's attributes as the views keep them: see `RecordRow::attributes`.
+pub fn attributes_json(record: &Record, dictionary: &Dictionary) -> Arc<str> {
+    let value = |attribute: &Attribute| match &attribute.last {
+        None => json!(*attribute.value),
+        Some(last) => {
+            let (order, event_time) = **last;
+            json!([*attribute.value, order.time, order.hash.to_string(), event_time])
+        }
+    };
+    let attributes = record.attributes.iter();
+    let map: BTreeMap<&str, Value> =
+        attributes.map(|attribute| (&**dictionary.text_of(attribute.name), value(attribute))).collect();
+    serde_json::to_string(&map).unwrap_or_default().into()
+}
+
+/// Reads attributes back.
+pub fn attributes_of(json: &str, mut name: impl FnMut(&str) -> NameId) -> Option<Vec<Attribute>> {
+    let map: BTreeMap<String, Value> = serde_json::from_str(json).ok()?;
+    let read = |value: &Value| -> Option<(Arc<str>, Option<Box<Asserted>>)> {
+        match value {
+            Value::String(text) => Some((text.as_str().into(), None)),
+            Value::Array(parts) => {
+                let [Value::String(text), time, Value::String(hash), event_time] = parts.as_slice() else {
+                    return None;
+                };
+                let order = Order { time: time.as_i64()?, hash: hash.parse().ok()? };
+                Some((text.as_str().into(), Some(Box::new((order, event_time.as_i64()?)))))
+            }
+            _ => None,
+        }
+    };
+    let attributes = map.iter().map(|(key, value)| {
+        let (value, last) = read(value)?;
+        Some(Attribute { name: name(key), value, last })
+    });
+    attributes.collect()
+}

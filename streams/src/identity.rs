@@ -1,0 +1,129 @@
+//! Identity: judge, cores, MAC edges, blocks, join, name and attach, one after the other, each for
+//! what the one before has changed. Graph work knows no rules; rules know no dataflow.
+
+use std::{cell::RefCell, collections::BTreeSet, rc::Rc, sync::Arc};
+
+use crate::{
+    blocks::{Blocks, mac_of, node_of},
+    claim::Namespace,
+    components::{Components, Label, Node},
+    decisions::Scoped,
+    dictionary::{ClaimId, Dictionary, RecordId},
+    fold::RecordChange,
+    judge::{Judge, Link},
+    macs::Macs,
+    place::{Context, PlaceChanges, Placer},
+    rules::Rules,
+};
+
+/// The state of identity.
+pub struct Identity {
+    dictionary: Rc<RefCell<Dictionary>>,
+    /// Verdicts on claims.
+    pub judge: Judge,
+    cores: Components,
+    /// Verdicts on MACs.
+    pub macs: Macs,
+    graph: Components,
+    /// Clusters.
+    pub blocks: Blocks,
+    /// Devices.
+    pub placer: Placer,
+}
+
+/// What an epoch changed.
+#[derive(Default)]
+pub struct IdentityChanges {
+    /// Placements, devices and leads.
+    pub places: PlaceChanges,
+    /// Records of whose evidence the state may have changed.
+    pub evidence: BTreeSet<RecordId>,
+    /// Claims about which there may be another issue.
+    pub claims: BTreeSet<ClaimId>,
+    /// Records about which there may be another issue.
+    pub records: BTreeSet<RecordId>,
+}
+
+/// A record in the graph of cores.
+fn record_node(record: RecordId) -> Node {
+    record << 1
+}
+
+/// A claim in the graph of cores.
+fn claim_node(claim: ClaimId) -> Node {
+    claim << 1 | 1
+}
+
+impl Identity {
+    /// Empty.
+    pub fn new(dictionary: Rc<RefCell<Dictionary>>, rules: &Arc<Rules>) -> Self {
+        Self {
+            judge: Judge::new(dictionary.clone(), rules.caps.clone()),
+            cores: Components::default(),
+            macs: Macs::new(dictionary.clone()),
+            graph: Components::default(),
+            blocks: Blocks::new(dictionary.clone(), rules.caps.block),
+            placer: Placer::new(dictionary.clone(), rules.leases.clone()),
+            dictionary,
+        }
+    }
+
+    /// Takes an epoch's changes of records and decisions through all steps.
+    pub fn step(&mut self, changes: &[RecordChange], effects: &[(Scoped, isize)]) -> IdentityChanges {
+        let judged = self.judge.judge(changes, effects);
+        let moves = self.cores.apply(self.core_edges(&judged.links, &judged.ties));
+        let of_records: Vec<(RecordId, Option<Label>)> = moves
+            .iter()
+            .filter(|(node, _, _)| node & 1 == 0)
+            .map(|(node, _, after)| (node >> 1, *after))
+            .collect();
+        let macs = self.macs.judge(changes, &judged.links, &of_records);
+        let shared = macs.shared.iter().map(|((place, mac), diff)| ((node_of(*place), mac_of(*mac)), *diff));
+        let moves = self.graph.apply(shared.collect());
+        let blocks = self.blocks.decide(&macs, &moves, &self.graph, &self.macs);
+
+        let mut claims: BTreeSet<ClaimId> = judged.verdicts.iter().copied().collect();
+        claims.extend(&macs.ambiguous);
+        claims.extend(&blocks.macs);
+        claims.extend(blocks.refused.iter().map(|(_, mac)| *mac));
+        claims.extend(judged.links.iter().map(|(link, _)| link.claim));
+        let context = Context { judge: &self.judge, macs: &self.macs, blocks: &self.blocks };
+        let places = self.placer.place(&context, changes, effects, &blocks.nodes, claims.clone());
+
+        let mut out = IdentityChanges::default();
+        out.evidence.extend(judged.links.iter().map(|(link, _)| link.record));
+        out.evidence.extend(judged.bridging.iter().chain(&macs.left_out));
+        out.evidence.extend(blocks.nodes.iter().flat_map(|place| self.macs.records_of(*place)));
+        out.evidence.extend(blocks.refused.iter().flat_map(|(place, _)| self.macs.records_of(*place)));
+        for claim in judged.verdicts.iter().chain(&macs.ambiguous) {
+            out.evidence.extend(self.placer.claimants(*claim));
+        }
+        out.evidence.extend(&places.leads);
+        out.records.extend(judged.bridging.iter().chain(&macs.left_out));
+        out.records.extend(&out.evidence);
+        out.claims = claims;
+        out.places = places;
+        out
+    }
+
+    /// Edges of the graph of cores: between a record and each tier 1 claim that links it, and between
+    /// the claims of `link` decisions.
+    fn core_edges(
+        &self,
+        links: &[(Link, isize)],
+        ties: &[((ClaimId, ClaimId), isize)],
+    ) -> Vec<((Node, Node), isize)> {
+        let dictionary = self.dictionary.borrow();
+        let tier_1 = links.iter().filter(|(link, _)| {
+            dictionary.claim_entry(link.claim).kind != Namespace::Mac
+        });
+        let edges = tier_1.map(|(link, diff)| ((record_node(link.record), claim_node(link.claim)), *diff));
+        let ties = ties.iter().map(|((a, b), diff)| ((claim_node(*a), claim_node(*b)), *diff));
+        edges.chain(ties).collect()
+    }
+
+    /// How many records the biggest core or block has, claims and MACs counted in.
+    pub fn biggest(&self) -> usize {
+        self.cores.largest().max(self.graph.largest())
+    }
+}
