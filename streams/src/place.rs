@@ -200,7 +200,7 @@ impl Placer {
             self.attach(scope, ip, &mut claims, &mut out);
         }
         for claim in claims {
-            self.lead_anew(claim, &mut out);
+            self.lead_anew(context, claim, &mut out);
         }
         self.sweep(&mut out);
         out
@@ -583,12 +583,11 @@ impl Placer {
         (sole && near(self.leases.sole_holder()).next().is_some()).then_some(*device)
     }
 
-    fn lead_anew(&mut self, claim: ClaimId, out: &mut PlaceChanges) {
+    fn lead_anew(&mut self, context: &Context<'_>, claim: ClaimId, out: &mut PlaceChanges) {
         let Some(state) = self.claims.get(&claim) else { return };
         let (before, belongs) = (state.lead, state.belongs.map(Device::Cluster));
-        let tier_3 = self.dictionary.borrow().claim_entry(claim).kind == Namespace::Other;
         let lead = match belongs {
-            _ if tier_3 => None,
+            _ if context.judge.tier(claim) == 3 => None,
             Some(device) => self
                 .first_asserter(claim, |placed| placed.device == Some(device))
                 .map(|record| Lead { device, record }),
