@@ -1,0 +1,451 @@
+//! The configuration: what may be set, where it was set, and what it comes to.
+
+pub mod keys;
+pub mod layers;
+
+use std::{
+    fmt::Display,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+use cidr::IpCidr;
+pub use layers::{Layers, Origin};
+use serviceradar_schemas::topics;
+
+/// What is wrong with the configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// No such key.
+    #[error("unknown key {name} ({origin}): {hint}`serviceradar config show` lists all keys")]
+    Unknown {
+        /// As given.
+        name: String,
+        /// Where.
+        origin: Origin,
+        /// The nearest one, in words.
+        hint: String,
+    },
+    /// A value that is not what its key takes.
+    #[error("{key} is {text:?} ({origin}): {why}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// As given.
+        text: String,
+        /// Where.
+        origin: Origin,
+        /// What it should be.
+        why: String,
+    },
+    /// The file cannot be read, or is no TOML.
+    #[error("the configuration file {path}: {why}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// A secret in a file that people share.
+    #[error(
+        "{key} is a secret and does not belong in {path}: put it in a file of its own and name that with {key}_file, or set {variable}"
+    )]
+    SecretInFile {
+        /// The key.
+        key: &'static str,
+        /// Its variable.
+        variable: String,
+        /// The configuration file.
+        path: PathBuf,
+    },
+    /// The file that should hold a secret cannot be read.
+    #[error("cannot read {key} from {path}: {error}")]
+    Secret {
+        /// The key.
+        key: &'static str,
+        /// The file named.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// A key that this verb cannot do without.
+    #[error(
+        "{key} is not set: set it in the configuration file, by {variable}, or by `--set {key}=…`"
+    )]
+    Unset {
+        /// The key.
+        key: &'static str,
+        /// Its variable.
+        variable: String,
+    },
+}
+
+impl ConfigError {
+    /// For a verb that cannot do without the key.
+    pub fn unset(key: &'static str) -> Self {
+        Self::Unset {
+            key,
+            variable: keys::variable(key),
+        }
+    }
+
+    fn unknown(name: String, origin: &Origin, nearest: Option<String>) -> Self {
+        let hint = nearest.map_or(String::new(), |nearest| format!("did you mean {nearest}? "));
+        Self::Unknown {
+            name,
+            origin: origin.clone(),
+            hint,
+        }
+    }
+}
+
+/// A text that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text, for whoever needs it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+/// Armis.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the keys say what they are")]
+pub struct Armis {
+    pub aql: String,
+    pub concurrency: usize,
+    pub exclude: Vec<IpCidr>,
+    pub instance: String,
+    pub interval: Duration,
+    pub page_size: usize,
+    pub partition: String,
+    pub secret: Option<Secret>,
+    pub url: Option<String>,
+}
+
+/// The faker.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the keys say what they are")]
+pub struct Faker {
+    pub devices: usize,
+    pub listen: SocketAddr,
+    pub seed: u64,
+    pub shuffle_every: Option<Duration>,
+}
+
+/// All of it, checked. What each field is, [`keys::KEYS`] says.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the keys say what they are")]
+pub struct Config {
+    pub armis: Armis,
+    pub database_url: Option<Secret>,
+    pub dir: PathBuf,
+    pub faker: Faker,
+    pub listen: SocketAddr,
+    /// Whether somebody asked for that address.
+    pub listen_given: bool,
+    pub log_level: String,
+    pub tenant: String,
+    pub log_partitions: u32,
+}
+
+impl Config {
+    /// Reads and checks the values.
+    pub fn of(layers: &Layers) -> Result<Self, ConfigError> {
+        Ok(Self {
+            armis: Armis {
+                aql: parse(layers, "armis.aql")?,
+                concurrency: within(layers, "armis.concurrency", 1, 32)?,
+                exclude: list(layers, "armis.exclude")?,
+                instance: part(layers, "armis.instance")?,
+                interval: Duration::from_secs(within(layers, "armis.interval_s", 1, u64::MAX)?),
+                page_size: within(layers, "armis.page_size", 1, 5_000)?,
+                partition: part(layers, "armis.partition")?,
+                secret: optional(layers, "armis.secret")?.map(Secret),
+                url: optional(layers, "armis.url")?,
+            },
+            database_url: optional(layers, "database.url")?.map(Secret),
+            dir: optional(layers, "dir")?
+                .map(PathBuf::from)
+                .ok_or_else(|| ConfigError::unset("dir"))?,
+            faker: Faker {
+                devices: within(layers, "faker.devices", 1, usize::MAX)?,
+                listen: parse(layers, "faker.listen")?,
+                seed: parse(layers, "faker.seed")?,
+                shuffle_every: Some(parse(layers, "faker.shuffle_every_s")?)
+                    .filter(|s| *s > 0)
+                    .map(Duration::from_secs),
+            },
+            listen: parse(layers, "listen")?,
+            listen_given: layers.get("listen")?.origin != Origin::Default,
+            log_level: parse(layers, "log_level")?,
+            tenant: checked(
+                layers,
+                "tenant",
+                topics::is_tenant,
+                "give 1 to 40 of a-z, 0-9 and -; `system` is taken",
+            )?,
+            log_partitions: within(layers, "topics.log_partitions", 1, 1_000)?,
+        })
+    }
+}
+
+/// Reads all layers: the file named by the flag, the variable, or the one in the folder for configuration.
+pub fn read(
+    file: Option<&Path>,
+    variables: impl Iterator<Item = (String, String)>,
+    flags: &[(&str, &str, String)],
+) -> Result<Layers, ConfigError> {
+    let mut layers = Layers::defaults();
+    let variables: Vec<(String, String)> = variables.collect();
+    let by_variable = variables
+        .iter()
+        .find(|(name, _)| name == layers::FILE_VARIABLE);
+    let named = file
+        .map(Path::to_owned)
+        .or_else(|| by_variable.map(|(_, path)| path.into()));
+    let usual = || Some(crate::folders::config()?.join("config.toml")).filter(|path| path.exists());
+    if let Some(path) = named.or_else(usual) {
+        let text = std::fs::read_to_string(&path).map_err(|error| ConfigError::File {
+            path: path.clone(),
+            why: error.to_string(),
+        })?;
+        layers.file(&path, &text)?;
+    }
+    layers.variables(variables.into_iter())?;
+    for (flag, name, text) in flags {
+        layers.flag(flag, name, text.clone())?;
+    }
+    Ok(layers)
+}
+
+fn wrong(layers: &Layers, key: &'static str, why: &str) -> ConfigError {
+    match layers.get(key) {
+        Ok(value) => ConfigError::Value {
+            key,
+            text: value.text.clone(),
+            origin: value.origin.clone(),
+            why: why.to_owned(),
+        },
+        Err(error) => error,
+    }
+}
+
+fn parse<T: FromStr<Err: Display>>(layers: &Layers, key: &'static str) -> Result<T, ConfigError> {
+    layers
+        .get(key)?
+        .text
+        .parse()
+        .map_err(|error: T::Err| wrong(layers, key, &error.to_string()))
+}
+
+fn optional(layers: &Layers, key: &'static str) -> Result<Option<String>, ConfigError> {
+    Ok(Some(layers.get(key)?.text.clone()).filter(|text| !text.is_empty()))
+}
+
+fn list<T: FromStr<Err: Display>>(
+    layers: &Layers,
+    key: &'static str,
+) -> Result<Vec<T>, ConfigError> {
+    let items = layers
+        .get(key)?
+        .text
+        .split(',')
+        .map(str::trim)
+        .filter(|item| !item.is_empty());
+    items
+        .map(|item| {
+            item.parse()
+                .map_err(|error: T::Err| wrong(layers, key, &format!("{item}: {error}")))
+        })
+        .collect()
+}
+
+fn within<T>(layers: &Layers, key: &'static str, least: T, most: T) -> Result<T, ConfigError>
+where
+    T: FromStr<Err: Display> + PartialOrd + Display,
+{
+    let value: T = parse(layers, key)?;
+    if (&least..=&most).contains(&&value) {
+        return Ok(value);
+    }
+    Err(wrong(layers, key, &format!("give {least} to {most}")))
+}
+
+/// A part of a record key but the last.
+fn part(layers: &Layers, key: &'static str) -> Result<String, ConfigError> {
+    let fits = |text: &str| {
+        (1..=64).contains(&text.len())
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+    };
+    checked(
+        layers,
+        key,
+        fits,
+        "give 1 to 64 of A-Z, a-z, 0-9, `.`, `_` and `-`",
+    )
+}
+
+fn checked(
+    layers: &Layers,
+    key: &'static str,
+    fits: impl Fn(&str) -> bool,
+    why: &str,
+) -> Result<String, ConfigError> {
+    let text: String = parse(layers, key)?;
+    if fits(&text) {
+        Ok(text)
+    } else {
+        Err(wrong(layers, key, why))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn variable(name: &str, text: &str) -> impl Iterator<Item = (String, String)> + use<> {
+        [(name.to_owned(), text.to_owned())].into_iter()
+    }
+
+    fn file(text: &str) -> Result<Layers, ConfigError> {
+        let mut layers = Layers::defaults();
+        layers.file(Path::new("c.toml"), text)?;
+        Ok(layers)
+    }
+
+    #[test]
+    fn the_defaults_are_a_configuration() {
+        let mut layers = Layers::defaults();
+        layers.flag("--dir", "dir", "d".to_owned()).unwrap();
+        let config = Config::of(&layers).unwrap();
+        assert_eq!((config.faker.devices, config.listen_given), (50_000, false));
+        assert!(config.database_url.is_none());
+    }
+
+    #[test]
+    fn each_layer_lies_over_the_one_before() {
+        let mut layers =
+            file("tenant = \"by-file\"\nlog_level = \"warn\"\n[faker]\nseed = 7").unwrap();
+        layers
+            .variables(variable("SERVICERADAR_TENANT", "by-variable"))
+            .unwrap();
+        assert_eq!(layers.get("tenant").unwrap().text, "by-variable");
+        assert_eq!(
+            layers.get("tenant").unwrap().origin.to_string(),
+            "SERVICERADAR_TENANT"
+        );
+        layers
+            .flag("--tenant", "tenant", "by-flag".to_owned())
+            .unwrap();
+        let config = Config::of(&layers).unwrap();
+        assert_eq!(
+            (&*config.tenant, &*config.log_level, config.faker.seed),
+            ("by-flag", "warn", 7)
+        );
+        assert_eq!(
+            layers.get("faker.seed").unwrap().origin.to_string(),
+            "c.toml"
+        );
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_that_names_the_nearest_in_every_layer() {
+        let by_file = file("[armis]\npagesize = 5").unwrap_err().to_string();
+        assert!(
+            by_file.contains("did you mean armis.page_size?"),
+            "{by_file}"
+        );
+        let mut layers = Layers::defaults();
+        let by_variable = layers
+            .variables(variable("SERVICERADAR_TENAND", "x"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            by_variable.contains("did you mean SERVICERADAR_TENANT?"),
+            "{by_variable}"
+        );
+        let by_flag = layers
+            .flag("--set", "faker.sed", "1".to_owned())
+            .unwrap_err()
+            .to_string();
+        assert!(by_flag.contains("did you mean faker.seed?"), "{by_flag}");
+        layers.variables(variable("OTHER_TENAND", "x")).unwrap();
+    }
+
+    #[test]
+    fn a_bad_value_is_refused_with_its_origin_and_what_would_do() {
+        for (text, part) in [
+            ("tenant = \"Big Corp\"", "a-z"),
+            ("[armis]\npage_size = 0", "1 to 5000"),
+            ("[armis]\npage_size = \"many\"", "invalid digit"),
+            ("listen = \"9464\"", "socket address"),
+            ("[armis]\ninstance = \"a/b\"", "1 to 64"),
+        ] {
+            let error = Config::of(&file(text).unwrap()).unwrap_err().to_string();
+            assert!(error.contains(part) && error.contains("c.toml"), "{error}");
+        }
+    }
+
+    #[test]
+    fn secrets_come_from_files_and_variables_and_are_not_shown() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("key"), "s3cret\n").unwrap();
+        let mut layers = Layers::defaults();
+        layers
+            .file(
+                &dir.path().join("c.toml"),
+                "dir = \"d\"\n[armis]\nsecret_file = \"key\"",
+            )
+            .unwrap();
+        let config = Config::of(&layers).unwrap();
+        assert_eq!(
+            config.armis.secret.as_ref().map(Secret::reveal),
+            Some("s3cret")
+        );
+        assert!(!format!("{config:?}").contains("s3cret"));
+
+        let refused = file("[armis]\nsecret = \"s3cret\"")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            refused.contains("secret_file") && !refused.contains("s3cret"),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn lists_are_arrays_in_the_file_and_commas_elsewhere() {
+        let excluded = |layers: &Layers| {
+            let subnets = Config::of(layers).unwrap().armis.exclude;
+            subnets.iter().map(IpCidr::to_string).collect::<Vec<_>>()
+        };
+        let mut layers = file("[armis]\nexclude = [\"10.0.0.0/8\", \"192.168.0.0/16\"]").unwrap();
+        assert_eq!(excluded(&layers), ["10.0.0.0/8", "192.168.0.0/16"]);
+        layers
+            .flag("--set", "armis.exclude", "10.1.0.0/16, fd00::/8".to_owned())
+            .unwrap();
+        assert_eq!(excluded(&layers), ["10.1.0.0/16", "fd00::/8"]);
+        layers
+            .flag("--set", "armis.exclude", "10.1.0.0/99".to_owned())
+            .unwrap();
+        assert!(
+            Config::of(&layers)
+                .unwrap_err()
+                .to_string()
+                .contains("10.1.0.0/99")
+        );
+    }
+}

@@ -1,0 +1,202 @@
+//! Every key there is: name, default, meaning. The file, the variables, the flags, `config show` and the
+//! reference in the docs all go by this list.
+
+/// A key of the configuration.
+#[derive(Debug)]
+pub struct Key {
+    /// Its dotted name in the file; `armis.page_size` is `page_size` in the table `[armis]`.
+    pub name: &'static str,
+    /// Its value where none is given; empty where it is unset.
+    pub default: &'static str,
+    /// Never printed. Given by a variable or, under its name and `_file`, as the path of a file that holds it.
+    pub secret: bool,
+    /// What it is for.
+    pub meaning: &'static str,
+}
+
+const fn key(name: &'static str, default: &'static str, meaning: &'static str) -> Key {
+    Key {
+        name,
+        default,
+        secret: false,
+        meaning,
+    }
+}
+
+const fn secret(name: &'static str, meaning: &'static str) -> Key {
+    Key {
+        name,
+        default: "",
+        secret: true,
+        meaning,
+    }
+}
+
+/// What comes before the name of a variable.
+pub const VARIABLE_PREFIX: &str = "SERVICERADAR_";
+/// What is put behind a secret's name for the path of a file that holds it.
+pub const FILE_SUFFIX: &str = "_file";
+
+/// All keys, in order of their names.
+pub const KEYS: [Key; 19] = [
+    key(
+        "armis.aql",
+        "in:devices",
+        "Which devices to fetch, in Armis' query language.",
+    ),
+    key("armis.concurrency", "4", "Pages fetched at once, 1 to 32."),
+    key(
+        "armis.exclude",
+        "",
+        "Subnets whose addresses are left out, e.g. 10.9.0.0/16; a device that has no others is left out whole.",
+    ),
+    key(
+        "armis.instance",
+        "main",
+        "Name of this Armis: the source of its records is `armis/<instance>`.",
+    ),
+    key(
+        "armis.interval_s",
+        "3600",
+        "Seconds from the begin of one crawl to the begin of the next.",
+    ),
+    key(
+        "armis.page_size",
+        "1000",
+        "Devices asked for per page, 1 to 5000.",
+    ),
+    key(
+        "armis.partition",
+        "default",
+        "The partition that its addresses are of.",
+    ),
+    secret(
+        "armis.secret",
+        "The key that Armis gives access tokens for.",
+    ),
+    key(
+        "armis.url",
+        "",
+        "Address of the Armis to crawl, e.g. https://example.armis.com.",
+    ),
+    secret(
+        "database.url",
+        "The PostgreSQL that keeps the views, postgresql://user:password@host:port/database. Unset: a private one, started and stopped with the program.",
+    ),
+    key(
+        "dir",
+        "",
+        "Where data live: the embedded log, the private PostgreSQL, the faker's state. Unset: `serviceradar` in the folder for data (XDG_DATA_HOME, ~/.local/share; for root /var/lib).",
+    ),
+    key(
+        "faker.devices",
+        "50000",
+        "Devices of the simulated network.",
+    ),
+    key(
+        "faker.listen",
+        "127.0.0.1:8970",
+        "Where the faker answers as Armis; port 0 takes a free one.",
+    ),
+    key(
+        "faker.seed",
+        "1",
+        "What the simulated network is made from: the same seed gives the same devices.",
+    ),
+    key(
+        "faker.shuffle_every_s",
+        "60",
+        "Seconds between two shuffles of its addresses; 0 is never.",
+    ),
+    key(
+        "listen",
+        "127.0.0.1:9464",
+        "Where /metrics, /healthz and /readyz answer; port 0 takes a free one.",
+    ),
+    key(
+        "log_level",
+        "info",
+        "What is told on stderr: error, warn, info, debug, trace, or directives like `info,serviceradar_log=debug`.",
+    ),
+    key(
+        "tenant",
+        "default",
+        "The tenant, [a-z0-9-]{1,40}: the prefix of its topics, the owner of its rows.",
+    ),
+    key(
+        "topics.log_partitions",
+        "6",
+        "Log partitions of a new tenant's `observations` and `device-changes`.",
+    ),
+];
+
+/// The variable that sets the key of a name.
+pub fn variable(name: &str) -> String {
+    format!(
+        "{VARIABLE_PREFIX}{}",
+        name.replace('.', "_").to_ascii_uppercase()
+    )
+}
+
+/// A name that a value was given under, taken apart.
+#[derive(Clone, Copy, Debug)]
+pub enum Named {
+    /// The value itself.
+    Value(&'static Key),
+    /// The path of a file that holds it.
+    File(&'static Key),
+}
+
+/// What `name` names, in whatever way `of` writes a key's name. `Err`: the nearest name there is, if any is near.
+pub fn named(name: &str, of: impl Fn(&str) -> String) -> Result<Named, Option<String>> {
+    let names = KEYS.iter().flat_map(|key| {
+        let file = key
+            .secret
+            .then(|| (of(&format!("{}{FILE_SUFFIX}", key.name)), Named::File(key)));
+        [(of(key.name), Named::Value(key))].into_iter().chain(file)
+    });
+    let mut nearest: Option<(usize, String)> = None;
+    for (known, found) in names {
+        if known == name {
+            return Ok(found);
+        }
+        let distance = strsim::damerau_levenshtein(&known, name);
+        if distance <= DISTANCE_MAX && nearest.as_ref().is_none_or(|(least, _)| distance < *least) {
+            nearest = Some((distance, known));
+        }
+    }
+    Err(nearest.map(|(_, known)| known))
+}
+
+/// Edits between a name and the one that was meant: more is guessing.
+const DISTANCE_MAX: usize = 5;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_sorted_and_no_two_keys_share_a_variable() {
+        assert!(KEYS.is_sorted_by(|a, b| a.name < b.name));
+        let variables: BTreeSet<String> = KEYS.iter().map(|key| variable(key.name)).collect();
+        assert_eq!(variables.len(), KEYS.len());
+    }
+
+    #[test]
+    fn a_slip_of_the_finger_is_recognised_and_nonsense_is_not() {
+        let plain = str::to_owned;
+        assert!(
+            matches!(named("armis.page_size", plain), Ok(Named::Value(key)) if key.name == "armis.page_size")
+        );
+        assert!(
+            matches!(named("armis.secret_file", plain), Ok(Named::File(key)) if key.name == "armis.secret")
+        );
+        assert_eq!(
+            named("armis.pagesize", plain).unwrap_err().as_deref(),
+            Some("armis.page_size")
+        );
+        assert_eq!(named("quite_another_thing", plain).unwrap_err(), None);
+    }
+}
