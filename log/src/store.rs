@@ -6,10 +6,16 @@ use bytes::Bytes;
 
 /// Largest event that any store takes: key, value and headers together.
 pub const EVENT_BYTES_MAX: usize = 1024 * 1024;
+/// Most headers of one event: a dozen are in use, and each costs a few bytes of framing.
+pub const EVENT_HEADERS_MAX: usize = 100;
 /// Most events of one batch.
 pub const BATCH_EVENTS_MAX: usize = 50_000;
 /// Largest batch: the sum of its events.
 pub const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Most log partitions of a topic: each costs a row, and a reader a task.
+pub const LOG_PARTITIONS_MAX: u32 = 10_000;
+/// Longest name of a topic, bytes; Kafka's limit.
+pub const TOPIC_BYTES_MAX: usize = 249;
 
 /// An event to append.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +26,19 @@ pub struct NewEvent {
     pub value: Option<Bytes>,
     /// CloudEvents headers and our own, in order.
     pub headers: Vec<(String, Bytes)>,
+}
+
+impl NewEvent {
+    /// What counts against [`EVENT_BYTES_MAX`]: key, value, names and values of headers, bytes.
+    pub fn bytes(&self) -> usize {
+        event_bytes(&self.key, &self.value, &self.headers)
+    }
+
+    /// Refuses an event that no store takes.
+    pub fn check(&self) -> Result<(), LogError> {
+        within("event headers", self.headers.len(), EVENT_HEADERS_MAX)?;
+        within("event bytes", self.bytes(), EVENT_BYTES_MAX)
+    }
 }
 
 /// An event as read.
@@ -35,6 +54,28 @@ pub struct Event {
     pub value: Option<Bytes>,
     /// As appended.
     pub headers: Vec<(String, Bytes)>,
+}
+
+impl Event {
+    /// What counts against [`ReadLimit::bytes`]: key, value, names and values of headers, bytes.
+    pub fn bytes(&self) -> usize {
+        event_bytes(&self.key, &self.value, &self.headers)
+    }
+}
+
+fn event_bytes(key: &Option<Bytes>, value: &Option<Bytes>, headers: &[(String, Bytes)]) -> usize {
+    let headers: usize = headers
+        .iter()
+        .map(|(name, value)| name.len() + value.len())
+        .sum();
+    key.as_ref().map_or(0, Bytes::len) + value.as_ref().map_or(0, Bytes::len) + headers
+}
+
+fn within(what: &'static str, size: usize, limit: usize) -> Result<(), LogError> {
+    if size <= limit {
+        return Ok(());
+    }
+    Err(LogError::TooLarge { what, size, limit })
 }
 
 /// Names a batch, so that appending it again changes nothing.
@@ -53,6 +94,16 @@ pub struct Batch {
     pub id: BatchId,
     /// In order. May be empty.
     pub events: Vec<NewEvent>,
+}
+
+impl Batch {
+    /// Refuses a batch that no store takes.
+    pub fn check(&self) -> Result<(), LogError> {
+        within("batch events", self.events.len(), BATCH_EVENTS_MAX)?;
+        self.events.iter().try_for_each(NewEvent::check)?;
+        let bytes = self.events.iter().map(NewEvent::bytes).sum();
+        within("batch bytes", bytes, BATCH_BYTES_MAX)
+    }
 }
 
 /// Where a batch went.
@@ -75,6 +126,13 @@ pub struct ReadLimit {
     pub wait: Duration,
 }
 
+impl ReadLimit {
+    /// Whether an event that would make it `bytes` must wait, after `events` that were taken.
+    pub(crate) fn is_reached(&self, events: usize, bytes: usize) -> bool {
+        events > 0 && (events >= self.events || bytes > self.bytes)
+    }
+}
+
 /// What a read returned.
 #[derive(Clone, Debug, Default)]
 pub struct Read {
@@ -93,6 +151,41 @@ pub struct Offsets {
     pub end: u64,
 }
 
+impl Offsets {
+    /// Refuses an offset that cannot be read from.
+    pub(crate) fn check(
+        self,
+        topic: &str,
+        log_partition: u32,
+        offset: u64,
+    ) -> Result<(), LogError> {
+        if (self.start..=self.end).contains(&offset) {
+            return Ok(());
+        }
+        Err(LogError::OutOfRange {
+            topic: topic.to_owned(),
+            log_partition,
+            offset,
+            start: self.start,
+            end: self.end,
+        })
+    }
+
+    /// The start once all before `offset` is deleted; `None` where that changes nothing.
+    pub(crate) fn raised(
+        self,
+        topic: &str,
+        log_partition: u32,
+        offset: u64,
+    ) -> Result<Option<u64>, LogError> {
+        if offset <= self.start {
+            return Ok(None);
+        }
+        self.check(topic, log_partition, offset)
+            .map(|()| Some(offset))
+    }
+}
+
 /// A topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicDescription {
@@ -102,9 +195,56 @@ pub struct TopicDescription {
     pub log_partitions: u32,
 }
 
+impl TopicDescription {
+    /// Refuses a topic that no store makes. Names are Kafka's: `[A-Za-z0-9._-]{1,249}`.
+    pub fn check(&self) -> Result<(), LogError> {
+        let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        let named = (1..=TOPIC_BYTES_MAX).contains(&self.name.len())
+            && self.name.bytes().all(legal)
+            && self.name.bytes().any(|b| b != b'.');
+        if named && (1..=LOG_PARTITIONS_MAX).contains(&self.log_partitions) {
+            return Ok(());
+        }
+        Err(LogError::InvalidTopic {
+            topic: self.name.clone(),
+            log_partitions: self.log_partitions,
+        })
+    }
+
+    /// Refuses to take a topic with `found` log partitions for this one.
+    pub(crate) fn check_same(&self, found: u32) -> Result<(), LogError> {
+        if found == self.log_partitions {
+            return Ok(());
+        }
+        Err(LogError::TopicExists {
+            topic: self.name.clone(),
+            found,
+            wanted: self.log_partitions,
+        })
+    }
+
+    /// Whether it is a topic of `tenant`; of any, where none is named.
+    pub fn is_of(&self, tenant: Option<&str>) -> bool {
+        tenant.is_none_or(|tenant| {
+            serviceradar_schemas::topics::split(&self.name).is_some_and(|(t, _)| t == tenant)
+        })
+    }
+}
+
 /// Why a log store refused.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LogError {
+    /// No store makes such a topic.
+    #[error(
+        "topic {topic:?} with {log_partitions} log partitions cannot be made: a name is 1 to \
+         {TOPIC_BYTES_MAX} of A-Z a-z 0-9 . _ -, and log partitions are 1 to {LOG_PARTITIONS_MAX}"
+    )]
+    InvalidTopic {
+        /// The name asked for.
+        topic: String,
+        /// The number asked for.
+        log_partitions: u32,
+    },
     /// There is no such topic.
     #[error("topic {0} does not exist: create it with `serviceradar topics create`")]
     UnknownTopic(String),
@@ -153,7 +293,7 @@ pub enum LogError {
     /// An event or a batch is over a limit.
     #[error("{what} of {size} is over the limit of {limit}")]
     TooLarge {
-        /// `event bytes`, `batch bytes` or `batch events`.
+        /// `event bytes`, `event headers`, `batch bytes` or `batch events`.
         what: &'static str,
         /// As it came.
         size: usize,
