@@ -53,9 +53,7 @@ pub enum Probe {
 }
 
 /// Kind and instance of a producer, e.g. `armis/hq`.
-#[derive(
-    Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Source {
     /// What sort of producer: `armis`, `netbox`, `agent`, `sweep`, ...
     pub kind: String,
@@ -70,9 +68,7 @@ impl std::fmt::Display for Source {
 }
 
 /// A (namespace, value) by which an observation says who the record is.
-#[derive(
-    Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Claim {
     /// E.g. `mac`, `serial`, `armis/hq`.
     pub namespace: String,
@@ -81,9 +77,7 @@ pub struct Claim {
 }
 
 /// An address of the record.
-#[derive(
-    Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Address {
     /// IPv4 or IPv6, as text.
     pub ip: String,
@@ -96,9 +90,7 @@ pub struct Address {
 }
 
 /// Who made the observation. Never evidence of identity.
-#[derive(
-    Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Collector {
     /// The agent's id.

@@ -18,8 +18,12 @@ pub enum Stream {
 
 impl Stream {
     /// Every stream a tenant has.
-    pub const ALL: [Stream; 4] =
-        [Stream::Observations, Stream::Decisions, Stream::DeviceChanges, Stream::DeadLetters];
+    pub const ALL: [Stream; 4] = [
+        Stream::Observations,
+        Stream::Decisions,
+        Stream::DeviceChanges,
+        Stream::DeadLetters,
+    ];
 
     /// The part of the topic's name after the tenant.
     pub fn name(self) -> &'static str {
@@ -54,5 +58,7 @@ pub fn split(topic: &str) -> Option<(&str, &str)> {
 pub fn is_tenant(tenant: &str) -> bool {
     (1..=40).contains(&tenant.len())
         && tenant != "system"
-        && tenant.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && tenant
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }

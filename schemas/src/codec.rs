@@ -1,0 +1,89 @@
+//! Events as bytes: Avro data in one of two framings, written and read without a tree of values.
+//!
+//! The schemas in `avro/` are the contract; [`datum`] holds how our own schema is read and written,
+//! [`Decoder`] how an event of any writer is read. The cross-check with the `apache-avro` crate in
+//! the tests holds the two together.
+
+pub mod datum;
+mod decoder;
+mod error;
+mod events;
+pub mod fingerprint;
+mod shape;
+mod writer;
+
+pub use decoder::Decoder;
+pub use error::DecodeError;
+pub use writer::{NoRegistry, Unavailable, WriterSchemas};
+
+use datum::Datum;
+
+/// Largest event that is read, framing included, in bytes: what a log takes at most.
+pub const DATUM_BYTES_MAX: usize = 1024 * 1024;
+
+/// First bytes of Avro's single-object encoding.
+const SINGLE_OBJECT: [u8; 2] = [0xC3, 0x01];
+/// First byte of Confluent framing.
+const CONFLUENT: u8 = 0x00;
+/// Marker and fingerprint.
+const SINGLE_OBJECT_BYTES: usize = 10;
+/// Marker and id.
+const CONFLUENT_BYTES: usize = 5;
+
+/// Something that is published: a record with a schema of its own.
+pub trait Event: Datum {
+    /// Full name of the record.
+    const NAME: &'static str;
+    /// The schema that we write and read, as JSON.
+    const SCHEMA: &'static str;
+    /// CRC-64-AVRO of the schema's parsing canonical form, little-endian.
+    const FINGERPRINT: [u8; 8];
+    /// Schemas of earlier releases, whose data are in logs.
+    const RELEASED: &'static [&'static str];
+
+    /// Fills in what the datum it was read from decides.
+    fn complete(&mut self, _datum: &[u8]) {}
+}
+
+/// What stands before a datum and tells its writer's schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// `C3 01` and the schema's fingerprint.
+    SingleObject,
+    /// `00` and the id that a registry gave to our schema, big-endian.
+    Confluent {
+        /// The registry's id.
+        id: u32,
+    },
+}
+
+/// An event in single-object framing.
+pub fn encode<E: Event>(event: &E) -> Vec<u8> {
+    encode_framed(event, Framing::SingleObject)
+}
+
+/// Appends an event in single-object framing.
+pub fn encode_into<E: Event>(event: &E, bytes: &mut Vec<u8>) {
+    frame(event, Framing::SingleObject, bytes);
+}
+
+/// An event in a given framing.
+pub fn encode_framed<E: Event>(event: &E, framing: Framing) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(256);
+    frame(event, framing, &mut bytes);
+    bytes
+}
+
+fn frame<E: Event>(event: &E, framing: Framing, bytes: &mut Vec<u8>) {
+    match framing {
+        Framing::SingleObject => {
+            bytes.extend_from_slice(&SINGLE_OBJECT);
+            bytes.extend_from_slice(&E::FINGERPRINT);
+        }
+        Framing::Confluent { id } => {
+            bytes.push(CONFLUENT);
+            bytes.extend_from_slice(&id.to_be_bytes());
+        }
+    }
+    event.write(bytes);
+}
