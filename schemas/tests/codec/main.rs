@@ -1,0 +1,9 @@
+//! Events as bytes: against golden bytes, against the crate `apache-avro`, and against garbage.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod garbage;
+mod golden;
+mod samples;
+mod values;
+mod writers;
