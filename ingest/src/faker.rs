@@ -150,25 +150,16 @@ impl Faker {
     }
 
     /// Listens, answers, and shuffles at the interval asked for, until the shutdown.
-    pub async fn serve(
-        self: &Arc<Self>,
-        shutdown: CancellationToken,
-    ) -> Result<Serving, FakerError> {
-        let refused = |error| FakerError::Listen {
-            address: self.config.listen,
-            error,
-        };
-        let listener = TcpListener::bind(self.config.listen)
-            .await
-            .map_err(refused)?;
+    pub async fn serve(self: &Arc<Self>, shutdown: CancellationToken) -> Result<Serving, FakerError> {
+        let refused = |error| FakerError::Listen { address: self.config.listen, error };
+        let listener = TcpListener::bind(self.config.listen).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
         let routes = server::routes(self.clone());
         let faker = self.clone();
         let task = tokio::spawn(async move {
-            let answering = axum::serve(listener, routes)
-                .with_graceful_shutdown(shutdown.clone().cancelled_owned());
-            let ((), answered) =
-                tokio::join!(faker.keep_shuffling(&shutdown), answering.into_future());
+            let answering =
+                axum::serve(listener, routes).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+            let ((), answered) = tokio::join!(faker.keep_shuffling(&shutdown), answering.into_future());
             if let Err(error) = answered {
                 tracing::error!(%error, "the faker stopped answering");
             }
@@ -195,10 +186,7 @@ impl Faker {
     /// Moves the first addresses of 5 % of the devices among them and keeps the new state.
     /// Returns how many shuffles were ever done. On an error nothing moved.
     pub fn shuffle(&self) -> Result<u64, FakerError> {
-        let _alone = self
-            .shuffling
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _alone = self.shuffling.lock().unwrap_or_else(PoisonError::into_inner);
         let mut next = self.network().clone();
         next.shuffle(&self.population, self.config.seed, self.clock.now())?;
         state::save(&self.config.dir, self.config.seed, &next)?;

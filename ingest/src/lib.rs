@@ -4,3 +4,5 @@
 //! nothing here decides what a device is.
 
 pub mod faker;
+pub mod publish;
+pub mod sync;

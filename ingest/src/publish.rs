@@ -37,22 +37,12 @@ pub fn event(observation: &Observation) -> Result<NewEvent, EventTooLarge> {
     let key = observation.record_key();
     let value = encode(observation);
     let headers = headers(observation, &value);
-    let header_bytes: usize = headers
-        .iter()
-        .map(|(name, value)| name.len() + value.len())
-        .sum();
+    let header_bytes: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
     let bytes = key.len() + value.len() + header_bytes;
     if bytes > EVENT_BYTES_MAX {
-        return Err(EventTooLarge {
-            record_key: key,
-            bytes,
-        });
+        return Err(EventTooLarge { record_key: key, bytes });
     }
-    Ok(NewEvent {
-        key: Some(key.into()),
-        value: Some(value.into()),
-        headers,
-    })
+    Ok(NewEvent { key: Some(key.into()), value: Some(value.into()), headers })
 }
 
 /// The headers of CloudEvents' Kafka binding, binary mode.

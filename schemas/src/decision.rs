@@ -21,10 +21,7 @@ pub struct Target {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
     /// Of `accept_snapshot` and `hold_snapshot`: when the fetch began.
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        with = "crate::time::rfc3339_option"
-    )]
+    #[serde(skip_serializing_if = "Option::is_none", with = "crate::time::rfc3339_option")]
     pub begin: Option<i64>,
     /// Of `pin_value`.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -57,11 +57,7 @@ pub fn parse(text: &str) -> Option<i64> {
 /// Writes RFC 3339 in UTC; what is out of the calendar's range is clamped to it.
 pub fn format(micros: i64) -> String {
     Timestamp::from_microsecond(micros)
-        .unwrap_or(if micros < 0 {
-            Timestamp::MIN
-        } else {
-            Timestamp::MAX
-        })
+        .unwrap_or(if micros < 0 { Timestamp::MIN } else { Timestamp::MAX })
         .to_string()
 }
 
@@ -77,8 +73,7 @@ pub mod rfc3339 {
     /// Reads RFC 3339.
     pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<i64, D::Error> {
         let text = String::deserialize(d)?;
-        super::parse(&text)
-            .ok_or_else(|| D::Error::custom(format!("{text:?} is not an RFC 3339 time")))
+        super::parse(&text).ok_or_else(|| D::Error::custom(format!("{text:?} is not an RFC 3339 time")))
     }
 }
 

@@ -18,12 +18,8 @@ pub enum Stream {
 
 impl Stream {
     /// Every stream a tenant has.
-    pub const ALL: [Stream; 4] = [
-        Stream::Observations,
-        Stream::Decisions,
-        Stream::DeviceChanges,
-        Stream::DeadLetters,
-    ];
+    pub const ALL: [Stream; 4] =
+        [Stream::Observations, Stream::Decisions, Stream::DeviceChanges, Stream::DeadLetters];
 
     /// The part of the topic's name after the tenant.
     pub fn name(self) -> &'static str {
@@ -58,7 +54,5 @@ pub fn split(topic: &str) -> Option<(&str, &str)> {
 pub fn is_tenant(tenant: &str) -> bool {
     (1..=40).contains(&tenant.len())
         && tenant != "system"
-        && tenant
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && tenant.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }

@@ -89,9 +89,7 @@ pub(super) fn addresses<'a>(
     device: usize,
 ) -> impl Iterator<Item = IpAddr> + use<'a> {
     let more = population.devices[device].more_slots.iter();
-    std::iter::once(&network.slots[device])
-        .chain(more)
-        .map(move |slot| population.pool[*slot as usize])
+    std::iter::once(&network.slots[device]).chain(more).map(move |slot| population.pool[*slot as usize])
 }
 
 /// Describes a device as it is now.
@@ -122,19 +120,9 @@ pub(super) fn describe(population: &Population, network: &Network, device: usize
         risk_level: of.risk,
         business_impact: ["Low", "Medium", "High", "Unassigned"][(bits >> 8 & 3) as usize],
         purdue_level: kind.purdue,
-        visibility: if bits >> 10 & 7 == 0 {
-            "Limited"
-        } else {
-            "Full"
-        },
-        site: Site {
-            name: site,
-            location,
-        },
-        sensor: Sensor {
-            name: format!("collector-{}", bits >> 13 & 15),
-            kind: "Network",
-        },
+        visibility: if bits >> 10 & 7 == 0 { "Limited" } else { "Full" },
+        site: Site { name: site, location },
+        sensor: Sensor { name: format!("collector-{}", bits >> 13 & 15), kind: "Network" },
         access_switch: (bits >> 17 & 1 == 1).then(|| access_switch(bits >> 18)),
         user: of.user(),
         user_ids: of.user().map(|_| bits % 10_000).into_iter().collect(),
@@ -145,9 +133,7 @@ pub(super) fn describe(population: &Population, network: &Network, device: usize
             first_seen: first_seen.clone(),
         }],
         protections: protections(of, &first_seen),
-        custom_properties: CustomProperties {
-            cost_center: 4_000 + bits % 90,
-        },
+        custom_properties: CustomProperties { cost_center: 4_000 + bits % 90 },
         plc_module: (kind.prefix == "plc").then(|| format!("slot {}", bits & 7)),
         name,
         first_seen,
@@ -161,10 +147,8 @@ fn access_switch(bits: u64) -> String {
 
 /// Most of what people use is protected, some is not.
 fn protections(of: &Device, since: &str) -> Vec<Protection> {
-    let protection = || Protection {
-        protection_name: "Endpoint protection",
-        creation_time: since.to_owned(),
-    };
+    let protection =
+        || Protection { protection_name: "Endpoint protection", creation_time: since.to_owned() };
     let is_protected = of.user().is_some() && of.bits >> 60 != 0;
     is_protected.then(protection).into_iter().collect()
 }

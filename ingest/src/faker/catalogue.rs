@@ -45,13 +45,7 @@ const fn model(
     os: &'static str,
     versions: &'static [&'static str],
 ) -> Model {
-    Model {
-        vendor,
-        oui,
-        name,
-        os,
-        versions,
-    }
+    Model { vendor, oui, name, os, versions }
 }
 
 /// First three octets of the network cards inside docking stations.
@@ -79,13 +73,7 @@ pub(super) const KINDS: &[Kind] = &[
             model("Dell", 0x001422, "Latitude 7440", "Windows", WINDOWS),
             model("Lenovo", 0x54e1ad, "ThinkPad T14", "Windows", WINDOWS),
             model("HP", 0x001b78, "EliteBook 840", "Windows", WINDOWS),
-            model(
-                "Apple",
-                0x001ec2,
-                "MacBook Pro",
-                "macOS",
-                &["13.6", "14.5", "15.1"],
-            ),
+            model("Apple", 0x001ec2, "MacBook Pro", "macOS", &["13.6", "14.5", "15.1"]),
         ],
     },
     Kind {
@@ -115,13 +103,7 @@ pub(super) const KINDS: &[Kind] = &[
         boundary: "Building",
         models: &[
             model("Axis", 0x00408c, "P3245-LV", "AXIS OS", &["10.12", "11.8"]),
-            model(
-                "Hikvision",
-                0x4419b6,
-                "DS-2CD2143",
-                "Linux",
-                &["3.10", "4.9"],
-            ),
+            model("Hikvision", 0x4419b6, "DS-2CD2143", "Linux", &["3.10", "4.9"]),
         ],
     },
     Kind {
@@ -135,13 +117,7 @@ pub(super) const KINDS: &[Kind] = &[
         personal: false,
         boundary: "Corporate",
         models: &[
-            model(
-                "HP",
-                0x00215a,
-                "LaserJet M611",
-                "FutureSmart",
-                &["4.11", "5.6"],
-            ),
+            model("HP", 0x00215a, "LaserJet M611", "FutureSmart", &["4.11", "5.6"]),
             model("Zebra", 0x00074d, "ZT411", "Link-OS", &["6.3", "7.1"]),
         ],
     },
@@ -171,20 +147,8 @@ pub(super) const KINDS: &[Kind] = &[
         personal: false,
         boundary: "Data Center",
         models: &[
-            model(
-                "Dell",
-                0xb083fe,
-                "PowerEdge R750",
-                "Red Hat Enterprise Linux",
-                &["8.9", "9.4"],
-            ),
-            model(
-                "HPE",
-                0x9457a5,
-                "ProLiant DL380",
-                "Windows Server",
-                &["2019", "2022"],
-            ),
+            model("Dell", 0xb083fe, "PowerEdge R750", "Red Hat Enterprise Linux", &["8.9", "9.4"]),
+            model("HPE", 0x9457a5, "ProLiant DL380", "Windows Server", &["2019", "2022"]),
         ],
     },
     Kind {
@@ -197,13 +161,7 @@ pub(super) const KINDS: &[Kind] = &[
         purdue: 5.0,
         personal: false,
         boundary: "Data Center",
-        models: &[model(
-            "VMware",
-            0x005056,
-            "ESXi host",
-            "ESXi",
-            &["7.0.3", "8.0.2"],
-        )],
+        models: &[model("VMware", 0x005056, "ESXi host", "ESXi", &["7.0.3", "8.0.2"])],
     },
     Kind {
         name: "Switches",
@@ -218,13 +176,7 @@ pub(super) const KINDS: &[Kind] = &[
         models: &[
             model("Cisco", 0x001b54, "Catalyst 9300", "IOS-XE", IOS_XE),
             model("Arista", 0x001c73, "7050X3", "EOS", &["4.28.3M", "4.31.1F"]),
-            model(
-                "Juniper",
-                0x000585,
-                "EX4300",
-                "Junos",
-                &["21.4R3", "22.2R1"],
-            ),
+            model("Juniper", 0x000585, "EX4300", "Junos", &["21.4R3", "22.2R1"]),
         ],
     },
     Kind {
@@ -253,20 +205,8 @@ pub(super) const KINDS: &[Kind] = &[
         personal: false,
         boundary: "Perimeter",
         models: &[
-            model(
-                "Palo Alto Networks",
-                0x001b17,
-                "PA-3220",
-                "PAN-OS",
-                &["10.2.7", "11.0.3"],
-            ),
-            model(
-                "Fortinet",
-                0x00090f,
-                "FortiGate 100F",
-                "FortiOS",
-                &["7.2.5", "7.4.1"],
-            ),
+            model("Palo Alto Networks", 0x001b17, "PA-3220", "PAN-OS", &["10.2.7", "11.0.3"]),
+            model("Fortinet", 0x00090f, "FortiGate 100F", "FortiOS", &["7.2.5", "7.4.1"]),
         ],
     },
     Kind {
@@ -281,13 +221,7 @@ pub(super) const KINDS: &[Kind] = &[
         boundary: "Management",
         models: &[
             model("Aruba", 0x000b86, "AP-515", "ArubaOS", &["8.10", "8.11"]),
-            model(
-                "Ubiquiti",
-                0x24a43c,
-                "U6-Pro",
-                "UniFi",
-                &["6.5.62", "6.6.55"],
-            ),
+            model("Ubiquiti", 0x24a43c, "U6-Pro", "UniFi", &["6.5.62", "6.6.55"]),
         ],
     },
     Kind {
@@ -302,13 +236,7 @@ pub(super) const KINDS: &[Kind] = &[
         boundary: "Production",
         models: &[
             model("Siemens", 0x001b1b, "S7-1500", "Firmware", &["2.9", "3.0"]),
-            model(
-                "Rockwell",
-                0x0000bc,
-                "ControlLogix 5580",
-                "Firmware",
-                &["32.011", "33.011"],
-            ),
+            model("Rockwell", 0x0000bc, "ControlLogix 5580", "Firmware", &["32.011", "33.011"]),
         ],
     },
     Kind {
@@ -322,20 +250,8 @@ pub(super) const KINDS: &[Kind] = &[
         personal: false,
         boundary: "Clinical",
         models: &[
-            model(
-                "Philips",
-                0x0009fb,
-                "IntelliVue MX700",
-                "Embedded Linux",
-                &["4.19", "5.10"],
-            ),
-            model(
-                "GE Healthcare",
-                0x00a015,
-                "CARESCAPE B650",
-                "Windows Embedded",
-                &["7"],
-            ),
+            model("Philips", 0x0009fb, "IntelliVue MX700", "Embedded Linux", &["4.19", "5.10"]),
+            model("GE Healthcare", 0x00a015, "CARESCAPE B650", "Windows Embedded", &["7"]),
         ],
     },
 ];
@@ -356,21 +272,13 @@ pub(super) const SITES: &[(&str, &str)] = &[
 
 /// First names of those who use the personal devices.
 pub(super) const USERS: &[&str] = &[
-    "ada", "bela", "chen", "dora", "emil", "fatma", "goran", "hana", "ivo", "jana", "kofi", "lena",
-    "mira", "noor", "omar", "pia", "ravi", "sara", "tomas", "uma", "vera", "wanda", "yuki", "zoe",
+    "ada", "bela", "chen", "dora", "emil", "fatma", "goran", "hana", "ivo", "jana", "kofi", "lena", "mira",
+    "noor", "omar", "pia", "ravi", "sara", "tomas", "uma", "vera", "wanda", "yuki", "zoe",
 ];
 
 /// Labels that devices wear.
-pub(super) const TAGS: &[&str] = &[
-    "Corporate",
-    "Managed",
-    "Unmanaged",
-    "PCI",
-    "Critical",
-    "EoL",
-    "Contractor",
-    "Backup",
-];
+pub(super) const TAGS: &[&str] =
+    &["Corporate", "Managed", "Unmanaged", "PCI", "Critical", "EoL", "Contractor", "Backup"];
 
 #[cfg(test)]
 mod tests {
@@ -383,17 +291,10 @@ mod tests {
 
     #[test]
     fn every_oui_is_of_one_model_alone_and_links() {
-        let mut ouis: Vec<u32> = KINDS
-            .iter()
-            .flat_map(|k| k.models)
-            .map(|m| m.oui)
-            .chain([DOCK_OUI])
-            .collect();
+        let mut ouis: Vec<u32> =
+            KINDS.iter().flat_map(|k| k.models).map(|m| m.oui).chain([DOCK_OUI]).collect();
         let all = ouis.len();
-        assert!(
-            ouis.iter().all(|oui| oui >> 16 & 0x03 == 0),
-            "a group or a local MAC links nothing"
-        );
+        assert!(ouis.iter().all(|oui| oui >> 16 & 0x03 == 0), "a group or a local MAC links nothing");
         // What normalisation drops: the virtual router addresses of VRRP and HSRP.
         assert!(!ouis.iter().any(|oui| [0x00005e, 0x00000c].contains(oui)));
         ouis.sort_unstable();

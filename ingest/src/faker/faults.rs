@@ -59,11 +59,7 @@ fn once() -> u32 {
 impl ArmedFault {
     /// Strikes the next `times` requests.
     pub fn now(fault: Fault, times: u32) -> Self {
-        Self {
-            fault,
-            after: 0,
-            times,
-        }
+        Self { fault, after: 0, times }
     }
 }
 
@@ -109,26 +105,11 @@ mod tests {
     #[test]
     fn faults_strike_in_turn_and_then_no_more() {
         let faults = Faults::default();
-        faults
-            .arm(ArmedFault {
-                fault: Fault::ServerError,
-                after: 1,
-                times: 2,
-            })
-            .unwrap();
+        faults.arm(ArmedFault { fault: Fault::ServerError, after: 1, times: 2 }).unwrap();
         faults.arm(ArmedFault::now(Fault::LyingNext, 1)).unwrap();
         let struck: Vec<_> = (0..5).map(|_| faults.strike()).collect();
         let server_error = Some(Fault::ServerError);
-        assert_eq!(
-            struck,
-            [
-                None,
-                server_error,
-                server_error,
-                Some(Fault::LyingNext),
-                None
-            ]
-        );
+        assert_eq!(struck, [None, server_error, server_error, Some(Fault::LyingNext), None]);
     }
 
     #[test]
@@ -144,9 +125,6 @@ mod tests {
     fn a_fault_reads_from_json() {
         let json = r#"{"fault":"too_many_requests","retry_after":2,"times":3}"#;
         let fault = Fault::TooManyRequests { retry_after: 2 };
-        assert_eq!(
-            serde_json::from_str::<ArmedFault>(json).unwrap(),
-            ArmedFault::now(fault, 3)
-        );
+        assert_eq!(serde_json::from_str::<ArmedFault>(json).unwrap(), ArmedFault::now(fault, 3));
     }
 }

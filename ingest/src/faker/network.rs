@@ -62,12 +62,9 @@ impl Network {
         self.shuffles += 1;
         self.as_of = self.as_of.max(now);
         let mut random = random(seed, self.shuffles);
-        let mut movers: Vec<usize> = (0..self.slots.len())
-            .filter(|i| population.devices[*i].online)
-            .collect();
-        let count = (self.slots.len() / DEVICES_PER_MOVE)
-            .max(2)
-            .min(movers.len());
+        let mut movers: Vec<usize> =
+            (0..self.slots.len()).filter(|i| population.devices[*i].online).collect();
+        let count = (self.slots.len() / DEVICES_PER_MOVE).max(2).min(movers.len());
         let (movers, _) = movers.partial_shuffle(&mut random, count);
         // A turn of the whole round by any step but a full one moves everybody.
         if movers.len() > 1 {
@@ -89,11 +86,7 @@ impl Network {
             match held.get_mut(*slot as usize) {
                 Some(held) if !*held => *held = true,
                 _ => {
-                    return Err(PoolNotClosed {
-                        slots,
-                        device,
-                        slot: *slot,
-                    });
+                    return Err(PoolNotClosed { slots, device, slot: *slot });
                 }
             }
         }
@@ -133,13 +126,8 @@ mod tests {
         let mut network = Network::new(3_000, NOW);
         let pool: BTreeSet<u32> = network.slots.iter().copied().collect();
         for minute in 1..=100 {
-            network
-                .shuffle(&population, 4, NOW + minute * MINUTE)
-                .unwrap();
-            assert_eq!(
-                network.slots.iter().copied().collect::<BTreeSet<u32>>(),
-                pool
-            );
+            network.shuffle(&population, 4, NOW + minute * MINUTE).unwrap();
+            assert_eq!(network.slots.iter().copied().collect::<BTreeSet<u32>>(), pool);
         }
     }
 
@@ -149,9 +137,7 @@ mod tests {
         let before = Network::new(3_000, NOW);
         let mut after = before.clone();
         after.shuffle(&population, 4, NOW + MINUTE).unwrap();
-        let moved: Vec<usize> = (0..3_000)
-            .filter(|i| before.slots[*i] != after.slots[*i])
-            .collect();
+        let moved: Vec<usize> = (0..3_000).filter(|i| before.slots[*i] != after.slots[*i]).collect();
         assert_eq!(moved.len(), 150);
         for device in moved {
             assert!(population.devices[device].online);
@@ -163,36 +149,18 @@ mod tests {
     fn an_address_given_twice_is_found() {
         let mut network = Network::new(10, NOW);
         network.slots[3] = 7;
-        assert_eq!(
-            network.check(),
-            Err(PoolNotClosed {
-                slots: 10,
-                device: 7,
-                slot: 7
-            })
-        );
+        assert_eq!(network.check(), Err(PoolNotClosed { slots: 10, device: 7, slot: 7 }));
         network.slots[3] = 10;
-        assert_eq!(
-            network.check(),
-            Err(PoolNotClosed {
-                slots: 10,
-                device: 3,
-                slot: 10
-            })
-        );
+        assert_eq!(network.check(), Err(PoolNotClosed { slots: 10, device: 3, slot: 10 }));
     }
 
     #[test]
     fn last_seen_never_falls_and_is_fresh_for_those_online() {
         let population = Population::new(500, 4);
         let mut network = Network::new(500, NOW);
-        let mut before: Vec<i64> = (0..500)
-            .map(|i| network.last_seen(&population, i))
-            .collect();
+        let mut before: Vec<i64> = (0..500).map(|i| network.last_seen(&population, i)).collect();
         for shuffle in 1..=30 {
-            network
-                .shuffle(&population, 4, NOW + shuffle * 7 * MINUTE)
-                .unwrap();
+            network.shuffle(&population, 4, NOW + shuffle * 7 * MINUTE).unwrap();
             for (i, before) in before.iter_mut().enumerate() {
                 let after = network.last_seen(&population, i);
                 assert!(*before <= after && after <= network.as_of);

@@ -10,8 +10,7 @@
 use std::net::IpAddr;
 
 use serviceradar_schemas::{
-    Action, Address, Claim, Collector, Coverage, Observation, Probe, Source,
-    observation::CLAIMS_MAX,
+    Action, Address, Claim, Collector, Coverage, Observation, Probe, Source, observation::CLAIMS_MAX,
 };
 
 use super::{
@@ -50,10 +49,7 @@ pub(super) struct Others<'a> {
 
 impl<'a> Others<'a> {
     pub(super) fn new(population: &'a Population, network: &'a Network) -> Self {
-        Self {
-            population,
-            network,
-        }
+        Self { population, network }
     }
 
     /// The records of the mapper.
@@ -62,61 +58,33 @@ impl<'a> Others<'a> {
     }
 
     fn machines(&self) -> impl Iterator<Item = Seen> {
-        self.population
-            .mapped
-            .iter()
-            .enumerate()
-            .map(|(number, (device, macs))| Seen {
-                native_key: format!("node-{number:06}"),
-                device: Some(*device),
-                // The last ones, so that not all of them are the first that Armis lists.
-                macs: self
-                    .own_macs(*device)
-                    .iter()
-                    .rev()
-                    .take(*macs)
-                    .copied()
-                    .collect(),
-                address: self.first_address(*device),
-            })
+        self.population.mapped.iter().enumerate().map(|(number, (device, macs))| Seen {
+            native_key: format!("node-{number:06}"),
+            device: Some(*device),
+            // The last ones, so that not all of them are the first that Armis lists.
+            macs: self.own_macs(*device).iter().rev().take(*macs).copied().collect(),
+            address: self.first_address(*device),
+        })
     }
 
     fn docks(&self) -> impl Iterator<Item = Seen> {
-        self.population
-            .docks
-            .iter()
-            .enumerate()
-            .map(|(number, (mac, sharers))| {
-                let native_key = format!("dock-{number:06}");
-                let seen = Seen {
-                    native_key,
-                    device: None,
-                    macs: vec![*mac],
-                    address: None,
-                };
-                match (number % DOCK_WAYS, sharers.first()) {
-                    // Alone.
-                    (0, _) | (_, None) => seen,
-                    // With the machine, which no address gives away.
-                    (1, Some(device)) => {
-                        let macs = seen
-                            .macs
-                            .into_iter()
-                            .chain(self.own_macs(*device).first().copied());
-                        Seen {
-                            device: Some(*device),
-                            macs: macs.collect(),
-                            ..seen
-                        }
-                    }
-                    // At the machine's address.
-                    (_, Some(device)) => Seen {
-                        device: Some(*device),
-                        address: self.first_address(*device),
-                        ..seen
-                    },
+        self.population.docks.iter().enumerate().map(|(number, (mac, sharers))| {
+            let native_key = format!("dock-{number:06}");
+            let seen = Seen { native_key, device: None, macs: vec![*mac], address: None };
+            match (number % DOCK_WAYS, sharers.first()) {
+                // Alone.
+                (0, _) | (_, None) => seen,
+                // With the machine, which no address gives away.
+                (1, Some(device)) => {
+                    let macs = seen.macs.into_iter().chain(self.own_macs(*device).first().copied());
+                    Seen { device: Some(*device), macs: macs.collect(), ..seen }
                 }
-            })
+                // At the machine's address.
+                (_, Some(device)) => {
+                    Seen { device: Some(*device), address: self.first_address(*device), ..seen }
+                }
+            }
+        })
     }
 
     /// One MAC each of as many devices as an observation has room for, if there are two at all.
@@ -126,12 +94,7 @@ impl<'a> Others<'a> {
             .take(CLAIMS_MAX)
             .collect();
         let native_key = "arp-000000".to_owned();
-        (macs.len() > 1).then_some(Seen {
-            native_key,
-            device: None,
-            macs,
-            address: None,
-        })
+        (macs.len() > 1).then_some(Seen { native_key, device: None, macs, address: None })
     }
 
     fn own_macs(&self, device: u32) -> &'a [u64] {
@@ -158,23 +121,14 @@ impl<'a> Others<'a> {
 
     /// What both publish when they look at `now`.
     pub(super) fn observations(&self, now: i64) -> impl Iterator<Item = Observation> {
-        let mapped = self
-            .mapper()
-            .map(move |seen| self.mapper_observation(now, seen));
-        let swept = self
-            .sweep()
-            .map(move |(address, _)| sweep_observation(now, address));
+        let mapped = self.mapper().map(move |seen| self.mapper_observation(now, seen));
+        let swept = self.sweep().map(move |(address, _)| sweep_observation(now, address));
         mapped.chain(swept)
     }
 
     fn mapper_observation(&self, now: i64, seen: Seen) -> Observation {
-        let claim = |mac: u64| Claim {
-            namespace: "mac".to_owned(),
-            value: mac_text(mac),
-        };
-        let machine = seen
-            .device
-            .map(|device| &self.population.devices[device as usize]);
+        let claim = |mac: u64| Claim { namespace: "mac".to_owned(), value: mac_text(mac) };
+        let machine = seen.device.map(|device| &self.population.devices[device as usize]);
         Observation {
             native_key: seen.native_key,
             claims: seen.macs.into_iter().map(claim).collect(),
@@ -197,23 +151,14 @@ fn observation(now: i64, kind: &str, instance: &str, address: Option<IpAddr>) ->
     Observation {
         event_time: now,
         partition: PARTITION.to_owned(),
-        source: Source {
-            kind: kind.to_owned(),
-            instance: instance.to_owned(),
-        },
+        source: Source { kind: kind.to_owned(), instance: instance.to_owned() },
         action: Action::Assert,
         coverage: Coverage::Full,
         addresses: address
-            .map(|ip| Address {
-                ip: ip.to_string(),
-                ..Address::default()
-            })
+            .map(|ip| Address { ip: ip.to_string(), ..Address::default() })
             .into_iter()
             .collect(),
-        collector: Some(Collector {
-            agent: instance.to_owned(),
-            ..Collector::default()
-        }),
+        collector: Some(Collector { agent: instance.to_owned(), ..Collector::default() }),
         ..Observation::default()
     }
 }

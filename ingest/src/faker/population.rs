@@ -87,17 +87,12 @@ impl Device {
     }
 
     pub(super) fn user(&self) -> Option<&'static str> {
-        self.kind()
-            .personal
-            .then(|| USERS[self.bits as usize % USERS.len()])
+        self.kind().personal.then(|| USERS[self.bits as usize % USERS.len()])
     }
 
     pub(super) fn tags(&self) -> impl Iterator<Item = &'static str> {
         let bits = self.bits >> 32;
-        TAGS.iter()
-            .enumerate()
-            .filter(move |(i, _)| bits >> (2 * i) & 3 == 3)
-            .map(|(_, tag)| *tag)
+        TAGS.iter().enumerate().filter(move |(i, _)| bits >> (2 * i) & 3 == 3).map(|(_, tag)| *tag)
     }
 }
 
@@ -126,25 +121,14 @@ impl Population {
     /// Makes `devices` devices from `seed`.
     pub(super) fn new(devices: usize, seed: u64) -> Self {
         let mut random_devices = random(seed, STREAM_DEVICES);
-        let mut macs = Macs {
-            salt: random_devices.random(),
-            next: BTreeMap::new(),
-        };
-        let mut all: Vec<Device> = (0..devices)
-            .map(|i| device(i, &mut macs, &mut random_devices))
-            .collect();
+        let mut macs = Macs { salt: random_devices.random(), next: BTreeMap::new() };
+        let mut all: Vec<Device> = (0..devices).map(|i| device(i, &mut macs, &mut random_devices)).collect();
         let docks = share_docks(&mut all, &mut macs, &mut random_devices);
         let pool = give_addresses(&mut all, &mut random_devices);
         let mut random_seen = random(seed, STREAM_SEEN);
         let mapped = choose_mapped(&all, &mut random_seen);
         let swept = choose_swept(&all, pool.len(), &mut random_seen);
-        Self {
-            devices: all,
-            pool,
-            docks,
-            mapped,
-            swept,
-        }
+        Self { devices: all, pool, docks, mapped, swept }
     }
 }
 
@@ -171,9 +155,7 @@ fn device(index: usize, macs: &mut Macs, random: &mut ChaCha8Rng) -> Device {
     // The cube of a uniform number: few MACs are common, many are rare.
     let skewed = random.random::<f64>().powi(3);
     let count = fewest + (skewed * f64::from(most - fewest + 1)) as u32;
-    let macs: Vec<u64> = (0..count)
-        .map(|_| macs.take(of.models[model].oui))
-        .collect();
+    let macs: Vec<u64> = (0..count).map(|_| macs.take(of.models[model].oui)).collect();
     let online = random.random_ratio(9, 10);
     let last_seen_age = random.random_range(DAY_SECONDS..60 * DAY_SECONDS);
     Device {
@@ -205,11 +187,7 @@ fn draw_kind(mut of_a_thousand: u32) -> usize {
 }
 
 /// Two or three laptops to a dock, whose MAC all of them report.
-fn share_docks(
-    devices: &mut [Device],
-    macs: &mut Macs,
-    random: &mut ChaCha8Rng,
-) -> Vec<(u64, Vec<u32>)> {
+fn share_docks(devices: &mut [Device], macs: &mut Macs, random: &mut ChaCha8Rng) -> Vec<(u64, Vec<u32>)> {
     let mut laptops: Vec<u32> = (0..devices.len() as u32)
         .filter(|i| devices[*i as usize].online && devices[*i as usize].kind().name == LAPTOP)
         .collect();
@@ -265,21 +243,11 @@ fn ipv4(number: usize) -> IpAddr {
 
 /// A fifth of the devices, each by one to four of its own MACs.
 fn choose_mapped(devices: &[Device], random: &mut ChaCha8Rng) -> Vec<(u32, usize)> {
-    let mut online: Vec<u32> = (0..devices.len() as u32)
-        .filter(|i| devices[*i as usize].online)
-        .collect();
+    let mut online: Vec<u32> = (0..devices.len() as u32).filter(|i| devices[*i as usize].online).collect();
     online.shuffle(random);
     online.truncate(devices.len() / 5);
     online.sort_unstable();
-    online
-        .into_iter()
-        .map(|i| {
-            (
-                i,
-                random.random_range(1..=devices[i as usize].own_macs.min(4)),
-            )
-        })
-        .collect()
+    online.into_iter().map(|i| (i, random.random_range(1..=devices[i as usize].own_macs.min(4)))).collect()
 }
 
 /// Three tenths of the addresses. First addresses move among the devices that are online alone,
@@ -308,10 +276,7 @@ mod tests {
     #[test]
     fn a_seed_gives_one_population_and_another_seed_another() {
         assert_eq!(Population::new(2_000, 7), Population::new(2_000, 7));
-        assert_ne!(
-            Population::new(2_000, 7).devices,
-            Population::new(2_000, 8).devices
-        );
+        assert_ne!(Population::new(2_000, 7).devices, Population::new(2_000, 8).devices);
     }
 
     #[test]

@@ -49,14 +49,7 @@ struct Failure {
 }
 
 fn refuse(status: StatusCode, message: impl ToString) -> Response {
-    (
-        status,
-        Json(Failure {
-            message: message.to_string(),
-            success: false,
-        }),
-    )
-        .into_response()
+    (status, Json(Failure { message: message.to_string(), success: false })).into_response()
 }
 
 #[derive(Deserialize)]
@@ -73,27 +66,15 @@ struct Token {
 async fn access_token(State(faker): State<Arc<Faker>>, body: String) -> Response {
     // A form is written as a query is, so what reads the one reads the other.
     let form = Uri::builder().path_and_query(format!("/?{body}")).build();
-    let form = form
-        .ok()
-        .and_then(|uri| Query::<TokenRequest>::try_from_uri(&uri).ok());
+    let form = form.ok().and_then(|uri| Query::<TokenRequest>::try_from_uri(&uri).ok());
     match form {
         Some(Query(form)) if form.secret_key == SECRET => {
             let (access_token, expires) = faker.tokens.give(faker.clock.now());
-            let data = Token {
-                access_token,
-                expiration_utc: time::format(expires),
-            };
-            Json(Success {
-                data,
-                success: true,
-            })
-            .into_response()
+            let data = Token { access_token, expiration_utc: time::format(expires) };
+            Json(Success { data, success: true }).into_response()
         }
         Some(_) => refuse(StatusCode::UNAUTHORIZED, "Invalid secret key."),
-        None => refuse(
-            StatusCode::BAD_REQUEST,
-            "secret_key is missing from the form.",
-        ),
+        None => refuse(StatusCode::BAD_REQUEST, "secret_key is missing from the form."),
     }
 }
 
@@ -112,14 +93,7 @@ async fn search(
     if !request.aql.trim_start().starts_with("in:devices") {
         return refuse(StatusCode::BAD_REQUEST, "Only `in:devices` is known here.");
     }
-    page(
-        &faker,
-        &headers,
-        request.from,
-        request.length,
-        &Filter::default(),
-    )
-    .await
+    page(&faker, &headers, request.from, request.length, &Filter::default()).await
 }
 
 /// Which devices; all where nothing is said.
@@ -159,26 +133,16 @@ async fn page(
     if fault == Some(Fault::ExpiredToken) {
         faker.tokens.revoke();
     }
-    let token = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok());
+    let token = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     if !token.is_some_and(|token| faker.tokens.is_good(token, faker.clock.now())) {
         return refuse(StatusCode::UNAUTHORIZED, "Invalid access token.");
     }
     let length = length.unwrap_or(LENGTH_DEFAULT).clamp(1, LENGTH_MAX);
-    let from = if fault == Some(Fault::RepeatedPage) {
-        0
-    } else {
-        from.unwrap_or(0)
-    };
+    let from = if fault == Some(Fault::RepeatedPage) { 0 } else { from.unwrap_or(0) };
     match fault {
         Some(Fault::TooManyRequests { retry_after }) => {
             let wait = [(header::RETRY_AFTER, retry_after.to_string())];
-            return (
-                wait,
-                refuse(StatusCode::TOO_MANY_REQUESTS, "Too many requests."),
-            )
-                .into_response();
+            return (wait, refuse(StatusCode::TOO_MANY_REQUESTS, "Too many requests.")).into_response();
         }
         Some(Fault::ServerError) => {
             return refuse(StatusCode::INTERNAL_SERVER_ERROR, "Something went wrong.");
@@ -197,19 +161,12 @@ async fn page(
         }
         _ => {}
     }
-    match serde_json::to_vec(&Success {
-        data: page,
-        success: true,
-    }) {
+    match serde_json::to_vec(&Success { data: page, success: true }) {
         Ok(mut body) => {
             if fault == Some(Fault::TruncatedBody) {
                 body.truncate(body.len() / 2);
             }
-            (
-                [(header::CONTENT_TYPE, "application/json")],
-                Body::from(body),
-            )
-                .into_response()
+            ([(header::CONTENT_TYPE, "application/json")], Body::from(body)).into_response()
         }
         Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, error),
     }
@@ -218,9 +175,8 @@ async fn page(
 fn results(faker: &Faker, from: usize, length: usize, filter: &Filter) -> Page {
     let network = faker.network();
     let population = &faker.population;
-    let holds = |device: &usize, ip| {
-        armis::addresses(population, &network, *device).any(|address| address == ip)
-    };
+    let holds =
+        |device: &usize, ip| armis::addresses(population, &network, *device).any(|address| address == ip);
     let mut chosen: Vec<usize> = (0..population.devices.len()).collect();
     if let Some(id) = filter.id {
         chosen.retain(|device| population.devices[*device].id == id);
@@ -254,11 +210,7 @@ async fn arm_fault(State(faker): State<Arc<Faker>>, Json(fault): Json<ArmedFault
 
 async fn shuffle(State(faker): State<Arc<Faker>>) -> Response {
     match faker.shuffle_aside().await {
-        Ok(shuffles) => Json(Success {
-            data: shuffles,
-            success: true,
-        })
-        .into_response(),
+        Ok(shuffles) => Json(Success { data: shuffles, success: true }).into_response(),
         Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, error),
     }
 }

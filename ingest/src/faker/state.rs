@@ -68,16 +68,10 @@ pub(super) fn load(dir: &Path, devices: usize, seed: u64) -> Result<Option<Netwo
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(StateError::Io { path, error }),
     };
-    let state: State<'_> = serde_json::from_slice(&bytes).map_err(|error| StateError::Damaged {
-        path: path.clone(),
-        error: error.to_string(),
-    })?;
+    let state: State<'_> = serde_json::from_slice(&bytes)
+        .map_err(|error| StateError::Damaged { path: path.clone(), error: error.to_string() })?;
     if (state.devices, state.seed) != (devices, seed) {
-        return Err(StateError::Other {
-            path,
-            devices: state.devices,
-            seed: state.seed,
-        });
+        return Err(StateError::Other { path, devices: state.devices, seed: state.seed });
     }
     let network = state.network.into_owned();
     if network.slots.len() != devices || network.moved_at.len() != devices {
@@ -91,11 +85,7 @@ pub(super) fn load(dir: &Path, devices: usize, seed: u64) -> Result<Option<Netwo
 /// Writes the network to `dir`: wholly, or the old file stays.
 pub(super) fn save(dir: &Path, seed: u64, network: &Network) -> Result<(), StateError> {
     let path = dir.join(FILE);
-    let state = State {
-        seed,
-        devices: network.slots.len(),
-        network: std::borrow::Cow::Borrowed(network),
-    };
+    let state = State { seed, devices: network.slots.len(), network: std::borrow::Cow::Borrowed(network) };
     let write = || -> io::Result<()> {
         std::fs::create_dir_all(dir)?;
         let new = dir.join(FILE_NEW);
@@ -105,8 +95,5 @@ pub(super) fn save(dir: &Path, seed: u64, network: &Network) -> Result<(), State
         std::fs::rename(&new, &path)?;
         File::open(dir)?.sync_all()
     };
-    write().map_err(|error| StateError::Io {
-        path: path.clone(),
-        error,
-    })
+    write().map_err(|error| StateError::Io { path: path.clone(), error })
 }

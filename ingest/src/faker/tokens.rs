@@ -17,11 +17,7 @@ pub(super) struct Tokens {
 
 impl Tokens {
     pub(super) fn new() -> Self {
-        Self {
-            nonce: rand::random(),
-            given: AtomicU64::new(0),
-            revoked: AtomicU64::new(0),
-        }
+        Self { nonce: rand::random(), given: AtomicU64::new(0), revoked: AtomicU64::new(0) }
     }
 
     /// A token, and when it expires.
@@ -33,8 +29,7 @@ impl Tokens {
 
     /// Takes back all that were given out.
     pub(super) fn revoke(&self) {
-        self.revoked
-            .store(self.given.load(Ordering::SeqCst), Ordering::SeqCst);
+        self.revoked.store(self.given.load(Ordering::SeqCst), Ordering::SeqCst);
     }
 
     /// Whether a token was given out here, has not expired and was not taken back.

@@ -42,19 +42,13 @@ pub(super) fn truth(population: &Population, network: &Network) -> Truth {
     let others = Others::new(population, network);
     for seen in others.mapper() {
         let belongs = seen.device.map_or(Belongs::CannotTell, armis);
-        records.insert(
-            others::record_key("mapper", others::MAPPER, &seen.native_key),
-            belongs,
-        );
+        records.insert(others::record_key("mapper", others::MAPPER, &seen.native_key), belongs);
     }
     for (address, device) in others.sweep() {
         let key = others::record_key("sweep", others::SWEEP, &address.to_string());
         records.insert(key, armis(device));
     }
-    Truth {
-        records,
-        devices: population.devices.len(),
-    }
+    Truth { records, devices: population.devices.len() }
 }
 
 fn armis_key(population: &Population, device: u32) -> String {

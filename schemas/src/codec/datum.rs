@@ -41,10 +41,7 @@ impl<'a> Reader<'a> {
 
     /// The next `count` bytes.
     pub fn take(&mut self, count: usize) -> Result<&'a [u8], DecodeError> {
-        let (taken, rest) = self
-            .bytes
-            .split_at_checked(count)
-            .ok_or(DecodeError::Truncated)?;
+        let (taken, rest) = self.bytes.split_at_checked(count).ok_or(DecodeError::Truncated)?;
         self.bytes = rest;
         Ok(taken)
     }
@@ -99,11 +96,7 @@ impl<'a> Reader<'a> {
             if count == 0 {
                 return Ok(());
             }
-            let size = if count < 0 {
-                Some(self.length()?)
-            } else {
-                None
-            };
+            let size = if count < 0 { Some(self.length()?) } else { None };
             let items = usize::try_from(count.unsigned_abs()).map_err(|_| DecodeError::Integer)?;
             let before = self.left();
             if items > size.unwrap_or(before) {

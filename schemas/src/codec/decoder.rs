@@ -42,11 +42,7 @@ impl<E: Event> Decoder<E> {
 
     /// Knows the schemas of this program, and asks for others.
     pub fn with_writers(registry: Arc<dyn WriterSchemas>) -> Self {
-        Self {
-            registry,
-            writers: BTreeMap::new(),
-            event: PhantomData,
-        }
+        Self { registry, writers: BTreeMap::new(), event: PhantomData }
     }
 
     /// Reads an event. The same bytes give the same event at any hour, once the registry answers.
@@ -91,9 +87,8 @@ impl<E: Event> Decoder<E> {
 /// that the crate `apache-avro` gives to a schema with logical types.
 fn known<E: Event>(id: [u8; 8]) -> Option<&'static str> {
     [E::SCHEMA].iter().chain(E::RELEASED).copied().find(|text| {
-        Schema::parse_str(text).is_ok_and(|schema| {
-            fingerprint(&schema) == id || schema.fingerprint::<Rabin>().bytes == id
-        })
+        Schema::parse_str(text)
+            .is_ok_and(|schema| fingerprint(&schema) == id || schema.fingerprint::<Rabin>().bytes == id)
     })
 }
 
@@ -104,18 +99,14 @@ fn unframe(bytes: &[u8]) -> Result<(WriterId, &[u8]), DecodeError> {
         return Err(DecodeError::TooLarge(bytes.len()));
     }
     if first == CONFLUENT {
-        let (head, datum) = bytes
-            .split_first_chunk::<CONFLUENT_BYTES>()
-            .ok_or(DecodeError::Truncated)?;
+        let (head, datum) = bytes.split_first_chunk::<CONFLUENT_BYTES>().ok_or(DecodeError::Truncated)?;
         let [_, id @ ..] = *head;
         return Ok((WriterId::Registry(u32::from_be_bytes(id)), datum));
     }
     if !bytes.starts_with(&SINGLE_OBJECT[..bytes.len().min(2)]) {
         return Err(DecodeError::Framing(first));
     }
-    let (head, datum) = bytes
-        .split_first_chunk::<SINGLE_OBJECT_BYTES>()
-        .ok_or(DecodeError::Truncated)?;
+    let (head, datum) = bytes.split_first_chunk::<SINGLE_OBJECT_BYTES>().ok_or(DecodeError::Truncated)?;
     let [_, _, fingerprint @ ..] = *head;
     Ok((WriterId::Fingerprint(fingerprint), datum))
 }

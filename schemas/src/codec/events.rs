@@ -7,8 +7,8 @@ use super::{
     datum::{record, symbols},
 };
 use crate::{
-    Action, Address, Claim, Collector, Coverage, Decision, DeviceChange, NetworkInterface,
-    Observation, OperatingSystem, Probe, Snapshot, Source, SourceSummary, Target,
+    Action, Address, Claim, Collector, Coverage, Decision, DeviceChange, NetworkInterface, Observation,
+    OperatingSystem, Probe, Snapshot, Source, SourceSummary, Target,
 };
 
 symbols!(Action { 0 Assert, 1 End, 2 SnapshotBegin, 3 SnapshotEnd, 4 Tick });
@@ -18,11 +18,7 @@ symbols!(Probe { 0 None, 1 Down, 2 Up });
 record!(Source { kind, instance });
 record!(Claim { namespace, value });
 record!(Address { ip, mac, interface });
-record!(Collector {
-    agent,
-    gateway,
-    address
-});
+record!(Collector { agent, gateway, address });
 record!(Snapshot { id, begin, count });
 record!(Observation {
     id,
@@ -51,35 +47,12 @@ record!(Observation {
     snapshot,
 });
 
-record!(Target {
-    claim,
-    claims,
-    record,
-    source,
-    begin,
-    attribute
-});
-record!(Decision {
-    id,
-    event_time,
-    partition,
-    action,
-    target,
-    value,
-    revokes,
-    actor,
-    reason,
-});
+record!(Target { claim, claims, record, source, begin, attribute });
+record!(Decision { id, event_time, partition, action, target, value, revokes, actor, reason });
 
 record!(NetworkInterface { ip, mac, name });
 record!(OperatingSystem { name, version });
-record!(SourceSummary {
-    source,
-    first_seen,
-    last_seen,
-    records,
-    open
-});
+record!(SourceSummary { source, first_seen, last_seen, records, open });
 record!(DeviceChange {
     uid,
     partition,

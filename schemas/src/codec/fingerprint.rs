@@ -17,25 +17,19 @@ const CRC_64_AVRO: Crc<u64> = Crc::<u64>::new(&Algorithm {
     residue: 0,
 });
 
-const PRIMITIVES: [&str; 8] = [
-    "null", "boolean", "int", "long", "float", "double", "bytes", "string",
-];
+const PRIMITIVES: [&str; 8] = ["null", "boolean", "int", "long", "float", "double", "bytes", "string"];
 
 /// The parsing canonical form. The crate `apache-avro` leaves a logical type as `{"type":"long"}`,
 /// where the specification wants `"long"`, and gives it another fingerprint than all other clients.
 pub fn canonical_form(schema: &Schema) -> String {
-    PRIMITIVES
-        .iter()
-        .fold(schema.canonical_form(), |form, name| {
-            form.replace(&format!("{{\"type\":\"{name}\"}}"), &format!("\"{name}\""))
-        })
+    PRIMITIVES.iter().fold(schema.canonical_form(), |form, name| {
+        form.replace(&format!("{{\"type\":\"{name}\"}}"), &format!("\"{name}\""))
+    })
 }
 
 /// CRC-64-AVRO of the parsing canonical form, little-endian.
 pub fn fingerprint(schema: &Schema) -> [u8; 8] {
-    CRC_64_AVRO
-        .checksum(canonical_form(schema).as_bytes())
-        .to_le_bytes()
+    CRC_64_AVRO.checksum(canonical_form(schema).as_bytes()).to_le_bytes()
 }
 
 #[cfg(test)]
@@ -48,10 +42,7 @@ mod tests {
         for (schema, expected) in [
             (r#""null""#, 7_195_948_357_588_979_594_i64),
             (r#""boolean""#, -6_970_731_678_124_411_036),
-            (
-                r#"{"name":"foo","type":"fixed","size":15}"#,
-                1_756_455_273_707_447_556,
-            ),
+            (r#"{"name":"foo","type":"fixed","size":15}"#, 1_756_455_273_707_447_556),
         ] {
             let schema = Schema::parse_str(schema).unwrap();
             assert_eq!(fingerprint(&schema), expected.to_le_bytes(), "{schema:?}");

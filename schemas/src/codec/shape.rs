@@ -20,12 +20,9 @@ const VALUES_MAX: usize = DATUM_BYTES_MAX;
 
 /// Refuses a datum that is not one of `schema`, or has bytes left over.
 pub(super) fn check(schema: &Schema, datum: &[u8]) -> Result<(), DecodeError> {
-    let names = ResolvedSchema::try_from(schema)
-        .map_err(|error| DecodeError::WriterSchema(error.to_string()))?;
-    let mut walk = Walk {
-        names: names.get_names(),
-        values: 0,
-    };
+    let names =
+        ResolvedSchema::try_from(schema).map_err(|error| DecodeError::WriterSchema(error.to_string()))?;
+    let mut walk = Walk { names: names.get_names(), values: 0 };
     let mut reader = Reader::new(datum);
     walk.skip(schema, &None, &mut reader, 0)?;
     reader.finish()

@@ -7,9 +7,7 @@ use apache_avro::{
     schema_equality::{SchemataEq, StructFieldEq},
 };
 
-use super::{
-    DATUM_BYTES_MAX, DecodeError, Event, datum::Reader, fingerprint::canonical_form, shape,
-};
+use super::{DATUM_BYTES_MAX, DecodeError, Event, datum::Reader, fingerprint::canonical_form, shape};
 
 /// The registry cannot be asked now.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,15 +53,11 @@ impl Writer {
         let parse = |text| guarded(|| Schema::parse_str(text)).map_err(DecodeError::WriterSchema);
         let (theirs, ours) = (parse(text)?, parse(E::SCHEMA)?);
         // The canonical form leaves out logical types, and milliseconds are no microseconds.
-        let fields = StructFieldEq {
-            include_attributes: false,
-        };
+        let fields = StructFieldEq { include_attributes: false };
         if canonical_form(&theirs) == canonical_form(&ours) && fields.compare(&theirs, &ours) {
             return Ok(Self::Ours);
         }
-        Ok(Self::Other {
-            schemas: Box::new((theirs, ours)),
-        })
+        Ok(Self::Other { schemas: Box::new((theirs, ours)) })
     }
 
     /// Reads a datum of this writer, to its end.
@@ -79,10 +73,7 @@ impl Writer {
                     let value = apache_avro::from_avro_datum(theirs, &mut &*datum, Some(ours))?;
                     apache_avro::to_avro_datum(ours, value)
                 })
-                .map_err(|reason| DecodeError::Resolution {
-                    name: E::NAME,
-                    reason,
-                })?;
+                .map_err(|reason| DecodeError::Resolution { name: E::NAME, reason })?;
                 read(&resolved)
             }
         }

@@ -67,10 +67,7 @@ fn event() -> Observation {
 fn strange_event(more: &[u8]) -> Vec<u8> {
     let mut bytes = written(&event(), &everything(), |fields| {
         let null = apache_avro::types::Value::Null;
-        fields.push((
-            "more".to_owned(),
-            apache_avro::types::Value::Union(0, Box::new(null)),
-        ));
+        fields.push(("more".to_owned(), apache_avro::types::Value::Union(0, Box::new(null))));
     });
     assert_eq!(bytes.pop(), Some(0));
     bytes.extend_from_slice(more);
@@ -80,18 +77,11 @@ fn strange_event(more: &[u8]) -> Vec<u8> {
 fn assert_truncations<E: Event + std::fmt::Debug>(bytes: &[u8], decoder: &mut Decoder<E>) {
     for end in 0..bytes.len() {
         let error = decoder.decode(&bytes[..end]).unwrap_err();
-        let expected = if end == 0 {
-            DecodeError::Empty
-        } else {
-            DecodeError::Truncated
-        };
+        let expected = if end == 0 { DecodeError::Empty } else { DecodeError::Truncated };
         assert_eq!(error, expected, "the first {end} of {} bytes", bytes.len());
     }
     let longer = [bytes, &[0]].concat();
-    assert_eq!(
-        decoder.decode(&longer).unwrap_err(),
-        DecodeError::LeftOver(1)
-    );
+    assert_eq!(decoder.decode(&longer).unwrap_err(), DecodeError::LeftOver(1));
 }
 
 proptest! {
@@ -151,19 +141,14 @@ fn a_strange_writers_bytes_missing_or_left_over_are_errors() {
 #[test]
 fn a_datum_cannot_nest_without_end() {
     let deep = [vec![2; 1_000_000], vec![0]].concat();
-    assert_eq!(
-        strange().decode(&strange_event(&deep)),
-        Err(DecodeError::Nesting)
-    );
+    assert_eq!(strange().decode(&strange_event(&deep)), Err(DecodeError::Nesting));
 }
 
 /// A few bytes that say "so many times nothing" would be as many values in memory.
 #[test]
 fn nothing_cannot_be_repeated_without_end() {
     let many = everything_with_nothing(&[0x0A, 0]);
-    let error = strange()
-        .decode(&strange_event(&[&[2], &many[..]].concat()))
-        .unwrap_err();
+    let error = strange().decode(&strange_event(&[&[2], &many[..]].concat())).unwrap_err();
     assert_eq!(error, DecodeError::Length(5));
 }
 
@@ -174,36 +159,21 @@ fn each_fault_has_its_reason() {
     assert_eq!(read(&[]), DecodeError::Empty);
     assert_eq!(read(b"{}"), DecodeError::Framing(b'{'));
     assert_eq!(read(&[0xC3, 0x02, 0]), DecodeError::Framing(0xC3));
-    assert_eq!(
-        read(&vec![0xC3; DATUM_BYTES_MAX + 1]),
-        DecodeError::TooLarge(DATUM_BYTES_MAX + 1)
-    );
+    assert_eq!(read(&vec![0xC3; DATUM_BYTES_MAX + 1]), DecodeError::TooLarge(DATUM_BYTES_MAX + 1));
 
     let datum = |bytes: &[u8]| [&good[..HEAD], bytes].concat();
     assert_eq!(read(&datum(&[4, 0xFF, 0xFF])), DecodeError::Utf8);
     assert_eq!(read(&datum(&[1])), DecodeError::Length(-1));
-    assert_eq!(
-        read(&datum(&[0xFE, 0xFF, 0xFF, 0xFF, 0x0F])),
-        DecodeError::Truncated
-    );
-    assert_eq!(
-        read(&datum(&[&[0, 0xFF][..], &[0xFF; 9]].concat())),
-        DecodeError::Integer
-    );
+    assert_eq!(read(&datum(&[0xFE, 0xFF, 0xFF, 0xFF, 0x0F])), DecodeError::Truncated);
+    assert_eq!(read(&datum(&[&[0, 0xFF][..], &[0xFF; 9]].concat())), DecodeError::Integer);
 
     // id, event_time, partition, source.kind, source.instance, native_key: all empty.
     let action = |index| datum(&[0, 0, 0, 0, 0, 0, index]);
-    let symbol = |index| DecodeError::Symbol {
-        name: "Action",
-        index,
-    };
+    let symbol = |index| DecodeError::Symbol { name: "Action", index };
     assert_eq!(read(&action(10)), symbol(5));
     assert_eq!(read(&action(1)), symbol(-1));
     // Then action, coverage, claims, addresses; a union has branches 0 and 1.
-    assert_eq!(
-        read(&datum(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4])),
-        DecodeError::Branch(2)
-    );
+    assert_eq!(read(&datum(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4])), DecodeError::Branch(2));
 }
 
 fn read<T: Datum>(bytes: &[u8]) -> Result<T, DecodeError> {
@@ -219,36 +189,16 @@ fn blocks_may_be_many_and_say_their_size() {
     assert_eq!(read::<Vec<String>>(&blocks).unwrap(), ["a", "b", "c"]);
     let map = [1, 8, 2, b'k', 2, b'v', 2, 2, b'l', 0, 0];
     let map: std::collections::BTreeMap<String, String> = read(&map).unwrap();
-    assert_eq!(
-        map.into_iter().collect::<Vec<_>>(),
-        [("k".into(), "v".into()), ("l".into(), "".into())]
-    );
+    assert_eq!(map.into_iter().collect::<Vec<_>>(), [("k".into(), "v".into()), ("l".into(), "".into())]);
 }
 
 #[test]
 fn blocks_that_lie_are_refused() {
-    assert_eq!(
-        read::<Vec<String>>(&[3, 10, 2, b'a', 2, b'b', 0]),
-        Err(DecodeError::Length(-2))
-    );
-    assert_eq!(
-        read::<Vec<String>>(&[3, 20, 2, b'a', 2, b'b', 0]),
-        Err(DecodeError::Truncated)
-    );
-    assert_eq!(
-        read::<Vec<String>>(&[3, 1, 2, b'a', 2, b'b', 0]),
-        Err(DecodeError::Length(-1))
-    );
+    assert_eq!(read::<Vec<String>>(&[3, 10, 2, b'a', 2, b'b', 0]), Err(DecodeError::Length(-2)));
+    assert_eq!(read::<Vec<String>>(&[3, 20, 2, b'a', 2, b'b', 0]), Err(DecodeError::Truncated));
+    assert_eq!(read::<Vec<String>>(&[3, 1, 2, b'a', 2, b'b', 0]), Err(DecodeError::Length(-1)));
     let most = [0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x01];
-    assert_eq!(
-        read::<Vec<String>>(&most),
-        Err(DecodeError::Truncated),
-        "2^63 - 1 items"
-    );
+    assert_eq!(read::<Vec<String>>(&most), Err(DecodeError::Truncated), "2^63 - 1 items");
     let least = [&[0xFF; 9][..], &[0x01, 0x02, 0, 0]].concat();
-    assert_eq!(
-        read::<Vec<String>>(&least),
-        Err(DecodeError::Truncated),
-        "-2^63 items"
-    );
+    assert_eq!(read::<Vec<String>>(&least), Err(DecodeError::Truncated), "-2^63 items");
 }

@@ -15,12 +15,7 @@ where
         .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
         .collect();
     assert_eq!(Decoder::<E>::new().decode(&golden).unwrap(), event);
-    assert_eq!(
-        encode(&event),
-        golden,
-        "the encoding of {} drifted",
-        E::NAME
-    );
+    assert_eq!(encode(&event), golden, "the encoding of {} drifted", E::NAME);
 }
 
 #[test]

@@ -8,8 +8,8 @@ use proptest::{
     prelude::*,
 };
 use serviceradar_schemas::{
-    Action, Address, Claim, Collector, Coverage, Decision, DeviceChange, NetworkInterface,
-    Observation, OperatingSystem, Probe, Snapshot, Source, SourceSummary, Target,
+    Action, Address, Claim, Collector, Coverage, Decision, DeviceChange, NetworkInterface, Observation,
+    OperatingSystem, Probe, Snapshot, Source, SourceSummary, Target,
 };
 
 pub(crate) fn text() -> impl Strategy<Value = String> {

@@ -17,14 +17,8 @@ pub(crate) const HEAD: usize = 10;
 fn json(value: Value, times: fn(i64) -> serde_json::Value) -> serde_json::Value {
     match value {
         Value::Union(_, value) => json(*value, times),
-        Value::Record(fields) => fields
-            .into_iter()
-            .map(|(name, value)| (name, json(value, times)))
-            .collect(),
-        Value::Map(entries) => entries
-            .into_iter()
-            .map(|(key, value)| (key, json(value, times)))
-            .collect(),
+        Value::Record(fields) => fields.into_iter().map(|(name, value)| (name, json(value, times))).collect(),
+        Value::Map(entries) => entries.into_iter().map(|(key, value)| (key, json(value, times))).collect(),
         Value::Array(items) => items.into_iter().map(|item| json(item, times)).collect(),
         Value::TimestampMicros(micros) => times(micros),
         Value::Enum(_, symbol) => symbol.into(),
@@ -52,11 +46,7 @@ where
 
     let mut theirs = ours[..HEAD].to_vec();
     theirs.extend(to_avro_datum(&schema, value).unwrap());
-    assert_eq!(
-        &Decoder::<E>::new().decode(&theirs).unwrap(),
-        event,
-        "theirs, read by us"
-    );
+    assert_eq!(&Decoder::<E>::new().decode(&theirs).unwrap(), event, "theirs, read by us");
 }
 
 proptest! {
@@ -104,31 +94,17 @@ proptest! {
 /// Logs give it offsets by its id: it may depend on nothing but the datum.
 #[test]
 fn an_observation_without_an_id_is_known_by_its_datum() {
-    let observation = Observation {
-        native_key: "x".to_owned(),
-        ..Observation::default()
-    };
+    let observation = Observation { native_key: "x".to_owned(), ..Observation::default() };
     let bytes = encode(&observation);
     let read = Decoder::<Observation>::new().decode(&bytes).unwrap();
-    let expected: String = <sha2::Sha256 as sha2::Digest>::digest(&bytes[HEAD..])
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect();
+    let expected: String =
+        <sha2::Sha256 as sha2::Digest>::digest(&bytes[HEAD..]).iter().map(|b| format!("{b:02x}")).collect();
     assert_eq!(read.id, expected);
-    assert_eq!(
-        Observation {
-            id: String::new(),
-            ..read
-        },
-        observation
-    );
+    assert_eq!(Observation { id: String::new(), ..read }, observation);
 }
 
 #[test]
 fn a_device_change_has_a_key_and_nothing_else_by_default() {
-    let change = DeviceChange {
-        uid: "sr:x".to_owned(),
-        ..DeviceChange::default()
-    };
+    let change = DeviceChange { uid: "sr:x".to_owned(), ..DeviceChange::default() };
     assert_eq!(Decoder::new().decode(&encode(&change)), Ok(change));
 }

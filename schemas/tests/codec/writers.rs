@@ -28,10 +28,7 @@ pub(crate) struct Registry {
 impl Registry {
     /// With one schema, of id 7.
     pub(crate) fn with(schema: &serde_json::Value) -> Arc<Self> {
-        Arc::new(Self {
-            schemas: BTreeMap::from([(7, schema.to_string())]),
-            ..Self::default()
-        })
+        Arc::new(Self { schemas: BTreeMap::from([(7, schema.to_string())]), ..Self::default() })
     }
 
     fn answer(&self, matches: impl Fn(u32, &str) -> bool) -> Result<Option<String>, Unavailable> {
@@ -39,19 +36,13 @@ impl Registry {
         if self.cut_off {
             return Err(Unavailable("connection refused".to_owned()));
         }
-        Ok(self
-            .schemas
-            .iter()
-            .find(|(id, text)| matches(**id, text))
-            .map(|(_, text)| text.clone()))
+        Ok(self.schemas.iter().find(|(id, text)| matches(**id, text)).map(|(_, text)| text.clone()))
     }
 }
 
 impl WriterSchemas for Registry {
     fn by_fingerprint(&self, wanted: [u8; 8]) -> Result<Option<String>, Unavailable> {
-        self.answer(|_, text| {
-            Schema::parse_str(text).is_ok_and(|schema| fingerprint(&schema) == wanted)
-        })
+        self.answer(|_, text| Schema::parse_str(text).is_ok_and(|schema| fingerprint(&schema) == wanted))
     }
 
     fn by_id(&self, wanted: u32) -> Result<Option<String>, Unavailable> {
@@ -132,12 +123,7 @@ fn event() -> Observation {
 fn our_own_schema_is_read_in_either_framing() {
     let mut decoder = decoder(&ours());
     let confluent = encode_framed(&event(), Framing::Confluent { id: 7 });
-    for bytes in [
-        encode(&event()),
-        confluent.clone(),
-        encode(&event()),
-        confluent,
-    ] {
+    for bytes in [encode(&event()), confluent.clone(), encode(&event()), confluent] {
         assert_eq!(decoder.decode(&bytes).unwrap(), event());
     }
 }
@@ -158,11 +144,7 @@ fn a_registry_is_asked_once_for_a_schema_by_id_or_fingerprint() {
         assert_eq!(decoder.decode(&confluent).unwrap(), event());
         assert_eq!(decoder.decode(&single).unwrap(), event());
     }
-    assert_eq!(
-        *registry.asked.lock().unwrap(),
-        2,
-        "once by id, once by fingerprint"
-    );
+    assert_eq!(*registry.asked.lock().unwrap(), 2, "once by id, once by fingerprint");
 }
 
 #[test]
@@ -172,10 +154,7 @@ fn a_schema_that_nobody_knows_is_an_answer() {
     let confluent = encode_framed(&event(), Framing::Confluent { id: 8 });
     for mut decoder in [Decoder::new(), decoder(&ours())] {
         let error = decoder.decode(&unknown).unwrap_err();
-        assert!(
-            matches!(error, DecodeError::UnknownFingerprint(_)),
-            "{error}"
-        );
+        assert!(matches!(error, DecodeError::UnknownFingerprint(_)), "{error}");
         assert!(!error.is_unavailable());
         assert_eq!(decoder.decode(&confluent), Err(DecodeError::UnknownId(8)));
     }
@@ -184,10 +163,7 @@ fn a_schema_that_nobody_knows_is_an_answer() {
 /// Otherwise an outage would fill the dead letters.
 #[test]
 fn a_registry_out_of_reach_is_no_answer() {
-    let registry = Registry {
-        cut_off: true,
-        ..Registry::default()
-    };
+    let registry = Registry { cut_off: true, ..Registry::default() };
     let mut decoder = Decoder::<Observation>::with_writers(Arc::new(registry));
     let mut unknown = encode(&event());
     unknown[2] ^= 1;
@@ -196,11 +172,7 @@ fn a_registry_out_of_reach_is_no_answer() {
         let error = decoder.decode(bytes).unwrap_err();
         assert!(error.is_unavailable(), "{error}");
     }
-    assert_eq!(
-        decoder.decode(&encode(&event())).unwrap(),
-        event(),
-        "ours needs no registry"
-    );
+    assert_eq!(decoder.decode(&encode(&event())).unwrap(), event(), "ours needs no registry");
 }
 
 /// The crate `apache-avro` gives schemas with logical types a fingerprint of its own.
@@ -208,11 +180,7 @@ fn a_registry_out_of_reach_is_no_answer() {
 fn a_writer_that_uses_apache_avro_is_known() {
     let schema = Schema::parse_str(Observation::SCHEMA).unwrap();
     let theirs = schema.fingerprint::<apache_avro::rabin::Rabin>().bytes;
-    assert_ne!(
-        theirs,
-        Observation::FINGERPRINT,
-        "mended upstream: drop our canonical form"
-    );
+    assert_ne!(theirs, Observation::FINGERPRINT, "mended upstream: drop our canonical form");
     let mut bytes = encode(&event());
     bytes[2..10].copy_from_slice(&theirs);
     assert_eq!(Decoder::new().decode(&bytes), Ok(event()));
@@ -233,10 +201,7 @@ fn milliseconds_are_not_taken_for_microseconds() {
 fn an_action_that_we_do_not_know_is_refused_and_a_coverage_is_partial() {
     let mut theirs = ours();
     let symbols = |field: usize, theirs: &mut serde_json::Value| {
-        fields(theirs)[field]["type"]["symbols"]
-            .as_array_mut()
-            .unwrap()
-            .push(json!("NEW"));
+        fields(theirs)[field]["type"]["symbols"].as_array_mut().unwrap().push(json!("NEW"));
     };
     symbols(5, &mut theirs);
     symbols(6, &mut theirs);
@@ -248,13 +213,7 @@ fn an_action_that_we_do_not_know_is_refused_and_a_coverage_is_partial() {
     let error = decoder(&theirs).decode(&set(5, 5)).unwrap_err();
     assert!(matches!(error, DecodeError::Resolution { .. }), "{error}");
     let read = decoder(&theirs).decode(&set(6, 2)).unwrap();
-    assert_eq!(
-        read,
-        Observation {
-            coverage: Default::default(),
-            ..event()
-        }
-    );
+    assert_eq!(read, Observation { coverage: Default::default(), ..event() });
 }
 
 #[test]
@@ -262,21 +221,14 @@ fn an_id_left_out_is_the_hash_of_the_writers_datum() {
     let mut theirs = ours();
     fields(&mut theirs).remove(0);
     let bytes = written(&event(), &theirs, |fields| drop(fields.remove(0)));
-    let expected: String = Sha256::digest(&bytes[5..])
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect();
+    let expected: String = Sha256::digest(&bytes[5..]).iter().map(|b| format!("{b:02x}")).collect();
     assert_eq!(decoder(&theirs).decode(&bytes).unwrap().id, expected);
 }
 
 #[test]
 fn a_schema_that_is_none_is_refused() {
     let bytes = encode_framed(&event(), Framing::Confluent { id: 7 });
-    for schema in [
-        json!("x"),
-        json!({}),
-        json!({"type": "record", "name": "no name!", "fields": []}),
-    ] {
+    for schema in [json!("x"), json!({}), json!({"type": "record", "name": "no name!", "fields": []})] {
         let error = decoder(&schema).decode(&bytes).unwrap_err();
         assert!(matches!(error, DecodeError::WriterSchema(_)), "{error}");
     }

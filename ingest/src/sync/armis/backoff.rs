@@ -22,13 +22,8 @@ pub(super) fn retry_after(header: &str, now: i64) -> Option<Duration> {
     if let Ok(seconds) = header.parse::<u64>() {
         return Some(Duration::from_secs(seconds));
     }
-    let until = jiff::fmt::rfc2822::parse(header)
-        .ok()?
-        .timestamp()
-        .as_microsecond();
-    Some(Duration::from_micros(
-        u64::try_from(until - now).unwrap_or(0),
-    ))
+    let until = jiff::fmt::rfc2822::parse(header).ok()?.timestamp().as_microsecond();
+    Some(Duration::from_micros(u64::try_from(until - now).unwrap_or(0)))
 }
 
 #[cfg(test)]
@@ -38,13 +33,7 @@ mod tests {
     #[test]
     fn waits_double_up_to_the_limit_and_at_least_half_is_kept() {
         let base = Duration::from_millis(200);
-        for (failures, most) in [
-            (1, 200),
-            (2, 400),
-            (4, 1_600),
-            (30, 15_000),
-            (u32::MAX, 15_000),
-        ] {
+        for (failures, most) in [(1, 200), (2, 400), (4, 1_600), (30, 15_000), (u32::MAX, 15_000)] {
             let most = Duration::from_millis(most);
             for _ in 0..50 {
                 let wait = wait(base, failures);
@@ -59,10 +48,7 @@ mod tests {
         let minute = Some(Duration::from_secs(60));
         assert_eq!(retry_after(" 60 ", now), minute);
         assert_eq!(retry_after("Wed, 21 Oct 2015 07:28:00 GMT", now), minute);
-        assert_eq!(
-            retry_after("Wed, 21 Oct 2015 07:20:00 GMT", now),
-            Some(Duration::ZERO)
-        );
+        assert_eq!(retry_after("Wed, 21 Oct 2015 07:20:00 GMT", now), Some(Duration::ZERO));
         assert_eq!(retry_after("soon", now), None);
     }
 }

@@ -35,14 +35,10 @@ impl Breaker {
     pub(super) fn enter(&self, now: Instant) -> Result<(), Duration> {
         let mut circuit = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match *circuit {
-            Circuit::Open { until } | Circuit::HalfOpen { until } if now < until => {
-                Err(until - now)
-            }
+            Circuit::Open { until } | Circuit::HalfOpen { until } if now < until => Err(until - now),
             Circuit::Closed { .. } => Ok(()),
             Circuit::Open { .. } | Circuit::HalfOpen { .. } => {
-                *circuit = Circuit::HalfOpen {
-                    until: now + OPEN_FOR,
-                };
+                *circuit = Circuit::HalfOpen { until: now + OPEN_FOR };
                 Ok(())
             }
         }
@@ -57,12 +53,10 @@ impl Breaker {
     pub(super) fn failed(&self, now: Instant) {
         let mut circuit = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *circuit = match *circuit {
-            Circuit::Closed { failures } if failures + 1 < FAILURES_MAX => Circuit::Closed {
-                failures: failures + 1,
-            },
-            _ => Circuit::Open {
-                until: now + OPEN_FOR,
-            },
+            Circuit::Closed { failures } if failures + 1 < FAILURES_MAX => {
+                Circuit::Closed { failures: failures + 1 }
+            }
+            _ => Circuit::Open { until: now + OPEN_FOR },
         };
     }
 }

@@ -91,11 +91,7 @@ enum Failure {
 
 impl Failure {
     fn broken(why: impl ToString) -> Self {
-        Self::Retry {
-            why: why.to_string(),
-            after: None,
-            broken: true,
-        }
+        Self::Retry { why: why.to_string(), after: None, broken: true }
     }
 }
 
@@ -122,15 +118,7 @@ impl ArmisClient {
         let http = http(&config, search.scheme()).map_err(ClientError::Http)?;
         let access_token = url(&config.url, "api/v1/access_token/")?;
         let (token, breaker) = (TokenCache::default(), Breaker::new());
-        Ok(Self(Arc::new(Inner {
-            config,
-            clock,
-            http,
-            search,
-            access_token,
-            token,
-            breaker,
-        })))
+        Ok(Self(Arc::new(Inner { config, clock, http, search, access_token, token, breaker })))
     }
 
     /// What it was made with.
@@ -145,9 +133,7 @@ impl ArmisClient {
         loop {
             of.breaker
                 .enter(Instant::now())
-                .map_err(|wait| FetchError::CircuitOpen {
-                    seconds: wait.as_secs().max(1),
-                })?;
+                .map_err(|wait| FetchError::CircuitOpen { seconds: wait.as_secs().max(1) })?;
             let (why, after) = match of.try_page(request).await {
                 Ok(page) => {
                     of.breaker.succeeded();
@@ -166,13 +152,7 @@ impl ArmisClient {
                 return Err(FetchError::Exhausted { last: why });
             }
             let wait = after.unwrap_or_default() + backoff::wait(of.config.retry_base, failures);
-            tracing::info!(
-                from = request.from,
-                failures,
-                ?wait,
-                why,
-                "a page is fetched again"
-            );
+            tracing::info!(from = request.from, failures, ?wait, why, "a page is fetched again");
             tokio::time::sleep(wait).await;
         }
     }
@@ -193,10 +173,7 @@ fn http(config: &ArmisConfig, scheme: &str) -> reqwest::Result<reqwest::Client> 
 }
 
 fn url(base: &str, path: &str) -> Result<Url, ConfigError> {
-    let wrong = |why: String| ConfigError::Url {
-        url: base.to_owned(),
-        why,
-    };
+    let wrong = |why: String| ConfigError::Url { url: base.to_owned(), why };
     let url = Url::parse(&format!("{}/{path}", base.trim_end_matches('/')))
         .map_err(|error| wrong(error.to_string()))?;
     match url.scheme() {
@@ -217,11 +194,7 @@ impl Inner {
         if response.status() == StatusCode::UNAUTHORIZED {
             self.token.forget(&token).await;
             let why = "it refuses the access token (401)".to_owned();
-            return Err(Failure::Retry {
-                why,
-                after: None,
-                broken: false,
-            });
+            return Err(Failure::Retry { why, after: None, broken: false });
         }
         let body = body(self.judge(response).await?).await?;
         Page::read(&body, request).map_err(Failure::broken)
@@ -234,16 +207,11 @@ impl Inner {
             Err(place) => place,
         };
         let secret = [("secret_key", self.config.secret.reveal())];
-        let response = self
-            .send(self.http.post(self.access_token.clone()).form(&secret))
-            .await?;
+        let response = self.send(self.http.post(self.access_token.clone()).form(&secret)).await?;
         let status = response.status();
         if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             let body = excerpt(response).await;
-            return Err(Failure::Final(FetchError::SecretRefused {
-                status: status.as_u16(),
-                body,
-            }));
+            return Err(Failure::Final(FetchError::SecretRefused { status: status.as_u16(), body }));
         }
         let body = body(self.judge(response).await?).await?;
         let token = AccessToken::read(&body).map_err(Failure::broken)?;
@@ -251,10 +219,7 @@ impl Inner {
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
-        request
-            .send()
-            .await
-            .map_err(|error| Failure::broken(causes(&error)))
+        request.send().await.map_err(|error| Failure::broken(causes(&error)))
     }
 
     /// Lets a success pass and says of anything else whether trying again may help.
@@ -269,38 +234,22 @@ impl Inner {
             .and_then(|value| value.to_str().ok())
             .and_then(|value| backoff::retry_after(value, self.clock.now()));
         if let Some(wait) = after.filter(|wait| *wait > RETRY_AFTER_MAX) {
-            return Err(Failure::Final(FetchError::WaitTooLong {
-                seconds: wait.as_secs(),
-            }));
+            return Err(Failure::Final(FetchError::WaitTooLong { seconds: wait.as_secs() }));
         }
-        let busy = matches!(
-            status,
-            StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT
-        );
+        let busy = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
         let body = excerpt(response).await;
         if busy || status.is_server_error() {
             let why = format!("{status}: {body}");
-            return Err(Failure::Retry {
-                why,
-                after,
-                broken: !busy,
-            });
+            return Err(Failure::Retry { why, after, broken: !busy });
         }
-        Err(Failure::Final(FetchError::Refused {
-            status: status.as_u16(),
-            body,
-        }))
+        Err(Failure::Final(FetchError::Refused { status: status.as_u16(), body }))
     }
 }
 
 /// The whole body, up to the limit.
 async fn body(mut response: Response) -> Result<Vec<u8>, Failure> {
     let mut body = Vec::new();
-    while let Some(part) = response
-        .chunk()
-        .await
-        .map_err(|error| Failure::broken(causes(&error)))?
-    {
+    while let Some(part) = response.chunk().await.map_err(|error| Failure::broken(causes(&error)))? {
         if body.len() + part.len() > RESPONSE_BYTES_MAX {
             let why = format!("its answer is over the limit of {RESPONSE_BYTES_MAX} bytes");
             return Err(Failure::broken(why));
@@ -313,10 +262,7 @@ async fn body(mut response: Response) -> Result<Vec<u8>, Failure> {
 /// The beginning of what a refusal says; what cannot be read is left out.
 async fn excerpt(mut response: Response) -> String {
     let first = response.chunk().await.ok().flatten().unwrap_or_default();
-    String::from_utf8_lossy(&first)
-        .chars()
-        .take(EXCERPT_MAX)
-        .collect()
+    String::from_utf8_lossy(&first).chars().take(EXCERPT_MAX).collect()
 }
 
 /// An error of the HTTP client with what it came from, which it does not say by itself.

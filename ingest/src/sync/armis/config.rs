@@ -75,10 +75,7 @@ impl ArmisConfig {
 
     /// The source of its records.
     pub fn source(&self) -> Source {
-        Source {
-            kind: "armis".to_owned(),
-            instance: self.instance.clone(),
-        }
+        Source { kind: "armis".to_owned(), instance: self.instance.clone() }
     }
 
     pub(super) fn check(&self) -> Result<(), ConfigError> {
@@ -87,19 +84,12 @@ impl ArmisConfig {
             false => Err(ConfigError::OutOfRange { what, value, most }),
         };
         within("page size", self.page_size, PAGE_SIZE_MAX)?;
-        within(
-            "number of pages fetched at once",
-            self.concurrency,
-            CONCURRENCY_MAX,
-        )?;
+        within("number of pages fetched at once", self.concurrency, CONCURRENCY_MAX)?;
         // Both are parts of the record key, which `/` divides.
         let is_part = |part: &str| !part.is_empty() && !part.contains('/');
         for (what, part) in [("instance", &self.instance), ("partition", &self.partition)] {
             if !is_part(part) {
-                return Err(ConfigError::NotAPart {
-                    what,
-                    value: part.clone(),
-                });
+                return Err(ConfigError::NotAPart { what, value: part.clone() });
             }
         }
         Ok(())

@@ -102,26 +102,13 @@ pub async fn crawl(
     let started = Instant::now();
     let mut crawl = Crawl::new(client, publisher, clock.now());
     let page_size = client.config().page_size;
-    let first = PageRequest {
-        from: 0,
-        length: page_size,
-        expected: None,
-    };
-    let fetched = client
-        .page(first)
-        .await
-        .map_err(|error| crawl.fetch_failed(error))?;
+    let first = PageRequest { from: 0, length: page_size, expected: None };
+    let fetched = client.page(first).await.map_err(|error| crawl.fetch_failed(error))?;
     let total = fetched.total;
     // A server may give less to a page than was asked for.
-    let step = if fetched.count < total {
-        fetched.count.max(1)
-    } else {
-        page_size
-    };
+    let step = if fetched.count < total { fetched.count.max(1) } else { page_size };
     crawl.progress.total = total;
-    crawl
-        .mark(Action::SnapshotBegin, crawl.begin(), None)
-        .await?;
+    crawl.mark(Action::SnapshotBegin, crawl.begin(), None).await?;
     crawl.publish(read(fetched, &crawl.mapping)).await?;
     progress(crawl.progress);
 
@@ -141,17 +128,13 @@ pub async fn crawl(
         let Some(came) = coming.join_next().await else {
             break;
         };
-        let page = came
-            .map_err(|_| CrawlError::Stopped)?
-            .map_err(|error| crawl.fetch_failed(error))?;
+        let page = came.map_err(|_| CrawlError::Stopped)?.map_err(|error| crawl.fetch_failed(error))?;
         crawl.publish(page).await?;
         progress(crawl.progress);
     }
     crawl.check()?;
     let records = crawl.progress.records;
-    crawl
-        .mark(Action::SnapshotEnd, clock.now(), Some(records))
-        .await?;
+    crawl.mark(Action::SnapshotEnd, clock.now(), Some(records)).await?;
     Ok(CrawlReport {
         begin: crawl.begin(),
         records,
@@ -196,11 +179,7 @@ struct ReadPage {
 }
 
 fn read(page: Page, mapping: &Mapping) -> ReadPage {
-    let mut read = ReadPage {
-        total: page.total,
-        devices: Vec::new(),
-        refused: Vec::new(),
-    };
+    let mut read = ReadPage { total: page.total, devices: Vec::new(), refused: Vec::new() };
     for device in page.results {
         match map(device, mapping) {
             Ok(Mapped::Excluded { native_key }) => read.devices.push((native_key, None)),
@@ -232,11 +211,7 @@ struct Crawl<'a> {
 impl<'a> Crawl<'a> {
     fn new(client: &ArmisClient, publisher: &'a Publisher, begin: i64) -> Self {
         let config = client.config();
-        let snapshot = Snapshot {
-            id: time::format(begin),
-            begin,
-            count: None,
-        };
+        let snapshot = Snapshot { id: time::format(begin), begin, count: None };
         Self {
             publisher,
             mapping: Arc::new(Mapping {
@@ -260,10 +235,7 @@ impl<'a> Crawl<'a> {
     }
 
     fn fetch_failed(&self, error: FetchError) -> CrawlError {
-        CrawlError::Fetch {
-            progress: self.progress,
-            error,
-        }
+        CrawlError::Fetch { progress: self.progress, error }
     }
 
     /// Publishes SNAPSHOT_BEGIN or SNAPSHOT_END.
@@ -285,9 +257,7 @@ impl<'a> Crawl<'a> {
     async fn append(&self, events: Vec<NewEvent>) -> Result<(), CrawlError> {
         let progress = self.progress;
         let appended = self.publisher.publish(events).await;
-        appended
-            .map(|_| ())
-            .map_err(|error| CrawlError::Publish { progress, error })
+        appended.map(|_| ()).map_err(|error| CrawlError::Publish { progress, error })
     }
 
     /// Publishes the devices of a page that have not come before.
@@ -312,8 +282,7 @@ impl<'a> Crawl<'a> {
         self.progress.pages += 1;
         self.refused += page.refused.len();
         let room = REFUSED_SHOWN.saturating_sub(self.refused_shown.len());
-        self.refused_shown
-            .extend(page.refused.into_iter().take(room));
+        self.refused_shown.extend(page.refused.into_iter().take(room));
         if page.total != self.progress.total {
             self.other_total = Some(page.total);
         }
@@ -324,11 +293,7 @@ impl<'a> Crawl<'a> {
     fn check(&self) -> Result<(), CrawlError> {
         let total = self.progress.total;
         let why = if self.refused > 0 {
-            format!(
-                "{} devices are no records: {}",
-                self.refused,
-                self.refused_shown.join("; ")
-            )
+            format!("{} devices are no records: {}", self.refused, self.refused_shown.join("; "))
         } else if let Some(native_key) = &self.repeated {
             let distinct = self.seen.len();
             format!("device {native_key} came twice, {distinct} of {total} are distinct")
@@ -339,9 +304,6 @@ impl<'a> Crawl<'a> {
         } else {
             return Ok(());
         };
-        Err(CrawlError::Incomplete {
-            progress: self.progress,
-            why,
-        })
+        Err(CrawlError::Incomplete { progress: self.progress, why })
     }
 }

@@ -67,16 +67,13 @@ pub fn map(mut device: Map<String, Value>, mapping: &Mapping) -> Result<Mapped, 
     };
     let listed = addresses(&mut device);
     let any = !listed.is_empty();
-    let addresses: Vec<Address> = listed
-        .into_iter()
-        .filter(|address| !is_excluded(&address.ip, &mapping.exclude))
-        .collect();
+    let addresses: Vec<Address> =
+        listed.into_iter().filter(|address| !is_excluded(&address.ip, &mapping.exclude)).collect();
     if any && addresses.is_empty() {
         return Ok(Mapped::Excluded { native_key });
     }
     let name = text(&mut device, "name");
-    let hostname =
-        text(&mut device, "hostname").or_else(|| hostname(name.as_deref(), device.get("names")));
+    let hostname = text(&mut device, "hostname").or_else(|| hostname(name.as_deref(), device.get("names")));
     let observation = Observation {
         id: String::new(),
         event_time: seen_at(&mut device).unwrap_or(mapping.snapshot.begin),
@@ -139,23 +136,12 @@ fn split(value: &Value) -> Option<Vec<String>> {
         _ => return None,
     };
     let mut seen = std::collections::HashSet::new();
-    let parts = texts
-        .into_iter()
-        .flat_map(|text| text.split(','))
-        .map(str::trim);
-    Some(
-        parts
-            .filter(|part| !part.is_empty() && seen.insert(*part))
-            .map(str::to_owned)
-            .collect(),
-    )
+    let parts = texts.into_iter().flat_map(|text| text.split(',')).map(str::trim);
+    Some(parts.filter(|part| !part.is_empty() && seen.insert(*part)).map(str::to_owned).collect())
 }
 
 fn macs(device: &mut Map<String, Value>) -> Vec<Claim> {
-    let claim = |value| Claim {
-        namespace: "mac".to_owned(),
-        value,
-    };
+    let claim = |value| Claim { namespace: "mac".to_owned(), value };
     parts(device, "macAddress").into_iter().map(claim).collect()
 }
 
@@ -166,12 +152,7 @@ fn addresses(device: &mut Map<String, Value>) -> Vec<Address> {
             ips.push(ip);
         }
     }
-    ips.into_iter()
-        .map(|ip| Address {
-            ip,
-            ..Address::default()
-        })
-        .collect()
+    ips.into_iter().map(|ip| Address { ip, ..Address::default() }).collect()
 }
 
 /// Whether an address is in one of the networks. What is no address is in none.
@@ -185,34 +166,22 @@ fn is_excluded(ip: &str, exclude: &[IpCidr]) -> bool {
 
 fn hostname(name: Option<&str>, names: Option<&Value>) -> Option<String> {
     let names = names.and_then(split).unwrap_or_default();
-    name.into_iter()
-        .chain(names.iter().map(String::as_str))
-        .find(|n| is_hostname(n))
-        .map(str::to_owned)
+    name.into_iter().chain(names.iter().map(String::as_str)).find(|n| is_hostname(n)).map(str::to_owned)
 }
 
 /// Labels of letters, digits, `-` and `_`, with a letter somewhere (RFC 1123, and what networks do).
 fn is_hostname(name: &str) -> bool {
     let is_label = |label: &str| {
         (1..=63).contains(&label.len())
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     };
     name.len() <= 253
-        && name
-            .strip_suffix('.')
-            .unwrap_or(name)
-            .split('.')
-            .all(is_label)
+        && name.strip_suffix('.').unwrap_or(name).split('.').all(is_label)
         && name.bytes().any(|b| b.is_ascii_alphabetic())
 }
 
 fn seen_at(device: &mut Map<String, Value>) -> Option<i64> {
-    let seen = device
-        .get("lastSeen")
-        .and_then(Value::as_str)
-        .and_then(time::parse)?;
+    let seen = device.get("lastSeen").and_then(Value::as_str).and_then(time::parse)?;
     device.remove("lastSeen");
     Some(seen)
 }
@@ -226,19 +195,13 @@ fn site(device: &mut Map<String, Value>) -> Option<String> {
 }
 
 fn risk_score(device: &mut Map<String, Value>) -> Option<i32> {
-    let level = device
-        .get("riskLevel")
-        .and_then(Value::as_i64)
-        .filter(|level| (0..=10).contains(level))?;
+    let level = device.get("riskLevel").and_then(Value::as_i64).filter(|level| (0..=10).contains(level))?;
     device.remove("riskLevel");
     i32::try_from(level * 10).ok()
 }
 
 fn tags(device: &mut Map<String, Value>) -> BTreeMap<String, String> {
-    parts(device, "tags")
-        .into_iter()
-        .map(|tag| (tag, String::new()))
-        .collect()
+    parts(device, "tags").into_iter().map(|tag| (tag, String::new())).collect()
 }
 
 fn attributes(device: Map<String, Value>) -> BTreeMap<String, String> {
@@ -273,27 +236,15 @@ mod tests {
 
     fn mapping(exclude: &[&str]) -> Mapping {
         Mapping {
-            source: Source {
-                kind: "armis".to_owned(),
-                instance: "hq".to_owned(),
-            },
+            source: Source { kind: "armis".to_owned(), instance: "hq".to_owned() },
             partition: "default".to_owned(),
-            exclude: exclude
-                .iter()
-                .map(|network| network.parse().unwrap())
-                .collect(),
-            snapshot: Snapshot {
-                id: "s".to_owned(),
-                begin: 1_000,
-                count: None,
-            },
+            exclude: exclude.iter().map(|network| network.parse().unwrap()).collect(),
+            snapshot: Snapshot { id: "s".to_owned(), begin: 1_000, count: None },
         }
     }
 
     fn record(device: Value) -> Observation {
-        let Value::Object(device) = device else {
-            panic!("no object")
-        };
+        let Value::Object(device) = device else { panic!("no object") };
         match map(device, &mapping(&[])).unwrap() {
             Mapped::Record(observation) => *observation,
             Mapped::Excluded { native_key } => panic!("{native_key} was excluded"),
@@ -305,39 +256,23 @@ mod tests {
     }
 
     fn pairs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-            .collect()
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
     }
 
     #[test]
     fn every_field_has_its_place() {
         let text = |text: &str| Some(text.to_owned());
-        let mac = |last: u8| Claim {
-            namespace: "mac".to_owned(),
-            value: format!("00:1B:54:00:00:0{last}"),
-        };
-        let address = |ip: &str| Address {
-            ip: ip.to_owned(),
-            ..Address::default()
-        };
+        let mac = |last: u8| Claim { namespace: "mac".to_owned(), value: format!("00:1B:54:00:00:0{last}") };
+        let address = |ip: &str| Address { ip: ip.to_owned(), ..Address::default() };
         let expected = Observation {
             event_time: time::parse("2026-01-01T12:30:00.25Z").unwrap(),
             partition: "default".to_owned(),
-            source: Source {
-                kind: "armis".to_owned(),
-                instance: "hq".to_owned(),
-            },
+            source: Source { kind: "armis".to_owned(), instance: "hq".to_owned() },
             native_key: "1234".to_owned(),
             action: Action::Assert,
             coverage: Coverage::Full,
             claims: vec![mac(1), mac(2), mac(3)],
-            addresses: vec![
-                address("10.1.2.3"),
-                address("10.1.2.4"),
-                address("fd00::17"),
-            ],
+            addresses: vec![address("10.1.2.3"), address("10.1.2.4"), address("fd00::17")],
             hostname: text("sw-core-4.example.net"),
             name: text("Core switch 4"),
             vendor: text("Cisco"),
@@ -356,10 +291,7 @@ mod tests {
                 ("category", "Network Equipment"),
                 ("customProperties.Cost center", "4017"),
                 ("customProperties.Owner.team", "network"),
-                (
-                    "dataSources",
-                    r#"[{"firstSeen":"2024-01-02T03:04:05Z","name":"SNMP","types":["Switch"]}]"#,
-                ),
+                ("dataSources", r#"[{"firstSeen":"2024-01-02T03:04:05Z","name":"SNMP","types":["Switch"]}]"#),
                 ("displayTitle", "Core switch of building 4"),
                 ("firstSeen", "2024-01-02T03:04:05+00:00"),
                 ("names", "Core switch 4,sw-core-4.example.net"),
@@ -389,10 +321,7 @@ mod tests {
         assert_eq!(odd.native_key, " x7 ");
         assert_eq!(odd.event_time, 1_000, "the begin of the fetch");
         assert_eq!(odd.claims.len(), 1);
-        assert_eq!(
-            (odd.site.as_deref(), odd.name, odd.risk_score),
-            (Some("Leipzig"), None, None)
-        );
+        assert_eq!((odd.site.as_deref(), odd.name, odd.risk_score), (Some("Leipzig"), None, None));
         let attributes = pairs(&[
             ("ipAddress", "7"),
             ("lastSeen", "yesterday"),
@@ -406,15 +335,8 @@ mod tests {
 
     #[test]
     fn a_device_without_an_id_is_refused() {
-        for device in [
-            json!({"name": "a"}),
-            json!({"id": null}),
-            json!({"id": " "}),
-            json!({"id": [1]}),
-        ] {
-            let Value::Object(device) = device else {
-                panic!("no object")
-            };
+        for device in [json!({"name": "a"}), json!({"id": null}), json!({"id": " "}), json!({"id": [1]})] {
+            let Value::Object(device) = device else { panic!("no object") };
             assert!(matches!(map(device, &mapping(&[])), Err(MapError::NoId(_))));
         }
     }
@@ -422,57 +344,31 @@ mod tests {
     #[test]
     fn excluded_addresses_are_left_out_and_a_device_that_has_no_others() {
         let map = |ips: &str, exclude: &[&str]| {
-            let Value::Object(device) = json!({"id": 1, "ipAddress": ips}) else {
-                panic!("no object")
-            };
+            let Value::Object(device) = json!({"id": 1, "ipAddress": ips}) else { panic!("no object") };
             match map(device, &mapping(exclude)).unwrap() {
                 Mapped::Excluded { .. } => None,
-                Mapped::Record(of) => {
-                    Some(of.addresses.into_iter().map(|a| a.ip).collect::<Vec<_>>())
-                }
+                Mapped::Record(of) => Some(of.addresses.into_iter().map(|a| a.ip).collect::<Vec<_>>()),
             }
         };
         let exclude = ["10.9.0.0/16", "fd00::/8", "192.168.7.7"];
-        assert_eq!(
-            map("10.9.1.1,10.8.1.1", &exclude),
-            Some(vec!["10.8.1.1".to_owned()])
-        );
-        assert_eq!(
-            map("10.9.1.1,fd00::1,192.168.7.7,::ffff:10.9.2.2", &exclude),
-            None
-        );
-        assert_eq!(
-            map("", &exclude),
-            Some(vec![]),
-            "without addresses none is excluded"
-        );
-        assert_eq!(
-            map("no address", &exclude),
-            Some(vec!["no address".to_owned()])
-        );
+        assert_eq!(map("10.9.1.1,10.8.1.1", &exclude), Some(vec!["10.8.1.1".to_owned()]));
+        assert_eq!(map("10.9.1.1,fd00::1,192.168.7.7,::ffff:10.9.2.2", &exclude), None);
+        assert_eq!(map("", &exclude), Some(vec![]), "without addresses none is excluded");
+        assert_eq!(map("no address", &exclude), Some(vec!["no address".to_owned()]));
     }
 
     #[test]
     fn a_hostname_has_the_form_of_one() {
         for (name, names, expected) in [
             ("lt-1", json!(null), Some("lt-1")),
-            (
-                "Ada's laptop",
-                json!("Ada's laptop, lt-2.example.net"),
-                Some("lt-2.example.net"),
-            ),
+            ("Ada's laptop", json!("Ada's laptop, lt-2.example.net"), Some("lt-2.example.net")),
             ("10.0.0.1", json!(["10.0.0.1", "lt-3."]), Some("lt-3.")),
             ("", json!([]), None),
         ] {
             let record = record(json!({"id": 1, "name": name, "names": names}));
             assert_eq!(record.hostname.as_deref(), expected);
         }
-        assert_eq!(
-            record(json!({"id": 1, "name": "a", "hostname": "b"}))
-                .hostname
-                .as_deref(),
-            Some("b")
-        );
+        assert_eq!(record(json!({"id": 1, "name": "a", "hostname": "b"})).hostname.as_deref(), Some("b"));
     }
 
     /// Fields that have a place of their own, and some that have none.

@@ -46,42 +46,26 @@ impl Page {
             .data;
         if page.total > DEVICES_MAX {
             let total = page.total;
-            return Err(format!(
-                "it has {total} devices, over the limit of {DEVICES_MAX}"
-            ));
+            return Err(format!("it has {total} devices, over the limit of {DEVICES_MAX}"));
         }
         let results = page.results.len();
         if results != page.count {
-            return Err(format!(
-                "its page has {results} devices and says {}",
-                page.count
-            ));
+            return Err(format!("its page has {results} devices and says {}", page.count));
         }
         if results > request.length {
-            return Err(format!(
-                "its page has {results} devices where {} were asked for",
-                request.length
-            ));
+            return Err(format!("its page has {results} devices where {} were asked for", request.length));
         }
         let rest = page.total.saturating_sub(request.from);
         // A server may have a shorter limit of its own, but gives something where there is something.
-        let short = request
-            .expected
-            .map_or(results == 0 && rest > 0, |expected| results != expected);
+        let short = request.expected.map_or(results == 0 && rest > 0, |expected| results != expected);
         if short {
             let expected = request.expected.unwrap_or(rest.min(request.length));
-            return Err(format!(
-                "its page has {results} devices where {expected} were to come"
-            ));
+            return Err(format!("its page has {results} devices where {expected} were to come"));
         }
         let end = request.from + results;
         if page.next != (end < page.total).then_some(end) {
             let next = page.next;
-            tracing::warn!(
-                ?next,
-                end,
-                "Armis names a next page that is not the next; it is not followed"
-            );
+            tracing::warn!(?next, end, "Armis names a next page that is not the next; it is not followed");
         }
         Ok(page)
     }
@@ -109,10 +93,7 @@ impl AccessToken {
             .map_err(|error| format!("its access token cannot be read: {error}"))?
             .data;
         let expires = token.expiration_utc.as_deref().and_then(time::parse);
-        Ok(Self {
-            value: token.access_token,
-            expires,
-        })
+        Ok(Self { value: token.access_token, expires })
     }
 }
 
@@ -122,81 +103,35 @@ mod tests {
 
     fn body(results: usize, count: usize, total: usize) -> Vec<u8> {
         let results: Vec<Value> = (0..results).map(|i| serde_json::json!({"id": i})).collect();
-        let data =
-            serde_json::json!({"results": results, "count": count, "total": total, "next": null});
+        let data = serde_json::json!({"results": results, "count": count, "total": total, "next": null});
         serde_json::to_vec(&serde_json::json!({"data": data, "success": true})).unwrap()
     }
 
     #[test]
     fn a_page_is_held_against_what_was_asked_for() {
-        let first = PageRequest {
-            from: 0,
-            length: 10,
-            expected: None,
-        };
+        let first = PageRequest { from: 0, length: 10, expected: None };
         assert_eq!(Page::read(&body(3, 3, 3), first).unwrap().results.len(), 3);
-        assert_eq!(
-            Page::read(&body(4, 4, 30), first).unwrap().total,
-            30,
-            "a limit of the server's own"
-        );
-        assert!(
-            Page::read(&body(0, 0, 3), first)
-                .unwrap_err()
-                .contains("3 were to come")
-        );
-        assert!(
-            Page::read(&body(3, 4, 4), first)
-                .unwrap_err()
-                .contains("says 4")
-        );
-        assert!(
-            Page::read(&body(11, 11, 11), first)
-                .unwrap_err()
-                .contains("10 were asked for")
-        );
-        let later = PageRequest {
-            from: 10,
-            length: 10,
-            expected: Some(5),
-        };
-        assert!(
-            Page::read(&body(4, 4, 15), later)
-                .unwrap_err()
-                .contains("5 were to come")
-        );
+        assert_eq!(Page::read(&body(4, 4, 30), first).unwrap().total, 30, "a limit of the server's own");
+        assert!(Page::read(&body(0, 0, 3), first).unwrap_err().contains("3 were to come"));
+        assert!(Page::read(&body(3, 4, 4), first).unwrap_err().contains("says 4"));
+        assert!(Page::read(&body(11, 11, 11), first).unwrap_err().contains("10 were asked for"));
+        let later = PageRequest { from: 10, length: 10, expected: Some(5) };
+        assert!(Page::read(&body(4, 4, 15), later).unwrap_err().contains("5 were to come"));
         assert!(Page::read(&body(5, 5, 15), later).is_ok());
     }
 
     #[test]
     fn an_absurd_total_is_refused() {
-        let first = PageRequest {
-            from: 0,
-            length: 10,
-            expected: None,
-        };
-        assert!(
-            Page::read(&body(10, 10, usize::MAX), first)
-                .unwrap_err()
-                .contains("over the limit")
-        );
+        let first = PageRequest { from: 0, length: 10, expected: None };
+        assert!(Page::read(&body(10, 10, usize::MAX), first).unwrap_err().contains("over the limit"));
     }
 
     #[test]
     fn a_token_without_a_readable_expiry_is_still_one() {
         let read = |json: &str| AccessToken::read(json.as_bytes());
-        let with =
-            r#"{"data":{"access_token":"t","expiration_utc":"2021-05-21T21:04:57.246424+00:00"}}"#;
-        assert_eq!(
-            read(with).unwrap().expires,
-            time::parse("2021-05-21T21:04:57.246424Z")
-        );
-        assert_eq!(
-            read(r#"{"data":{"access_token":"t","expiration_utc":"later"}}"#)
-                .unwrap()
-                .expires,
-            None
-        );
+        let with = r#"{"data":{"access_token":"t","expiration_utc":"2021-05-21T21:04:57.246424+00:00"}}"#;
+        assert_eq!(read(with).unwrap().expires, time::parse("2021-05-21T21:04:57.246424Z"));
+        assert_eq!(read(r#"{"data":{"access_token":"t","expiration_utc":"later"}}"#).unwrap().expires, None);
         assert!(read(r#"{"success":false}"#).is_err());
     }
 }

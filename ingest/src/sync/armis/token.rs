@@ -44,10 +44,7 @@ impl Place<'_> {
         let expires = token.expires.unwrap_or(now + LIFE_ASSUMED);
         // A token that lives shorter than that is still used once.
         let renew_at = (expires - RENEW_BEFORE).max(now + 1);
-        *self.0 = Some(Kept {
-            value: token.value.clone(),
-            renew_at,
-        });
+        *self.0 = Some(Kept { value: token.value.clone(), renew_at });
         token.value
     }
 }
@@ -57,10 +54,7 @@ mod tests {
     use super::*;
 
     fn token(value: &str, expires: Option<i64>) -> AccessToken {
-        AccessToken {
-            value: value.to_owned(),
-            expires,
-        }
+        AccessToken { value: value.to_owned(), expires }
     }
 
     async fn put(cache: &TokenCache, new: AccessToken, now: i64) {
