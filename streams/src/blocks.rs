@@ -166,9 +166,7 @@ impl Blocks {
             }
         }
         for place in alone {
-            if graph.label(node_of(place)).is_none()
-                && macs.node(place).is_some()
-            {
+            if graph.label(node_of(place)).is_none() && macs.node(place).is_some() {
                 self.keep_lone(place, &mut out);
             }
         }
@@ -281,12 +279,19 @@ impl Blocks {
     /// What is different from what was undone.
     fn difference(&self, undone: Undone, touched: &[Place]) -> BlockChanges {
         let mut nodes: BTreeSet<Place> = touched.iter().copied().collect();
-        let differs = |place: &Place, before: &Option<Option<Cluster>>| self.nodes.get(place) != before.as_ref();
-        nodes.extend(undone.nodes.iter().filter(|(place, before)| differs(place, before)).map(|(place, _)| *place));
+        let differs =
+            |place: &Place, before: &Option<Option<Cluster>>| self.nodes.get(place) != before.as_ref();
+        nodes.extend(
+            undone.nodes.iter().filter(|(place, before)| differs(place, before)).map(|(place, _)| *place),
+        );
         let macs = undone.macs.iter().filter(|(mac, before)| self.macs.get(*mac) != before.as_ref());
         let mut macs: Vec<ClaimId> = macs.map(|(mac, _)| *mac).collect();
         macs.sort_unstable();
-        BlockChanges { nodes: nodes.into_iter().collect(), macs, refused: undone.refused.into_iter().collect() }
+        BlockChanges {
+            nodes: nodes.into_iter().collect(),
+            macs,
+            refused: undone.refused.into_iter().collect(),
+        }
     }
 }
 

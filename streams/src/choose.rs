@@ -93,7 +93,11 @@ pub fn device_row(
         vendor_name: winners.get("vendor"),
         model: winners.get("model"),
         os: (os != OperatingSystem::default()).then_some(os),
-        hw_info: winners.get("serial").map(|serial| ("serial_number".to_owned(), serial)).into_iter().collect(),
+        hw_info: winners
+            .get("serial")
+            .map(|serial| ("serial_number".to_owned(), serial))
+            .into_iter()
+            .collect(),
         risk_score: risk,
         risk_level: risk.map(|score| risk_level(score).0.to_owned()),
         risk_level_id: risk.map(|score| risk_level(score).1),
@@ -274,8 +278,22 @@ const TYPES: [(&str, i32, &[&str]); 15] = [
         "IOT",
         7,
         &[
-            "iot", "camera", "printer", "sensor", "badge", "medical", "hvac", "thermostat", "plc",
-            "industrial", "controller", "access point", "tv", "ups", "infusion", "imaging",
+            "iot",
+            "camera",
+            "printer",
+            "sensor",
+            "badge",
+            "medical",
+            "hvac",
+            "thermostat",
+            "plc",
+            "industrial",
+            "controller",
+            "access point",
+            "tv",
+            "ups",
+            "infusion",
+            "imaging",
         ],
     ),
     ("Server", 1, &["linux", "windows"]),
@@ -287,12 +305,16 @@ fn device_type(winners: &Winners) -> (&'static str, i32) {
         ["attributes.category", "device_type", "attributes.snmp_description", "attributes.role", "os_name"];
     let mut known = false;
     for name in names {
-        let Some(text) = winners.get(name) else { continue };
+        let Some(text) = winners.get(name) else {
+            continue;
+        };
         known = true;
         let text = text.to_lowercase();
         // The OS alone tells a server from nothing else; it is asked last and by its own words.
         let types = if name == "os_name" { &TYPES[..] } else { &TYPES[..TYPES.len() - 1] };
-        if let Some((kind, id, _)) = types.iter().find(|(_, _, words)| words.iter().any(|w| has_word(&text, w))) {
+        if let Some((kind, id, _)) =
+            types.iter().find(|(_, _, words)| words.iter().any(|w| has_word(&text, w)))
+        {
             return (kind, *id);
         }
     }

@@ -58,10 +58,7 @@ impl Namespace {
 
     /// Whether a device has one current value of it.
     pub fn is_exclusive(self) -> bool {
-        matches!(
-            self,
-            Self::Agent | Self::Cloud | Self::HwUuid | Self::Serial | Self::Armis | Self::Netbox
-        )
+        matches!(self, Self::Agent | Self::Cloud | Self::HwUuid | Self::Serial | Self::Armis | Self::Netbox)
     }
 
     /// The order in which claims of equal tier and birth name a device.

@@ -90,7 +90,9 @@ impl Components {
         moves: &mut Moves,
         freed: &mut Vec<Label>,
     ) {
-        let Some(vertex) = self.vertices.get_mut(&a) else { return };
+        let Some(vertex) = self.vertices.get_mut(&a) else {
+            return;
+        };
         let label = vertex.label;
         vertex.neighbours.retain(|neighbour| *neighbour != b);
         if let Some(vertex) = self.vertices.get_mut(&b) {
@@ -131,7 +133,9 @@ impl Components {
             let mut part = Vec::new();
             let mut stack = vec![start];
             while let Some(node) = stack.pop() {
-                let Some(vertex) = self.vertices.get_mut(&node) else { continue };
+                let Some(vertex) = self.vertices.get_mut(&node) else {
+                    continue;
+                };
                 if vertex.label != UNSEEN {
                     continue;
                 }

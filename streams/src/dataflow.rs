@@ -16,10 +16,7 @@ use timely::{
     dataflow::{
         InputHandle, ProbeHandle, Stream,
         channels::pact::Pipeline,
-        operators::{
-            Capability, Inspect, Probe, core::Map as _,
-            generic::Operator,
-        },
+        operators::{Capability, Inspect, Probe, core::Map as _, generic::Operator},
     },
     worker::Worker,
 };
@@ -86,9 +83,12 @@ pub struct Closing {
     tallies: BTreeMap<CountKey, (Option<Tally>, Option<Tally>)>,
 }
 
+/// Where events come in, each (event, epoch, 1).
+type Input = InputHandle<u64, timely::container::CapacityContainerBuilder<Vec<(Event, u64, isize)>>>;
+
 /// The dataflow of one worker, and its handles.
 pub struct Dataflow {
-    input: InputHandle<u64, timely::container::CapacityContainerBuilder<Vec<(Event, u64, isize)>>>,
+    input: Input,
     probe: ProbeHandle<u64>,
     dictionary: Rc<RefCell<Dictionary>>,
     fold: Rc<RefCell<Folding>>,
@@ -124,12 +124,14 @@ impl Dataflow {
             let counted = per_epoch(folded, "identity", identity);
             let tallies = tally(counted, &dictionary).as_collection().count_total();
             let sink = closing.clone();
-            tallies.inner.inspect(move |((key, tally), _, diff)| {
-                let mut closing = sink.borrow_mut();
-                let entry = closing.tallies.entry(*key).or_default();
-                if *diff < 0 { entry.0 = Some(*tally) } else { entry.1 = Some(*tally) }
-            })
-            .probe_with(&probe);
+            tallies
+                .inner
+                .inspect(move |((key, tally), _, diff)| {
+                    let mut closing = sink.borrow_mut();
+                    let entry = closing.tallies.entry(*key).or_default();
+                    if *diff < 0 { entry.0 = Some(*tally) } else { entry.1 = Some(*tally) }
+                })
+                .probe_with(&probe);
         });
         Self { input, probe, dictionary, fold: folding, issues, closing }
     }
@@ -184,6 +186,9 @@ impl Dataflow {
     }
 }
 
+/// Input of an epoch that is not complete, and the right to answer at its time.
+type Held<A> = (Capability<u64>, Vec<(A, isize)>);
+
 /// An operator that waits until an epoch is complete, then turns all of its input into output.
 fn per_epoch<'scope, A, B>(
     stream: Stream<'scope, u64, Vec<(A, u64, isize)>>,
@@ -195,12 +200,13 @@ where
     B: Clone + 'static,
 {
     stream.unary_frontier(Pipeline, name, move |_, _| {
-        let mut waiting: BTreeMap<u64, (Capability<u64>, Vec<(A, isize)>)> = BTreeMap::new();
+        let mut waiting: BTreeMap<u64, Held<A>> = BTreeMap::new();
         move |(input, frontier), output| {
             input.for_each_stamp(|stamp, data| {
-                let Some(capability) = stamp.retain_least(output.output_index()) else { return };
-                let (_, held) =
-                    waiting.entry(*capability.time()).or_insert_with(|| (capability, Vec::new()));
+                let Some(capability) = stamp.retain_least(output.output_index()) else {
+                    return;
+                };
+                let (_, held) = waiting.entry(*capability.time()).or_insert_with(|| (capability, Vec::new()));
                 held.extend(data.flat_map(|data| data.drain(..)).map(|(item, _, diff)| (item, diff)));
             });
             while let Some(entry) = waiting.first_entry() {
@@ -258,7 +264,9 @@ fn fold_operator(
             out.extend(before.map(|before| (Folded::Record(before), -1)));
             out.push((Folded::Record(after), 1));
         }
-        out.extend(changes.effects.into_iter().map(|(effect, diff)| (Folded::Effect(Box::new(effect)), diff)));
+        out.extend(
+            changes.effects.into_iter().map(|(effect, diff)| (Folded::Effect(Box::new(effect)), diff)),
+        );
         out
     }
 }

@@ -6,7 +6,7 @@ use serviceradar_schemas::{Decision, Source};
 
 use crate::{
     claim::is_name,
-    normalise::{ClaimKey, clamp_time, claim_key},
+    normalise::{ClaimKey, claim_key, clamp_time},
     rows::{Changed, Changes, DecisionRow},
 };
 
@@ -38,7 +38,9 @@ pub type Scoped = (String, Effect);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecisionRefusal {
     /// Nobody knows such an action.
-    #[error("unknown action {0:?}: use block, allow, link, detach, pin_uid, pin_value, accept_snapshot, hold_snapshot or revoke")]
+    #[error(
+        "unknown action {0:?}: use block, allow, link, detach, pin_uid, pin_value, accept_snapshot, hold_snapshot or revoke"
+    )]
     Action(String),
     /// The target lacks what the action needs.
     #[error("{action} needs {needs} in its target")]
@@ -172,11 +174,7 @@ impl Taken {
     }
 }
 
-fn target(
-    decision: &Decision,
-    kind: Kind,
-    intake_time: Option<i64>,
-) -> Result<Target, DecisionRefusal> {
+fn target(decision: &Decision, kind: Kind, intake_time: Option<i64>) -> Result<Target, DecisionRefusal> {
     let missing = |needs| DecisionRefusal::Target { action: decision.action.clone(), needs };
     let normal = |claim: &serviceradar_schemas::Claim| {
         claim_key(&claim.namespace, &claim.value).map_err(|reason| DecisionRefusal::Claim {
@@ -243,10 +241,9 @@ impl Decisions {
         for one in taken {
             let key = (one.decision.partition.clone(), one.kind.family(), one.target.clone());
             let group = self.groups.entry(key.clone()).or_default();
-            touched.entry(key).or_insert_with(|| Group {
-                taken: group.taken.clone(),
-                in_force: group.in_force.clone(),
-            });
+            touched
+                .entry(key)
+                .or_insert_with(|| Group { taken: group.taken.clone(), in_force: group.in_force.clone() });
             let id = one.decision.id.clone();
             // Of two with one id the greater counts, whichever came first.
             let known = group.taken.get(&id).map(|known| format!("{:?}", known.decision));
@@ -255,7 +252,9 @@ impl Decisions {
             }
         }
         for (key, before) in touched {
-            let Some(group) = self.groups.get_mut(&key) else { continue };
+            let Some(group) = self.groups.get_mut(&key) else {
+                continue;
+            };
             group.in_force = in_force(&group.taken);
             for (group, diff) in [(&before, -1), (&*group, 1)] {
                 let taken = group.in_force.as_ref().and_then(|id| group.taken.get(id));
@@ -352,9 +351,7 @@ mod tests {
     #[test]
     fn what_cannot_be_meant_is_refused() {
         let read = |json| Taken::read(serde_json::from_value(json).unwrap(), None);
-        let base = |action: &str, target: serde_json::Value| {
-            serde_json::json!({"id":"x","event_time":"2026-01-01T00:00:00Z","action":action,"target":target,"actor":"ops"})
-        };
+        let base = |action: &str, target: serde_json::Value| serde_json::json!({"id":"x","event_time":"2026-01-01T00:00:00Z","action":action,"target":target,"actor":"ops"});
         let bad_mac = serde_json::json!({"claim":{"namespace":"mac","value":"nonsense"}});
         assert!(matches!(read(base("block", bad_mac)), Err(DecisionRefusal::Claim { .. })));
         assert!(matches!(read(base("merge", serde_json::json!({}))), Err(DecisionRefusal::Action(_))));

@@ -80,19 +80,16 @@ pub struct Describer {
 #[derive(Default)]
 struct Turn {
     before: Option<ToldDevice>,
-    after: Option<(DeviceRow, (u64, u64), Box<[Counted]>, Uid)>,
+    after: Option<Now>,
 }
+
+/// A device after an epoch: its row, hashes, what it counts as, its uid.
+type Now = (DeviceRow, (u64, u64), Box<[Counted]>, Uid);
 
 impl Describer {
     /// Empty.
     pub fn new(dictionary: Rc<RefCell<Dictionary>>, rules: Arc<Rules>) -> Self {
-        Self {
-            dictionary,
-            rules,
-            records: HashMap::new(),
-            devices: HashMap::new(),
-            pins: HashMap::new(),
-        }
+        Self { dictionary, rules, records: HashMap::new(), devices: HashMap::new(), pins: HashMap::new() }
     }
 
     /// Writes the rows of an epoch into `out`; returns the counts that changed.
@@ -117,7 +114,9 @@ impl Describer {
         let mut moved: BTreeMap<(Uid, Uid), Vec<RecordId>> = BTreeMap::new();
         for id in records {
             let known = self.records.get(&id).map(|told| told.record.clone());
-            let Some(record) = facts.get(&id).map(|record| Arc::clone(record)).or(known) else { continue };
+            let Some(record) = facts.get(&id).map(|record| Arc::clone(record)).or(known) else {
+                continue;
+            };
             devices.extend(identity.placer.placed(id).device);
             self.describe_record(identity, &record, &mut moved, out);
         }
@@ -129,7 +128,9 @@ impl Describer {
     fn pin(&mut self, identity: &Identity, effects: &[(Scoped, isize)], devices: &mut BTreeSet<Device>) {
         let mut dictionary = self.dictionary.borrow_mut();
         for ((partition, effect), diff) in effects {
-            let Effect::PinValue(claim, attribute, value) = effect else { continue };
+            let Effect::PinValue(claim, attribute, value) = effect else {
+                continue;
+            };
             let scope = dictionary.scope(partition);
             let claim = dictionary.claim(scope, claim);
             let pins = self.pins.entry(claim).or_default();
@@ -159,8 +160,7 @@ impl Describer {
         let scope = dictionary.source_entry(record.source).scope;
         let addresses = record.addresses.iter().map(|span| {
             let lead = identity.placer.address_lead(scope, span.ip);
-            let state =
-                if span.current { EvidenceState::Corroborating } else { EvidenceState::Lapsed };
+            let state = if span.current { EvidenceState::Corroborating } else { EvidenceState::Lapsed };
             (state, lead.is_some_and(|lead| lead.record == record.id))
         });
         let evidence: Box<[(EvidenceState, bool)]> = states.chain(addresses).collect();
@@ -201,7 +201,9 @@ impl Describer {
             }
         }
         for device in devices {
-            let Some((row, uid)) = self.device(identity, device) else { continue };
+            let Some((row, uid)) = self.device(identity, device) else {
+                continue;
+            };
             let hashes = hashes(&row);
             let counted = counted(&row);
             self.devices.insert(
@@ -296,25 +298,25 @@ impl Describer {
     }
 
     /// The claim by which records that moved hang together with others of the device where they are now.
-    fn rule(
-        &self,
-        records: &[RecordId],
-        to: Uid,
-        dictionary: &Dictionary,
-    ) -> (&'static str, Option<String>) {
+    fn rule(&self, records: &[RecordId], to: Uid, dictionary: &Dictionary) -> (&'static str, Option<String>) {
         let told = |record: &RecordId| self.records.get(record);
         if records.iter().filter_map(told).all(|told| told.placement != Placement::Anchored) {
             return ("attach", None);
         }
         let linking = records.iter().filter_map(told).flat_map(|told| {
-            told.record.claims.iter().zip(told.evidence.iter()).filter(|(_, (state, _))| {
-                matches!(state, EvidenceState::Linking | EvidenceState::Lapsed)
-            })
+            told.record
+                .claims
+                .iter()
+                .zip(told.evidence.iter())
+                .filter(|(_, (state, _))| matches!(state, EvidenceState::Linking | EvidenceState::Lapsed))
         });
         let shared = linking.map(|(span, _)| span.claim).filter(|claim| {
-            dictionary.claim_entry(*claim).uid == to || dictionary.claim_entry(*claim).kind != Namespace::Other
+            dictionary.claim_entry(*claim).uid == to
+                || dictionary.claim_entry(*claim).kind != Namespace::Other
         });
-        match shared.min_by_key(|claim| (dictionary.claim_entry(*claim).uid != to, dictionary.claim_entry(*claim).tier())) {
+        match shared.min_by_key(|claim| {
+            (dictionary.claim_entry(*claim).uid != to, dictionary.claim_entry(*claim).tier())
+        }) {
             Some(claim) => {
                 let (namespace, value) = dictionary.claim_text(claim);
                 let rule = if dictionary.claim_entry(claim).tier() == 1 { "claim" } else { "mac" };
@@ -355,10 +357,11 @@ fn evidence_changes(
     let rows = |told: &ToldRecord| -> Vec<EvidenceRow> {
         let (claims, addresses) = told.evidence.split_at(told.record.claims.len());
         let claims = told.record.claims.iter().zip(claims);
-        let claims = claims.map(|(span, (state, leads))| claim_row(&told.record, span, *state, *leads, dictionary));
+        let claims =
+            claims.map(|(span, (state, leads))| claim_row(&told.record, span, *state, *leads, dictionary));
         let addresses = told.record.addresses.iter().zip(addresses);
-        let addresses =
-            addresses.map(|(span, (state, leads))| address_row(&told.record, span, *state, *leads, dictionary));
+        let addresses = addresses
+            .map(|(span, (state, leads))| address_row(&told.record, span, *state, *leads, dictionary));
         claims.chain(addresses).collect()
     };
     let new = rows(now);
@@ -467,7 +470,9 @@ fn count_changes(turn: &Turn, counts: &mut Vec<CountChange>) {
         return;
     }
     for (side, diff) in [(before, -1), (after, 1)] {
-        let Some((counted, availability)) = side else { continue };
+        let Some((counted, availability)) = side else {
+            continue;
+        };
         counts.extend(counted.iter().map(|one| ((one.clone(), availability), diff)));
     }
 }

@@ -175,8 +175,7 @@ impl Dictionary {
         self.records.push(RecordEntry { key: key.into(), source });
         self.sources[source as usize].records.push(id);
         let (records, hasher) = (&self.records, &self.hasher);
-        self.record_ids
-            .insert_unique(hash, id, |id| hasher.hash_one(&*records[*id as usize].key));
+        self.record_ids.insert_unique(hash, id, |id| hasher.hash_one(&*records[*id as usize].key));
         id
     }
 

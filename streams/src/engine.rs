@@ -197,7 +197,8 @@ impl Closed {
         own.snapshots.append(output.snapshots);
         own.snapshot_members.append(output.snapshot_members);
         // Every worker tells the tenant's TICK.
-        let known = own.watermarks.new.iter().chain(own.watermarks.changed.iter().map(|changed| &changed.row));
+        let known =
+            own.watermarks.new.iter().chain(own.watermarks.changed.iter().map(|changed| &changed.row));
         let has_tick = known.clone().any(|row| row.key().is_none());
         let mut watermarks = output.watermarks;
         if has_tick {
@@ -227,7 +228,9 @@ impl Worker {
                 let inbox = std::sync::Mutex::new(inbox);
                 timely::execute_directly(move |worker| {
                     let mut dataflow = Dataflow::build(worker, &tenant, &rules);
-                    let Ok(inbox) = inbox.into_inner() else { return };
+                    let Ok(inbox) = inbox.into_inner() else {
+                        return;
+                    };
                     while let Ok(command) = inbox.recv() {
                         let answer = match command {
                             Command::Restore(state) => Answer::Restored(dataflow.restore(&state)),

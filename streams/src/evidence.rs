@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde_json::{Value, json};
 
 use crate::{
-    claim::{Namespace, NO_UID},
+    claim::{NO_UID, Namespace},
     dictionary::{Dictionary, NameId},
     identity::Identity,
     record::{AddressSpan, Asserted, Attribute, ClaimSpan, Record, Status},

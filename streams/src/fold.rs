@@ -117,8 +117,7 @@ impl Fold {
         let mut claims: Vec<ClaimId> =
             sighting.claims.iter().map(|claim| dictionary.claim(scope, claim)).collect();
         claims.sort_unstable();
-        let names: Vec<u32> =
-            sighting.attributes.iter().map(|(name, _)| dictionary.text(name)).collect();
+        let names: Vec<u32> = sighting.attributes.iter().map(|(name, _)| dictionary.text(name)).collect();
         record.assert(sighting, &claims, &names, &dictionary);
         Some(id)
     }
@@ -142,7 +141,9 @@ impl Fold {
                 }
             }
             Effect::Detach(key) => {
-                let Some((_, source, _)) = crate::rows::RecordRow::split(key) else { return };
+                let Some((_, source, _)) = crate::rows::RecordRow::split(key) else {
+                    return;
+                };
                 let record = dictionary.record(scope, &source, key);
                 if diff > 0 {
                     let claim = dictionary.detached_claim(record);
@@ -170,7 +171,9 @@ impl Fold {
         touched.sort_unstable_by_key(|(record, _)| *record);
         let mut changes = Vec::with_capacity(touched.len());
         for (id, before) in touched {
-            let Some(record) = self.records.get_mut(&id) else { continue };
+            let Some(record) = self.records.get_mut(&id) else {
+                continue;
+            };
             let scope = dictionary.source_entry(record.source).scope;
             let own = self.watermarks.get(scope as usize).copied().flatten();
             let watermark = own.max(self.tick).map_or(i64::MIN, |at| at.div_euclid(MINUTE) * MINUTE);

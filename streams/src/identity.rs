@@ -114,9 +114,8 @@ impl Identity {
         ties: &[((ClaimId, ClaimId), isize)],
     ) -> Vec<((Node, Node), isize)> {
         let dictionary = self.dictionary.borrow();
-        let tier_1 = links.iter().filter(|(link, _)| {
-            dictionary.claim_entry(link.claim).kind != Namespace::Mac
-        });
+        let tier_1 =
+            links.iter().filter(|(link, _)| dictionary.claim_entry(link.claim).kind != Namespace::Mac);
         let edges = tier_1.map(|(link, diff)| ((record_node(link.record), claim_node(link.claim)), *diff));
         let ties = ties.iter().map(|((a, b), diff)| ((claim_node(*a), claim_node(*b)), *diff));
         edges.chain(ties).collect()

@@ -52,11 +52,13 @@ impl Issues {
         changed: &IdentityChanges,
         records: impl Iterator<Item = RecordId>,
     ) -> Changes<IssueRow> {
-        let mut subjects: BTreeSet<Subject> = changed.claims.iter().map(|claim| Subject::Claim(*claim)).collect();
+        let mut subjects: BTreeSet<Subject> =
+            changed.claims.iter().map(|claim| Subject::Claim(*claim)).collect();
         subjects.extend(changed.records.iter().map(|record| Subject::Record(*record)));
         subjects.extend(records.map(Subject::Record));
         let oversized = identity.blocks.oversized().clone();
-        subjects.extend(oversized.symmetric_difference(&self.oversized).map(|record| Subject::Record(*record)));
+        subjects
+            .extend(oversized.symmetric_difference(&self.oversized).map(|record| Subject::Record(*record)));
         self.oversized = oversized;
         // An issue names devices: where those moved, it is told anew.
         let moved: BTreeSet<RecordId> = changed
@@ -70,7 +72,8 @@ impl Issues {
         for record in moved.iter().filter_map(|record| fold.record(*record)) {
             let told = |claim: &ClaimId| self.told.contains_key(&Subject::Claim(*claim));
             subjects.extend(record.claims.iter().map(|span| span.claim).filter(told).map(Subject::Claim));
-            subjects.extend(self.told.get_key_value(&Subject::Record(record.id)).map(|(subject, _)| *subject));
+            subjects
+                .extend(self.told.get_key_value(&Subject::Record(record.id)).map(|(subject, _)| *subject));
         }
         let mut out = Changes::default();
         for subject in subjects {
@@ -84,11 +87,8 @@ impl Issues {
     }
 
     fn tell(&mut self, subject: Subject, now: Vec<IssueRow>, out: &mut Changes<IssueRow>) {
-        let before = if now.is_empty() {
-            self.told.remove(&subject)
-        } else {
-            self.told.insert(subject, now.clone())
-        };
+        let before =
+            if now.is_empty() { self.told.remove(&subject) } else { self.told.insert(subject, now.clone()) };
         let mut before: BTreeMap<_, _> =
             before.unwrap_or_default().into_iter().map(|row| (row.key(), row)).collect();
         for row in now {
@@ -143,7 +143,9 @@ impl Issues {
     }
 
     fn of_record(&self, id: RecordId, identity: &Identity, fold: &Fold) -> Vec<IssueRow> {
-        let Some(record) = fold.record(id) else { return Vec::new() };
+        let Some(record) = fold.record(id) else {
+            return Vec::new();
+        };
         let mut kinds: Vec<(&'static str, String)> = Vec::new();
         let bridges = identity.macs.is_left_out(id) || identity.blocks.is_bridging(id);
         if identity.judge.is_bridging(id) {

@@ -80,7 +80,8 @@ pub fn join(block: &Block, block_cap: usize) -> Joined {
     let mut refused = vec![false; block.nodes.len()];
     if !joined.oversized {
         for (node, macs) in loners(block) {
-            let parts: Vec<usize> = [node].into_iter().chain(macs.iter().map(|mac| clusters.mac(*mac))).collect();
+            let parts: Vec<usize> =
+                [node].into_iter().chain(macs.iter().map(|mac| clusters.mac(*mac))).collect();
             if clusters.any_clash(&parts) {
                 refused[node] = true;
                 joined.bridging.push(node);

@@ -238,7 +238,9 @@ impl Judge {
     }
 
     fn rejudge(&mut self, claim: ClaimId, dirty: &mut HashSet<RecordId>, out: &mut Judgements) {
-        let Some(state) = self.claims.get(&claim) else { return };
+        let Some(state) = self.claims.get(&claim) else {
+            return;
+        };
         let dictionary = self.dictionary.borrow();
         let verdict = Verdict {
             allowed: state.decided.0,
@@ -284,7 +286,9 @@ impl Judge {
         }
         let mut values: HashMap<u32, HashSet<ClaimId>> = HashMap::new();
         for holder in holders.iter().filter(|holder| self.is_current(**holder, claim)) {
-            let Some(record) = self.records.get(holder) else { continue };
+            let Some(record) = self.records.get(holder) else {
+                continue;
+            };
             for span in record.claims.iter().filter(|span| span.status == Status::Current) {
                 let other = dictionary.claim_entry(span.claim);
                 if other.kind.is_exclusive() && other.namespace != entry.namespace {
@@ -301,7 +305,9 @@ impl Judge {
 
     /// Works out anew the links of a record.
     fn relink(&mut self, id: RecordId, out: &mut Judgements) {
-        let Some(record) = self.records.get(&id).cloned() else { return };
+        let Some(record) = self.records.get(&id).cloned() else {
+            return;
+        };
         let mut dictionary = self.dictionary.borrow_mut();
         let bridging = bridging(&record, &dictionary, self.caps.exclusive_values);
         let own = if bridging.is_empty() {
@@ -350,8 +356,7 @@ impl Judge {
                 })
             })
         };
-        let tied: BTreeSet<_> =
-            self.ties.iter().filter(|(a, b)| stands(a) && stands(b)).copied().collect();
+        let tied: BTreeSet<_> = self.ties.iter().filter(|(a, b)| stands(a) && stands(b)).copied().collect();
         out.ties.extend(self.tied.difference(&tied).map(|tie| (*tie, -1)));
         out.ties.extend(tied.difference(&self.tied).map(|tie| (*tie, 1)));
         self.tied = tied;

@@ -217,7 +217,9 @@ impl Macs {
         self.relink(links, &mut dirty_records, &mut dirty_macs);
         self.recore(cores, &mut dirty_records, &mut dirty_cores);
         for record in &dirty_records {
-            let Some(state) = self.records.get(record) else { continue };
+            let Some(state) = self.records.get(record) else {
+                continue;
+            };
             dirty_macs.extend(state.macs.iter().map(|link| link.claim));
             dirty_cores.extend(state.core);
         }
@@ -307,7 +309,9 @@ impl Macs {
 
     /// Works out what a core holds. Where that changes, so may every MAC that it claims.
     fn settle_core(&mut self, label: Label, dirty_macs: &mut BTreeSet<ClaimId>) {
-        let Some(core) = self.cores.get_mut(&label) else { return };
+        let Some(core) = self.cores.get_mut(&label) else {
+            return;
+        };
         if core.records.is_empty() {
             self.cores.remove(&label);
             return;
@@ -325,10 +329,13 @@ impl Macs {
     }
 
     fn judge_mac(&mut self, mac: ClaimId, out: &mut MacChanges) {
-        let Some(state) = self.macs.get(&mac) else { return };
+        let Some(state) = self.macs.get(&mac) else {
+            return;
+        };
         let mut edges: Vec<Edge> = Vec::with_capacity(state.claimants.len());
         for record in &state.claimants {
-            let Some(link) = self.records.get(record).and_then(|state| state.macs.iter().find(|l| l.claim == mac))
+            let Some(link) =
+                self.records.get(record).and_then(|state| state.macs.iter().find(|l| l.claim == mac))
             else {
                 continue;
             };
@@ -341,7 +348,9 @@ impl Macs {
         };
         let clashes = |edge: &Edge, only_current: bool| {
             edges.iter().any(|other| {
-                other.place != edge.place && (other.current || !only_current) && clash(holds(edge), holds(other))
+                other.place != edge.place
+                    && (other.current || !only_current)
+                    && clash(holds(edge), holds(other))
             })
         };
         let exempt = edges.iter().any(|edge| edge.allowed);
@@ -351,7 +360,9 @@ impl Macs {
             (_, true) => Vec::new(),
             _ => edges.iter().filter(|edge| edge.current || !clashes(edge, false)).copied().collect(),
         };
-        let Some(state) = self.macs.get_mut(&mac) else { return };
+        let Some(state) = self.macs.get_mut(&mac) else {
+            return;
+        };
         if state.ambiguous != ambiguous {
             out.ambiguous.push(mac);
         }
@@ -415,7 +426,9 @@ impl Macs {
         }
         for label in cores {
             let dropped = self.is_abandoned(label);
-            let Some(core) = self.cores.get_mut(&label) else { continue };
+            let Some(core) = self.cores.get_mut(&label) else {
+                continue;
+            };
             if core.dropped != dropped {
                 core.dropped = dropped;
                 let states = core.records.iter().filter_map(|record| self.records.get(record));
@@ -440,7 +453,9 @@ impl Macs {
     /// A core without an open record keeps its edges only if one other node currently claims all the
     /// MACs that are left to it (it was re-created there).
     fn is_abandoned(&self, label: Label) -> bool {
-        let Some(core) = self.cores.get(&label) else { return false };
+        let Some(core) = self.cores.get(&label) else {
+            return false;
+        };
         if core.open {
             return false;
         }
@@ -455,7 +470,9 @@ impl Macs {
         macs.dedup();
         let mut heirs: Option<BTreeSet<Place>> = None;
         for mac in macs {
-            let Some(state) = self.macs.get(&mac) else { continue };
+            let Some(state) = self.macs.get(&mac) else {
+                continue;
+            };
             if !state.survivors.iter().any(|edge| edge.place == place && !edge.allowed) {
                 continue;
             }
@@ -463,9 +480,9 @@ impl Macs {
                 .claimants
                 .iter()
                 .filter(|record| {
-                    self.records.get(*record).is_some_and(|state| {
-                        state.macs.iter().any(|link| link.claim == mac && link.current)
-                    })
+                    self.records
+                        .get(*record)
+                        .is_some_and(|state| state.macs.iter().any(|link| link.claim == mac && link.current))
                 })
                 .map(|record| self.place(*record))
                 .filter(|other| *other != place)
@@ -480,20 +497,26 @@ impl Macs {
 
     /// A MAC-only record that currently claims MACs of two cores that clash, which claim them currently.
     fn is_bridge(&self, record: RecordId) -> bool {
-        let Some(state) = self.records.get(&record) else { return false };
+        let Some(state) = self.records.get(&record) else {
+            return false;
+        };
         if state.core.is_some() {
             return false;
         }
         let mut cores: BTreeSet<Label> = BTreeSet::new();
         for link in state.macs.iter().filter(|link| link.current && !link.allowed) {
-            let Some(mac) = self.macs.get(&link.claim) else { continue };
+            let Some(mac) = self.macs.get(&link.claim) else {
+                continue;
+            };
             if mac.ambiguous {
                 continue;
             }
-            cores.extend(mac.survivors.iter().filter(|edge| edge.current).filter_map(|edge| match edge.place {
-                Place::Core(label) => Some(label),
-                Place::MacOnly(_) => None,
-            }));
+            cores.extend(mac.survivors.iter().filter(|edge| edge.current).filter_map(
+                |edge| match edge.place {
+                    Place::Core(label) => Some(label),
+                    Place::MacOnly(_) => None,
+                },
+            ));
         }
         let mut seen: HashSet<u32> = HashSet::new();
         let holds = cores.iter().filter_map(|label| self.cores.get(label));
@@ -502,7 +525,9 @@ impl Macs {
 
     /// Tells the edges of a MAC that survive all judgements.
     fn tell(&mut self, mac: ClaimId, nodes: &mut BTreeSet<Place>, out: &mut MacChanges) {
-        let Some(state) = self.macs.get_mut(&mac) else { return };
+        let Some(state) = self.macs.get_mut(&mac) else {
+            return;
+        };
         let stands = |edge: &&Edge| {
             edge.allowed
                 || match edge.place {

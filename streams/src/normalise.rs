@@ -126,10 +126,7 @@ pub enum Refusal {
 
 /// Normalises an observation. `intake_time` is absent where there is none (a file): then times are
 /// taken as they are.
-pub fn normalise(
-    observation: Observation,
-    intake_time: Option<i64>,
-) -> Result<Sighting, Refusal> {
+pub fn normalise(observation: Observation, intake_time: Option<i64>) -> Result<Sighting, Refusal> {
     check(&observation)?;
     let mut notes = Notes::default();
     let event_time = clamp("event_time", observation.event_time, intake_time, &mut notes);
@@ -327,8 +324,8 @@ pub fn mac(value: &str) -> Result<u64, &'static str> {
     if digits != 12 {
         return Err("no MAC");
     }
-    let redundancy = matches!(mac >> 8, 0x0000_5e00_01 | 0x0000_5e00_02 | 0x0000_0c07_ac)
-        || mac >> 12 == 0x0000_0c9f_f;
+    let redundancy =
+        matches!(mac >> 8, 0x00_005e_0001 | 0x00_005e_0002 | 0x00_000c_07ac) || mac >> 12 == 0x0_0000_c9ff;
     match mac {
         0 => Err("the nil MAC"),
         _ if mac >> 40 & 0x01 == 1 => Err("a group address"),

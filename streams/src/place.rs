@@ -209,7 +209,9 @@ impl Placer {
     fn pin(&mut self, effects: &[(Scoped, isize)], claims: &mut BTreeSet<ClaimId>) {
         let mut dictionary = self.dictionary.borrow_mut();
         for ((partition, effect), diff) in effects {
-            let Effect::PinUid(claim) = effect else { continue };
+            let Effect::PinUid(claim) = effect else {
+                continue;
+            };
             let scope = dictionary.scope(partition);
             let claim = dictionary.claim(scope, claim);
             if *diff > 0 {
@@ -299,7 +301,9 @@ impl Placer {
                     linked.and_then(|record| context.blocks.cluster(context.macs.place(record)))
                 }
             };
-            let Some(state) = self.claims.get_mut(claim) else { continue };
+            let Some(state) = self.claims.get_mut(claim) else {
+                continue;
+            };
             if state.links != place {
                 state.links = place;
                 let is_closed = |record: &&RecordId| self.facts.get(*record).is_some_and(|r| !r.now.open);
@@ -320,10 +324,14 @@ impl Placer {
     ) -> Vec<(ScopeId, IpAddr)> {
         let mut addresses = Vec::new();
         for id in records {
-            let Some(record) = self.facts.get(id) else { continue };
+            let Some(record) = self.facts.get(id) else {
+                continue;
+            };
             let cluster = context.blocks.cluster(context.macs.place(*id));
             let home = match cluster {
-                Some(cluster) => Placed { placement: Placement::Anchored, device: Some(Device::Cluster(cluster)) },
+                Some(cluster) => {
+                    Placed { placement: Placement::Anchored, device: Some(Device::Cluster(cluster)) }
+                }
                 None if !record.now.open => {
                     let device = self.follow(context, record).map(Device::Cluster);
                     Placed { placement: Placement::Closed, device }
@@ -372,7 +380,8 @@ impl Placer {
         let links = |span: &ClaimSpan| self.claims.get(&span.claim).and_then(|state| state.links);
         let tier_1 = record.claims.iter().filter(|span| dictionary.claim_entry(span.claim).kind.is_tier_1());
         let first = tier_1.filter_map(|span| Some((span, links(span)?))).min_by(|(a, _), (b, _)| {
-            let rank = |span: &ClaimSpan| (span.first_asserted, dictionary.claim_entry(span.claim).kind.rank());
+            let rank =
+                |span: &ClaimSpan| (span.first_asserted, dictionary.claim_entry(span.claim).kind.rank());
             rank(a).cmp(&rank(b)).then_with(|| dictionary.compare_claims(a.claim, b.claim))
         });
         if let Some((_, cluster)) = first {
@@ -404,7 +413,9 @@ impl Placer {
                 self.set_belongs(*claim, None, &mut clusters);
                 continue;
             }
-            let Some(state) = self.claims.get(claim) else { continue };
+            let Some(state) = self.claims.get(claim) else {
+                continue;
+            };
             let belongs = state.links.or_else(|| {
                 self.first_asserter(*claim, |placed| match placed {
                     Placed { device: Some(Device::Cluster(_)), placement } => {
@@ -423,7 +434,9 @@ impl Placer {
     }
 
     fn set_belongs(&mut self, claim: ClaimId, belongs: Option<Cluster>, clusters: &mut BTreeSet<Cluster>) {
-        let Some(state) = self.claims.get_mut(&claim) else { return };
+        let Some(state) = self.claims.get_mut(&claim) else {
+            return;
+        };
         clusters.extend(belongs);
         if state.belongs == belongs {
             return;
@@ -485,8 +498,9 @@ impl Placer {
     fn anchor(&self, context: &Context<'_>, cluster: Cluster) -> Option<Uid> {
         let dictionary = self.dictionary.borrow();
         let claims = self.belongings.get(&cluster)?.iter();
-        let usable = claims
-            .filter(|claim| context.judge.verdict(**claim).is_usable() && !context.macs.is_ambiguous(**claim));
+        let usable = claims.filter(|claim| {
+            context.judge.verdict(**claim).is_usable() && !context.macs.is_ambiguous(**claim)
+        });
         let keys = usable.map(|claim| {
             let entry = dictionary.claim_entry(*claim);
             let pinned = self.pins.contains(claim);
@@ -503,18 +517,14 @@ impl Placer {
     }
 
     /// Finds where the visitors of an address go.
-    fn attach(
-        &mut self,
-        scope: ScopeId,
-        ip: IpAddr,
-        claims: &mut BTreeSet<ClaimId>,
-        out: &mut PlaceChanges,
-    ) {
+    fn attach(&mut self, scope: ScopeId, ip: IpAddr, claims: &mut BTreeSet<ClaimId>, out: &mut PlaceChanges) {
         let there = self.at.get(&(scope, ip)).cloned().unwrap_or_default();
         let mut visitors: Vec<(i64, RecordId)> = Vec::new();
         let mut holders: Vec<(i64, RecordId, Device)> = Vec::new();
         for id in &there {
-            let Some(record) = self.facts.get(id) else { continue };
+            let Some(record) = self.facts.get(id) else {
+                continue;
+            };
             let placed = self.placed(*id);
             match (placed.placement, placed.device, record.place_now()) {
                 (Placement::Anchored, Some(device), _) => {
@@ -533,10 +543,9 @@ impl Placer {
             let device = self.holder(ip, seen, &holders);
             let placed = match device {
                 Some(device) => Placed { placement: Placement::Attached, device: Some(device) },
-                None => Placed {
-                    placement: Placement::Provisional,
-                    device: Some(Device::Address(scope, ip)),
-                },
+                None => {
+                    Placed { placement: Placement::Provisional, device: Some(Device::Address(scope, ip)) }
+                }
             };
             for (_, record) in &visitors {
                 if self.placed.get(record) != Some(&placed) {
@@ -584,7 +593,9 @@ impl Placer {
     }
 
     fn lead_anew(&mut self, context: &Context<'_>, claim: ClaimId, out: &mut PlaceChanges) {
-        let Some(state) = self.claims.get(&claim) else { return };
+        let Some(state) = self.claims.get(&claim) else {
+            return;
+        };
         let (before, belongs) = (state.lead, state.belongs.map(Device::Cluster));
         let lead = match belongs {
             _ if context.judge.tier(claim) == 3 => None,

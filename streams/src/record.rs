@@ -202,10 +202,8 @@ impl Record {
         let newer = Some(sighting.order) > last_order;
         let greater = last_order == Some(sighting.order) && collector > self.collector.as_deref();
         self.last_assert = self.last_assert.max(Some(at));
-        if newer || greater {
-            if self.collector.as_deref() != collector {
-                self.collector = collector.cloned().map(Arc::new);
-            }
+        if (newer || greater) && self.collector.as_deref() != collector {
+            self.collector = collector.cloned().map(Arc::new);
         }
         if let Some(up) = sighting.probe {
             self.probe = self.probe.max(Some((sighting.event_time, up)));
@@ -262,9 +260,9 @@ impl Record {
         let open = standing && (unlimited || alive(&mut deadline, self.last_seen, windows.record_ttl_s));
         let end = self.last_end.max(ended_by_fetch);
         let recent = open && alive(&mut deadline, self.last_seen, windows.stale_after_s);
-        let probe = self.probe.filter(|(at, _)| {
-            open && alive(&mut deadline, at.saturating_add(1), windows.probe_ttl_s)
-        });
+        let probe = self
+            .probe
+            .filter(|(at, _)| open && alive(&mut deadline, at.saturating_add(1), windows.probe_ttl_s));
         let fresh_from = self
             .attributes
             .iter()
@@ -335,7 +333,9 @@ impl Record {
 
     /// A detached record has one private claim, made by each of its asserts.
     fn keep_private_claim(&mut self, detached: Option<ClaimId>) {
-        let (Some(claim), Some(last)) = (detached, self.last_assert) else { return };
+        let (Some(claim), Some(last)) = (detached, self.last_assert) else {
+            return;
+        };
         let known = self.claims.iter().find(|span| span.claim == claim);
         let span = ClaimSpan {
             claim,
@@ -522,10 +522,8 @@ impl Merge {
                     }
                     *last = (*last).max(self.at);
                 }
-                None => merged.push((
-                    self.at,
-                    Attribute { name: *name, value: value.as_str().into(), last: None },
-                )),
+                None => merged
+                    .push((self.at, Attribute { name: *name, value: value.as_str().into(), last: None })),
             }
         }
         merged.retain(|(last, _)| Some(last.0) >= after);

@@ -141,10 +141,7 @@ impl RecordRow {
     pub fn split(record_key: &str) -> Option<(&str, Source, &str)> {
         let mut parts = record_key.splitn(4, '/');
         let partition = parts.next()?;
-        let source = Source {
-            kind: parts.next()?.to_owned(),
-            instance: parts.next()?.to_owned(),
-        };
+        let source = Source { kind: parts.next()?.to_owned(), instance: parts.next()?.to_owned() };
         Some((partition, source, parts.next()?))
     }
 }
@@ -454,4 +451,19 @@ pub struct State {
     pub snapshot_members: Vec<SnapshotMemberRow>,
     /// `pipeline_watermarks`.
     pub watermarks: Vec<WatermarkRow>,
+}
+
+impl EpochOutput {
+    /// How many rows it changes; journals are none of them.
+    pub fn rows(&self) -> usize {
+        self.devices.len()
+            + self.records.len()
+            + self.evidence.len()
+            + self.issues.len()
+            + self.counts.len()
+            + self.decisions.len()
+            + self.snapshots.len()
+            + self.snapshot_members.len()
+            + self.watermarks.len()
+    }
 }

@@ -115,9 +115,10 @@ impl Snapshots {
         if sighting.action == Action::Assert {
             // The common case first: one more member of a fetch that is being counted.
             let Some(record) = record else { return };
-            let known = self.fetches.get(&key).is_some_and(|fetch| {
-                fetch.verdict.is_some() || fetch.members.contains(&record)
-            });
+            let known = self
+                .fetches
+                .get(&key)
+                .is_some_and(|fetch| fetch.verdict.is_some() || fetch.members.contains(&record));
             if !known {
                 let id = of.id.clone();
                 let fetch = self.touch(key);
@@ -160,7 +161,9 @@ impl Snapshots {
         let (mut rows, mut members) = (Changes::default(), Changes::default());
         let dictionary = self.dictionary.borrow();
         for (key, before) in std::mem::take(&mut self.touched) {
-            let Some(after) = self.fetches.get(&key) else { continue };
+            let Some(after) = self.fetches.get(&key) else {
+                continue;
+            };
             let row = |fetch: &Fetch| {
                 let entry = dictionary.source_entry(key.0);
                 SnapshotRow {

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use serde_json::{Value, json};
 use serviceradar_schemas::{Decision, Observation};
-use serviceradar_streams::{resolve::{Outcome, resolve}, rules::Rules};
+use serviceradar_streams::{
+    resolve::{Outcome, resolve},
+    rules::Rules,
+};
 
 fn data() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/data")
@@ -24,7 +27,14 @@ fn run(observations: Vec<Observation>, decisions: Vec<Decision>) -> Outcome {
 fn issues(outcome: &Outcome) -> Value {
     let told = outcome.issues.iter().filter(|issue| issue.kind != "quality");
     let mut told: Vec<[String; 4]> = told
-        .map(|issue| [issue.kind.into(), issue.partition.to_string(), issue.namespace.to_string(), issue.value.to_string()])
+        .map(|issue| {
+            [
+                issue.kind.into(),
+                issue.partition.to_string(),
+                issue.namespace.to_string(),
+                issue.value.to_string(),
+            ]
+        })
         .collect();
     told.sort();
     json!(told)
@@ -57,7 +67,8 @@ fn difference(got: &Value, expected: &Value) -> String {
     keys.sort();
     keys.dedup();
     let differs = keys.into_iter().filter(|key| got_entries.get(*key) != expected_entries.get(*key));
-    let told = |key: &String| format!("{key}: {:?}, not {:?}", got_entries.get(key), expected_entries.get(key));
+    let told =
+        |key: &String| format!("{key}: {:?}, not {:?}", got_entries.get(key), expected_entries.get(key));
     differs.map(told).collect::<Vec<_>>().join("; ")
 }
 
@@ -97,7 +108,13 @@ fn scenarios_end_as_they_must() {
             groups.entry(row.uid.unwrap().to_string()).or_default().push(row.record_key.to_string());
         }
         let sorted = |groups: Vec<Vec<String>>| {
-            let mut groups: Vec<Vec<String>> = groups.into_iter().map(|mut g| { g.sort(); g }).collect();
+            let mut groups: Vec<Vec<String>> = groups
+                .into_iter()
+                .map(|mut g| {
+                    g.sort();
+                    g
+                })
+                .collect();
             groups.sort();
             groups
         };
@@ -123,7 +140,8 @@ fn scenarios_end_as_they_must() {
         }
         for (key, claim) in expect["named"].as_object().unwrap() {
             let claim: (String, String) = serde_json::from_value(claim.clone()).unwrap();
-            let uid = serviceradar_streams::claim::UidMaker::new("default", "default").claim(&claim.0, &claim.1);
+            let uid =
+                serviceradar_streams::claim::UidMaker::new("default", "default").claim(&claim.0, &claim.1);
             assert_eq!(record(key).uid, Some(uid), "{name}: {key}");
         }
     }
