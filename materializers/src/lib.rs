@@ -1,3 +1,15 @@
 //! Views: what an epoch changed, written in one transaction, exactly once.
+//!
+//! [`views`] is the contract; [`PostgresViews`] keeps it in PostgreSQL, [`MemoryViews`] in memory.
 
+pub mod memory;
+mod migrations;
+pub mod outbox;
+pub mod postgres;
 pub mod views;
+
+pub use memory::MemoryViews;
+pub use postgres::PostgresViews;
+
+/// Version of the layout of the views; part of the fingerprint.
+pub const LAYOUT_VERSION: u32 = 1;

@@ -1,7 +1,12 @@
 //! The trait of a place that keeps views, and the types that cross it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serviceradar_streams::rows::{EpochOutput, State};
+
+/// How long a writer's beat must stand still, by the newcomer's monotonic clock, before it is taken for dead.
+pub const BEAT_STANDS_STILL: Duration = Duration::from_secs(30);
 
 /// The last record read from a log partition, by which a restart knows its log again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,7 +120,9 @@ pub enum ViewsError {
         writer: String,
     },
     /// The active generation was built by other rules or another layout.
-    #[error("the views were built with fingerprint {found}, this program and its rules have {wanted}: build a new generation with `serviceradar replay rebuild --rules`")]
+    #[error(
+        "the views were built with fingerprint {found}, this program and its rules have {wanted}: build a new generation with `serviceradar replay rebuild --rules`"
+    )]
     Fingerprint {
         /// As the active generation has it.
         found: String,
@@ -123,7 +130,7 @@ pub enum ViewsError {
         wanted: String,
     },
     /// The schema is missing or not the one this program knows.
-    #[error("the database is not migrated for this program: {0}; run `serviceradar migrate`")]
+    #[error("the database does not fit this program: {0}")]
     Schema(String),
     /// Cannot be reached for now, or out of space: the same call may succeed later.
     #[error("the database is unavailable: {0}")]
@@ -137,7 +144,8 @@ pub enum ViewsError {
 #[async_trait::async_trait]
 pub trait Views: Send + Sync + 'static {
     /// Takes the tenant for writing: raises its token, so that every earlier writer is fenced, and reads
-    /// back where it stands. `Held` while another writer's beat goes on (see `beat`).
+    /// back where it stands. `Held` while another writer's beat goes on (see `beat`); a writer of the same
+    /// name is the same one, started again, and need not wait for itself.
     /// `fingerprint` must be that of the active generation, which is made with it where there is none.
     async fn take(
         &self,
@@ -152,8 +160,8 @@ pub trait Views: Send + Sync + 'static {
 #[async_trait::async_trait]
 pub trait TenantWriter: Send + 'static {
     /// Commits an epoch: rows, frontiers, outbox and journals in one transaction that begins with the fence.
-    /// A lost connection or a deadlock is retried inside, without loss or doubling: if the commit's fate is
-    /// unknown it is read back. Returns only when the epoch is committed, or can never be by this writer.
+    /// After `Unavailable` (a lost connection, a deadlock, a full disk) the same epoch is committed again,
+    /// without loss or doubling: one that was committed although the answer was lost changes nothing more.
     async fn commit(&mut self, epoch: &Epoch) -> Result<(), ViewsError>;
 
     /// Says that this writer is alive; called every few seconds between epochs.

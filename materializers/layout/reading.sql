@@ -1,0 +1,14 @@
+-- The isolating views of generation {id}: for SRQL in {schema}_read, for people in serviceradar.
+
+CREATE SCHEMA {schema}_read;
+COMMENT ON SCHEMA {schema}_read IS 'What may be read of generation {id}: one tenant''s rows';
+GRANT USAGE ON SCHEMA {schema}_read TO serviceradar_reader;
+DO $$
+DECLARE
+  base regclass;
+BEGIN
+  FOR base IN SELECT c.oid FROM pg_class c WHERE c.relnamespace = '{schema}'::regnamespace AND c.relkind IN ('r', 'v') ORDER BY c.relname LOOP
+    CALL serviceradar_base.isolate(base, '{schema}_read', false);
+    CALL serviceradar_base.isolate(base, 'serviceradar', true);
+  END LOOP;
+END $$;

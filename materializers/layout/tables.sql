@@ -1,0 +1,299 @@
+-- Base tables of a generation, in its own schema (the search path). No secondary indexes: see indexes.sql.
+-- devices and device_records are rewritten by every sighting: room is left in their pages, and what
+-- searches go by, whose indexes are dear to write, stands apart in device_search.
+
+CREATE TABLE devices (
+  tenant text COLLATE "C" NOT NULL,
+  uid uuid NOT NULL,
+  partition text COLLATE "C" NOT NULL,
+  name text,
+  hostname text,
+  ip inet,
+  mac text COLLATE "C",
+  type text COLLATE "C" NOT NULL,
+  type_id integer NOT NULL,
+  vendor_name text,
+  model text,
+  os jsonb,
+  hw_info jsonb NOT NULL,
+  risk_score integer,
+  risk_level text COLLATE "C",
+  risk_level_id integer,
+  is_available boolean,
+  availability_at timestamptz,
+  discovery_sources text[] NOT NULL,
+  sources jsonb NOT NULL,
+  confidence text COLLATE "C" NOT NULL,
+  state text COLLATE "C" NOT NULL,
+  first_seen timestamptz NOT NULL,
+  last_seen timestamptz,
+  agent_id text,
+  gateway_id text,
+  network_interfaces jsonb NOT NULL,
+  site text,
+  tags jsonb NOT NULL,
+  metadata jsonb NOT NULL,
+  records integer NOT NULL,
+  flags text[] NOT NULL,
+  modified_at timestamptz NOT NULL,
+  epoch bigint NOT NULL,
+  PRIMARY KEY (tenant, uid)
+) WITH (fillfactor = 80);
+
+CREATE TABLE device_search (
+  tenant text COLLATE "C" NOT NULL,
+  uid uuid NOT NULL,
+  words text NOT NULL,
+  ip inet,
+  discovery_sources text[] NOT NULL,
+  PRIMARY KEY (tenant, uid)
+);
+
+CREATE TABLE device_records (
+  tenant text COLLATE "C" NOT NULL,
+  record_key text COLLATE "C" NOT NULL,
+  partition text COLLATE "C" NOT NULL,
+  source_kind text COLLATE "C" NOT NULL,
+  source_instance text COLLATE "C" NOT NULL,
+  native_key text COLLATE "C" NOT NULL,
+  uid uuid,
+  placement text COLLATE "C" NOT NULL,
+  open boolean NOT NULL,
+  first_seen timestamptz,
+  last_seen timestamptz,
+  first_asserted timestamptz,
+  attributes jsonb NOT NULL,
+  probe_up boolean,
+  probe_at timestamptz,
+  collector_agent text,
+  collector_gateway text,
+  collector_address text,
+  first_snapshot_begin timestamptz,
+  place inet,
+  place_time timestamptz,
+  place_hash bigint,
+  assert_time timestamptz,
+  assert_hash bigint,
+  assert_event_time timestamptz,
+  full_time timestamptz,
+  full_hash bigint,
+  full_event_time timestamptz,
+  end_time timestamptz,
+  end_hash bigint,
+  PRIMARY KEY (tenant, record_key)
+) WITH (fillfactor = 50);
+
+CREATE TABLE device_evidence (
+  tenant text COLLATE "C" NOT NULL,
+  record_key text COLLATE "C" NOT NULL,
+  namespace text COLLATE "C" NOT NULL,
+  value text COLLATE "C" NOT NULL,
+  claim_uid uuid,
+  ip inet,
+  state text COLLATE "C" NOT NULL,
+  leads boolean NOT NULL,
+  first_seen timestamptz NOT NULL,
+  first_asserted timestamptz NOT NULL,
+  last_time timestamptz,
+  last_hash bigint,
+  last_seen timestamptz,
+  PRIMARY KEY (tenant, record_key, namespace, value)
+);
+
+CREATE TABLE identity_issues (
+  tenant text COLLATE "C" NOT NULL,
+  partition text COLLATE "C" NOT NULL,
+  kind text COLLATE "C" NOT NULL,
+  namespace text COLLATE "C" NOT NULL,
+  value text COLLATE "C" NOT NULL,
+  uids uuid[] NOT NULL,
+  detail text NOT NULL,
+  PRIMARY KEY (tenant, partition, kind, namespace, value)
+);
+
+CREATE TABLE device_counts (
+  tenant text COLLATE "C" NOT NULL,
+  partition text COLLATE "C" NOT NULL,
+  dimension text COLLATE "C" NOT NULL,
+  value text COLLATE "C" NOT NULL,
+  devices bigint NOT NULL,
+  available bigint NOT NULL,
+  unavailable bigint NOT NULL,
+  unknown bigint NOT NULL,
+  PRIMARY KEY (tenant, partition, dimension, value)
+) WITH (fillfactor = 50);
+
+CREATE TABLE decisions (
+  tenant text COLLATE "C" NOT NULL,
+  id text COLLATE "C" NOT NULL,
+  partition text COLLATE "C" NOT NULL,
+  action text COLLATE "C" NOT NULL,
+  target jsonb NOT NULL,
+  value text,
+  revokes text COLLATE "C",
+  in_force boolean NOT NULL,
+  actor text NOT NULL,
+  reason text NOT NULL,
+  at timestamptz NOT NULL,
+  PRIMARY KEY (tenant, id)
+);
+
+CREATE TABLE snapshots (
+  tenant text COLLATE "C" NOT NULL,
+  partition text COLLATE "C" NOT NULL,
+  source_kind text COLLATE "C" NOT NULL,
+  source_instance text COLLATE "C" NOT NULL,
+  begin timestamptz NOT NULL,
+  id text COLLATE "C" NOT NULL,
+  counted bigint,
+  members bigint,
+  ended_at timestamptz,
+  verdict text COLLATE "C",
+  detail text NOT NULL,
+  PRIMARY KEY (tenant, partition, source_kind, source_instance, begin)
+);
+
+CREATE TABLE snapshot_members (
+  tenant text COLLATE "C" NOT NULL,
+  partition text COLLATE "C" NOT NULL,
+  source_kind text COLLATE "C" NOT NULL,
+  source_instance text COLLATE "C" NOT NULL,
+  begin timestamptz NOT NULL,
+  record_key text COLLATE "C" NOT NULL,
+  PRIMARY KEY (tenant, partition, source_kind, source_instance, begin, record_key)
+);
+
+COMMENT ON TABLE devices IS 'A device now: what the rules decide a set of records to be';
+COMMENT ON COLUMN devices.tenant IS 'The tenant';
+COMMENT ON COLUMN devices.uid IS 'Stable public id, shown as sr:<uuid>';
+COMMENT ON COLUMN devices.partition IS 'The network in which its addresses mean one thing';
+COMMENT ON COLUMN devices.name IS 'Name shown: the host name where no source names it';
+COMMENT ON COLUMN devices.hostname IS 'Host name, lower case, no trailing dot';
+COMMENT ON COLUMN devices.ip IS 'The winner among its current addresses';
+COMMENT ON COLUMN devices.mac IS 'The first of its current MACs';
+COMMENT ON COLUMN devices.type IS 'OCSF device type';
+COMMENT ON COLUMN devices.type_id IS 'OCSF device type id';
+COMMENT ON COLUMN devices.vendor_name IS 'Manufacturer';
+COMMENT ON COLUMN devices.model IS 'Model';
+COMMENT ON COLUMN devices.os IS 'Operating system: {name, version}';
+COMMENT ON COLUMN devices.hw_info IS 'Hardware: {serial_number, ...}';
+COMMENT ON COLUMN devices.risk_score IS '0 to 100';
+COMMENT ON COLUMN devices.risk_level IS 'Info, Low, Medium, High, Critical';
+COMMENT ON COLUMN devices.risk_level_id IS '0 to 4';
+COMMENT ON COLUMN devices.is_available IS 'Whether it answered; null is unknown';
+COMMENT ON COLUMN devices.availability_at IS 'When that was found';
+COMMENT ON COLUMN devices.discovery_sources IS 'Kinds of its sources, sorted';
+COMMENT ON COLUMN devices.sources IS 'Per source: first_seen and last_seen (microseconds since 1970), records, open';
+COMMENT ON COLUMN devices.confidence IS 'authoritative (a tier 1 claim), corroborated (MACs alone), provisional (an address alone)';
+COMMENT ON COLUMN devices.state IS 'active, stale, retired';
+COMMENT ON COLUMN devices.first_seen IS 'Earliest sighting of its own records';
+COMMENT ON COLUMN devices.last_seen IS 'Latest sighting, attached records included';
+COMMENT ON COLUMN devices.agent_id IS 'Agent of the latest sighting';
+COMMENT ON COLUMN devices.gateway_id IS 'Gateway of the latest sighting';
+COMMENT ON COLUMN devices.network_interfaces IS 'Current addresses and MACs: [{ip, mac, name}]';
+COMMENT ON COLUMN devices.site IS 'Site';
+COMMENT ON COLUMN devices.tags IS 'Tags: {key: value}';
+COMMENT ON COLUMN devices.metadata IS 'All other attributes: {key: value}';
+COMMENT ON COLUMN devices.records IS 'Records that make it up, attached ones included';
+COMMENT ON COLUMN devices.flags IS 'rekeyed and the like, sorted';
+COMMENT ON COLUMN devices.modified_at IS 'Bookkeeping: when the epoch that wrote it last was closed';
+COMMENT ON COLUMN devices.epoch IS 'Bookkeeping: the epoch that wrote it last';
+COMMENT ON TABLE device_search IS 'What searches of devices go by, apart from what every sighting rewrites';
+COMMENT ON COLUMN device_search.tenant IS 'The tenant';
+COMMENT ON COLUMN device_search.uid IS 'The device';
+COMMENT ON COLUMN device_search.words IS 'Its text fields, lower case, a line each';
+COMMENT ON COLUMN device_search.ip IS 'As in devices';
+COMMENT ON COLUMN device_search.discovery_sources IS 'As in devices';
+COMMENT ON TABLE device_records IS 'A record: one thing as one source sees it, as last asserted';
+COMMENT ON COLUMN device_records.tenant IS 'The tenant';
+COMMENT ON COLUMN device_records.record_key IS 'partition/kind/instance/native key';
+COMMENT ON COLUMN device_records.partition IS 'The partition';
+COMMENT ON COLUMN device_records.source_kind IS 'What sort of producer';
+COMMENT ON COLUMN device_records.source_instance IS 'Which one of them';
+COMMENT ON COLUMN device_records.native_key IS 'The record''s key at its source';
+COMMENT ON COLUMN device_records.uid IS 'Its device';
+COMMENT ON COLUMN device_records.placement IS 'anchored, attached, provisional, unplaced, closed';
+COMMENT ON COLUMN device_records.open IS 'Whether it is open';
+COMMENT ON COLUMN device_records.first_seen IS 'Earliest event time it was asserted at';
+COMMENT ON COLUMN device_records.last_seen IS 'Latest event time it was asserted at';
+COMMENT ON COLUMN device_records.first_asserted IS 'Earliest intake time it was asserted at';
+COMMENT ON COLUMN device_records.attributes IS '{name: value}, or [value, order time, order hash, event time] where it is not of the last FULL assert';
+COMMENT ON COLUMN device_records.probe_up IS 'The latest verdict on reachability';
+COMMENT ON COLUMN device_records.probe_at IS 'Its event time';
+COMMENT ON COLUMN device_records.collector_agent IS 'Agent of the latest assert';
+COMMENT ON COLUMN device_records.collector_gateway IS 'Gateway of the latest assert';
+COMMENT ON COLUMN device_records.collector_address IS 'Address that the latest assert was made from';
+COMMENT ON COLUMN device_records.first_snapshot_begin IS 'Begin of the first snapshot that listed it; null where it was ever asserted outside of one';
+COMMENT ON COLUMN device_records.place IS 'The address it was last seen with';
+COMMENT ON COLUMN device_records.place_time IS 'Order of that: time';
+COMMENT ON COLUMN device_records.place_hash IS 'Order of that: hash';
+COMMENT ON COLUMN device_records.assert_time IS 'Order of its last assert: time';
+COMMENT ON COLUMN device_records.assert_hash IS 'Order of its last assert: hash';
+COMMENT ON COLUMN device_records.assert_event_time IS 'Event time of its last assert';
+COMMENT ON COLUMN device_records.full_time IS 'Order of its last FULL assert: time';
+COMMENT ON COLUMN device_records.full_hash IS 'Order of its last FULL assert: hash';
+COMMENT ON COLUMN device_records.full_event_time IS 'Event time of its last FULL assert';
+COMMENT ON COLUMN device_records.end_time IS 'Order of its own last END: time';
+COMMENT ON COLUMN device_records.end_hash IS 'Order of its own last END: hash';
+COMMENT ON TABLE device_evidence IS 'A claim, or an address, that a record ever had';
+COMMENT ON COLUMN device_evidence.tenant IS 'The tenant';
+COMMENT ON COLUMN device_evidence.record_key IS 'The record';
+COMMENT ON COLUMN device_evidence.namespace IS 'E.g. mac, armis/hq, ip';
+COMMENT ON COLUMN device_evidence.value IS 'Normalised';
+COMMENT ON COLUMN device_evidence.claim_uid IS 'uid(claim); null for tier 3';
+COMMENT ON COLUMN device_evidence.ip IS 'The address itself, where it is one';
+COMMENT ON COLUMN device_evidence.state IS 'linking, corroborating, ambiguous, quarantined, generic, bridging, blocked, refused, lapsed, expired';
+COMMENT ON COLUMN device_evidence.leads IS 'Its record''s device is where claim_uid redirects to: one row per claim at most';
+COMMENT ON COLUMN device_evidence.first_seen IS 'Earliest event time';
+COMMENT ON COLUMN device_evidence.first_asserted IS 'Earliest intake time';
+COMMENT ON COLUMN device_evidence.last_time IS 'Order of its last assertion: time; null where it is that of the record''s last FULL assert';
+COMMENT ON COLUMN device_evidence.last_hash IS 'Order of its last assertion: hash; null likewise';
+COMMENT ON COLUMN device_evidence.last_seen IS 'Event time of its last assertion; null likewise';
+COMMENT ON TABLE identity_issues IS 'What the rules refused or flagged';
+COMMENT ON COLUMN identity_issues.tenant IS 'The tenant';
+COMMENT ON COLUMN identity_issues.partition IS 'The partition';
+COMMENT ON COLUMN identity_issues.kind IS 'ambiguous, bridging, conflict, generic, quarantined, oversized, quality';
+COMMENT ON COLUMN identity_issues.namespace IS 'Of the claim; record where it is of a record';
+COMMENT ON COLUMN identity_issues.value IS 'Of the claim; the record key where it is of a record';
+COMMENT ON COLUMN identity_issues.uids IS 'Devices concerned, sorted';
+COMMENT ON COLUMN identity_issues.detail IS 'In words';
+COMMENT ON TABLE device_counts IS 'How many devices have a value of a dimension';
+COMMENT ON COLUMN device_counts.tenant IS 'The tenant';
+COMMENT ON COLUMN device_counts.partition IS 'The partition';
+COMMENT ON COLUMN device_counts.dimension IS 'all, type, vendor_name, state, confidence, discovery_source, risk_level, site';
+COMMENT ON COLUMN device_counts.value IS 'The value; empty for all and where it is absent';
+COMMENT ON COLUMN device_counts.devices IS 'Devices';
+COMMENT ON COLUMN device_counts.available IS 'Of them, those that answered';
+COMMENT ON COLUMN device_counts.unavailable IS 'Those that did not';
+COMMENT ON COLUMN device_counts.unknown IS 'Those nobody looked at lately';
+COMMENT ON TABLE decisions IS 'A decision, in force or not';
+COMMENT ON COLUMN decisions.tenant IS 'The tenant';
+COMMENT ON COLUMN decisions.id IS 'Its id';
+COMMENT ON COLUMN decisions.partition IS 'The partition it holds in';
+COMMENT ON COLUMN decisions.action IS 'What it does';
+COMMENT ON COLUMN decisions.target IS 'What it is about';
+COMMENT ON COLUMN decisions.value IS 'Of pin_value: the value shown';
+COMMENT ON COLUMN decisions.revokes IS 'Of revoke: the action revoked';
+COMMENT ON COLUMN decisions.in_force IS 'Whether no other outweighs it';
+COMMENT ON COLUMN decisions.actor IS 'Who decided';
+COMMENT ON COLUMN decisions.reason IS 'Why';
+COMMENT ON COLUMN decisions.at IS 'Its time, clamped: what counts';
+COMMENT ON TABLE snapshots IS 'A fetch of a source';
+COMMENT ON COLUMN snapshots.tenant IS 'The tenant';
+COMMENT ON COLUMN snapshots.partition IS 'The partition';
+COMMENT ON COLUMN snapshots.source_kind IS 'The source';
+COMMENT ON COLUMN snapshots.source_instance IS 'The source';
+COMMENT ON COLUMN snapshots.begin IS 'When it began';
+COMMENT ON COLUMN snapshots.id IS 'The producer''s id of it';
+COMMENT ON COLUMN snapshots.counted IS 'How many records its SNAPSHOT_END says it has';
+COMMENT ON COLUMN snapshots.members IS 'How many came, while undecided';
+COMMENT ON COLUMN snapshots.ended_at IS 'When its SNAPSHOT_END was taken in';
+COMMENT ON COLUMN snapshots.verdict IS 'accepted, held; null while undecided';
+COMMENT ON COLUMN snapshots.detail IS 'In words, of the decision';
+COMMENT ON TABLE snapshot_members IS 'A member of a fetch that is still undecided';
+COMMENT ON COLUMN snapshot_members.tenant IS 'The tenant';
+COMMENT ON COLUMN snapshot_members.partition IS 'The partition';
+COMMENT ON COLUMN snapshot_members.source_kind IS 'The source';
+COMMENT ON COLUMN snapshot_members.source_instance IS 'The source';
+COMMENT ON COLUMN snapshot_members.begin IS 'When the fetch began';
+COMMENT ON COLUMN snapshot_members.record_key IS 'The record';

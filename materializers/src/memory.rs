@@ -1,0 +1,233 @@
+//! Views in memory: what a test of a driver needs, and the second opinion on PostgreSQL.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Debug,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use serviceradar_streams::rows::{
+    Changes, CountRow, DecisionRow, DeviceRow, EpochOutput, EvidenceRow, IssueRow, RecordRow, Row,
+    SnapshotMemberRow, SnapshotRow, State, WatermarkRow,
+};
+
+use crate::views::{
+    BEAT_STANDS_STILL, Epoch, Frontier, OutboxEntry, Resume, TenantWriter, Views, ViewsError,
+};
+
+/// The rows of one tenant, by key.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Tables {
+    /// `devices`.
+    pub devices: BTreeMap<String, DeviceRow>,
+    /// `device_records`.
+    pub records: BTreeMap<Arc<str>, RecordRow>,
+    /// `device_evidence`.
+    pub evidence: BTreeMap<<EvidenceRow as Row>::Key, EvidenceRow>,
+    /// `identity_issues`.
+    pub issues: BTreeMap<<IssueRow as Row>::Key, IssueRow>,
+    /// `device_counts`.
+    pub counts: BTreeMap<<CountRow as Row>::Key, CountRow>,
+    /// `decisions`.
+    pub decisions: BTreeMap<String, DecisionRow>,
+    /// `snapshots`.
+    pub snapshots: BTreeMap<<SnapshotRow as Row>::Key, SnapshotRow>,
+    /// `snapshot_members`.
+    pub snapshot_members: BTreeMap<SnapshotMemberRow, SnapshotMemberRow>,
+    /// `pipeline_watermarks`.
+    pub watermarks: BTreeMap<Option<Arc<str>>, WatermarkRow>,
+}
+
+impl Tables {
+    /// Applies what an epoch changes.
+    ///
+    /// # Errors
+    /// Names the row where a change contradicts what is there: new and there already, changed or gone and not there.
+    pub fn apply(&mut self, output: &EpochOutput) -> Result<(), String> {
+        let mut records = output.records.clone();
+        for changed in records.changed.iter_mut().filter(|changed| changed.seen_only) {
+            if let Some(old) = self.records.get(&changed.row.record_key) {
+                changed.row.attributes = old.attributes.clone();
+            }
+        }
+        apply(&mut self.devices, &output.devices)?;
+        apply(&mut self.records, &records)?;
+        apply(&mut self.evidence, &output.evidence)?;
+        apply(&mut self.issues, &output.issues)?;
+        apply(&mut self.counts, &output.counts)?;
+        apply(&mut self.decisions, &output.decisions)?;
+        apply(&mut self.snapshots, &output.snapshots)?;
+        apply(&mut self.snapshot_members, &output.snapshot_members)?;
+        apply(&mut self.watermarks, &output.watermarks)
+    }
+
+    /// What a restart reads back.
+    pub fn state(&self) -> State {
+        State {
+            records: self.records.values().cloned().collect(),
+            evidence: self.evidence.values().cloned().collect(),
+            decisions: self.decisions.values().cloned().collect(),
+            snapshots: self.snapshots.values().cloned().collect(),
+            snapshot_members: self.snapshot_members.values().cloned().collect(),
+            watermarks: self.watermarks.values().cloned().collect(),
+        }
+    }
+}
+
+fn apply<R: Row>(rows: &mut BTreeMap<R::Key, R>, changes: &Changes<R>) -> Result<(), String> {
+    let wrong = |what: &str, key: &dyn Debug| Err(format!("{what}: {key:?}"));
+    for key in &changes.gone {
+        if rows.remove(key).is_none() {
+            return wrong("gone, and was not there", key);
+        }
+    }
+    for changed in &changes.changed {
+        if rows.insert(changed.row.key(), changed.row.clone()).is_none() {
+            return wrong("changed, and was not there", &changed.row.key());
+        }
+    }
+    for row in &changes.new {
+        if rows.insert(row.key(), row.clone()).is_some() {
+            return wrong("new, and was there", &row.key());
+        }
+    }
+    Ok(())
+}
+
+#[derive(Debug, Default)]
+struct Tenant {
+    tables: Tables,
+    frontiers: BTreeMap<(String, u32), Frontier>,
+    outbox: BTreeMap<(u64, i64), OutboxEntry>,
+    epoch: u64,
+    token: u64,
+    writer: Option<(String, Instant)>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    fingerprint: Option<String>,
+    tenants: BTreeMap<String, Tenant>,
+}
+
+/// Views in memory, shared by its clones.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryViews(Arc<Mutex<Kept>>);
+
+impl MemoryViews {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A tenant's rows as they are.
+    pub fn tables(&self, tenant: &str) -> Tables {
+        self.kept().tenants.get(tenant).map(|tenant| tenant.tables.clone()).unwrap_or_default()
+    }
+}
+
+/// The only generation there is.
+const GENERATION: i32 = 1;
+
+#[async_trait::async_trait]
+impl Views for MemoryViews {
+    async fn take(
+        &self,
+        tenant: &str,
+        writer: &str,
+        fingerprint: &str,
+        _rules: &serde_json::Value,
+    ) -> Result<(Box<dyn TenantWriter>, Resume), ViewsError> {
+        let mut kept = self.kept();
+        let found = kept.fingerprint.get_or_insert_with(|| fingerprint.to_owned()).clone();
+        if found != fingerprint {
+            return Err(ViewsError::Fingerprint { found, wanted: fingerprint.to_owned() });
+        }
+        let of = kept.tenants.entry(tenant.to_owned()).or_default();
+        if let Some((holder, beat)) = &of.writer
+            && holder != writer
+            && beat.elapsed() < BEAT_STANDS_STILL
+        {
+            return Err(ViewsError::Held { tenant: tenant.to_owned(), writer: holder.clone() });
+        }
+        of.token += 1;
+        of.writer = Some((writer.to_owned(), Instant::now()));
+        let resume = Resume {
+            epoch: of.epoch,
+            generation: GENERATION,
+            frontiers: of.frontiers.values().cloned().collect(),
+            state: of.tables.state(),
+        };
+        let writer = MemoryWriter { views: self.clone(), tenant: tenant.to_owned(), token: of.token };
+        Ok((Box::new(writer), resume))
+    }
+}
+
+struct MemoryWriter {
+    views: MemoryViews,
+    tenant: String,
+    token: u64,
+}
+
+impl MemoryWriter {
+    fn with<T>(&self, work: impl FnOnce(&mut Tenant) -> Result<T, ViewsError>) -> Result<T, ViewsError> {
+        let mut kept = self.views.kept();
+        let tenant = kept.tenants.entry(self.tenant.clone()).or_default();
+        if tenant.token != self.token {
+            return Err(ViewsError::Fenced { tenant: self.tenant.clone() });
+        }
+        if let Some((_, beat)) = &mut tenant.writer {
+            *beat = Instant::now();
+        }
+        work(tenant)
+    }
+}
+
+#[async_trait::async_trait]
+impl TenantWriter for MemoryWriter {
+    async fn commit(&mut self, epoch: &Epoch) -> Result<(), ViewsError> {
+        self.with(|tenant| {
+            if epoch.number == tenant.epoch {
+                return Ok(());
+            }
+            if epoch.number != tenant.epoch + 1 {
+                let (number, last) = (epoch.number, tenant.epoch);
+                return Err(ViewsError::Refused(format!("epoch {number} cannot follow epoch {last}")));
+            }
+            let mut tables = tenant.tables.clone();
+            tables.apply(&epoch.output).map_err(ViewsError::Refused)?;
+            tenant.tables = tables;
+            tenant.epoch = epoch.number;
+            for frontier in &epoch.frontiers {
+                tenant.frontiers.insert((frontier.topic.clone(), frontier.log_partition), frontier.clone());
+            }
+            for (entry, sequence) in crate::outbox::entries(GENERATION, epoch).zip(0..) {
+                let entry = entry.numbered(epoch.number, sequence);
+                tenant.outbox.insert((epoch.number, sequence), entry);
+            }
+            Ok(())
+        })
+    }
+
+    async fn beat(&mut self) -> Result<(), ViewsError> {
+        self.with(|_| Ok(()))
+    }
+
+    async fn outbox(&mut self, limit: usize) -> Result<Vec<OutboxEntry>, ViewsError> {
+        self.with(|tenant| Ok(tenant.outbox.values().take(limit).cloned().collect()))
+    }
+
+    async fn outbox_published(&mut self, epoch: u64, sequence: i64) -> Result<(), ViewsError> {
+        self.with(|tenant| {
+            tenant.outbox.retain(|key, _| *key > (epoch, sequence));
+            Ok(())
+        })
+    }
+
+    async fn leave(&mut self) -> Result<(), ViewsError> {
+        self.with(|tenant| {
+            tenant.writer = None;
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,84 @@
+//! The outbox: what an epoch has to publish, written with it, published after it.
+//!
+//! A device of which only sightings changed is not published: a crawl that found nothing new would
+//! otherwise send the whole inventory to every consumer.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use serviceradar_schemas::{encode, topics::Stream};
+use serviceradar_streams::rows::Row;
+
+use crate::views::{Epoch, OutboxEntry};
+
+/// Header of a device change: the epoch that made it.
+pub const EPOCH_HEADER: &str = "epoch";
+/// Header of a device change: the generation that made it.
+pub const GENERATION_HEADER: &str = "generation";
+/// Header of a tombstone: the uid of the device that has the records now.
+pub const REDIRECT_HEADER: &str = "redirect";
+/// Header of a dead letter: topic/log partition/offset where it stands.
+pub const DEAD_LETTER_ID_HEADER: &str = "dead-letter-id";
+/// Header of a dead letter: why it was refused.
+pub const DEAD_LETTER_REASON_HEADER: &str = "dead-letter-reason";
+
+/// An event to be published.
+pub(crate) struct Entry {
+    pub(crate) stream: Stream,
+    pub(crate) key: Option<Bytes>,
+    pub(crate) value: Option<Bytes>,
+    pub(crate) headers: Vec<(String, Bytes)>,
+}
+
+impl Entry {
+    /// The entry at its place in an epoch.
+    pub(crate) fn numbered(self, epoch: u64, sequence: i64) -> OutboxEntry {
+        let Self { stream, key, value, headers } = self;
+        OutboxEntry { epoch, sequence, stream: stream.name().to_owned(), key, value, headers }
+    }
+}
+
+/// Everything that an epoch has to publish, in order: device changes, tombstones, dead letters.
+pub(crate) fn entries(generation: i32, epoch: &Epoch) -> impl Iterator<Item = Entry> + Send {
+    device_changes(generation, epoch).chain(dead_letters(epoch))
+}
+
+fn device_changes(generation: i32, epoch: &Epoch) -> impl Iterator<Item = Entry> + Send {
+    let headers = vec![
+        (EPOCH_HEADER.to_owned(), Bytes::from(epoch.number.to_string())),
+        (GENERATION_HEADER.to_owned(), Bytes::from(generation.to_string())),
+    ];
+    let devices = &epoch.output.devices;
+    let merges = epoch.output.merges.iter();
+    let redirects: HashMap<String, String> =
+        merges.map(|merge| (merge.from_uid.to_string(), merge.to_uid.to_string())).collect();
+    let changed = devices.changed.iter().filter(|changed| !changed.seen_only).map(|changed| &changed.row);
+    let of_whole = headers.clone();
+    let whole = devices.new.iter().chain(changed).map(move |row| Entry {
+        stream: Stream::DeviceChanges,
+        key: Some(Bytes::from(row.key())),
+        value: Some(Bytes::from(encode(row))),
+        headers: of_whole.clone(),
+    });
+    let gone = devices.gone.iter().map(move |uid| {
+        let redirect = redirects.get(uid).map(|to| (REDIRECT_HEADER.to_owned(), Bytes::from(to.clone())));
+        Entry {
+            stream: Stream::DeviceChanges,
+            key: Some(Bytes::from(uid.clone())),
+            value: None,
+            headers: headers.iter().cloned().chain(redirect).collect(),
+        }
+    });
+    whole.chain(gone)
+}
+
+/// The bytes as they came; why, and whence, in headers.
+fn dead_letters(epoch: &Epoch) -> impl Iterator<Item = Entry> + Send {
+    epoch.dead_letters.iter().map(|letter| {
+        let id = format!("{}/{}/{}", letter.topic, letter.log_partition, letter.offset);
+        let mut headers = letter.headers.clone();
+        headers.push((DEAD_LETTER_ID_HEADER.to_owned(), Bytes::from(id)));
+        headers.push((DEAD_LETTER_REASON_HEADER.to_owned(), Bytes::from(letter.reason.clone())));
+        Entry { stream: Stream::DeadLetters, key: letter.key.clone(), value: letter.value.clone(), headers }
+    })
+}

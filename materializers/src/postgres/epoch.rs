@@ -1,0 +1,343 @@
+//! The epoch transaction: everything that an epoch changes, between its fence and its commit.
+
+use serde_json::{Map, Value};
+use serviceradar_schemas::time::{DAY, HOUR, MINUTE};
+use serviceradar_streams::rows::{Changed, Changes, DeviceRow, Row};
+
+use super::{
+    Fence,
+    copy::CopyRows,
+    journals, outbox,
+    session::{Parameter, Session},
+    state::Micros,
+    tables::{RowContext, SearchRow, TableRow},
+};
+use crate::views::{Epoch, Frontier, ViewsError};
+
+/// The channel on which a commit says (tenant, generation, epoch).
+const CHANNEL: &str = "serviceradar";
+/// Keys in one row of `view_changes`.
+const KEYS_IN_ROW: usize = 1_000;
+/// How long `view_changes` are kept, microseconds.
+const VIEW_CHANGES_KEPT: i64 = HOUR;
+/// How often old rows are deleted, microseconds of the epochs' times.
+const CLEAN_EVERY: i64 = MINUTE;
+/// Epochs that are kept one by one; before them one a minute.
+const EPOCHS_KEPT: i64 = 10_000;
+/// Epochs between two thinnings.
+const THIN_EVERY: i64 = 1_000;
+/// How long one epoch a minute is kept, microseconds; before that one an hour.
+const MINUTES_KEPT: i64 = 30 * DAY;
+
+/// Writes an epoch inside the transaction that has passed the fence.
+pub(crate) async fn write(
+    session: &mut Session,
+    fence: &Fence,
+    epoch: &Epoch,
+    cleaned_at: &mut i64,
+) -> Result<(), ViewsError> {
+    let context = RowContext {
+        tenant: &fence.tenant,
+        generation: fence.generation,
+        epoch: epoch.number.cast_signed(),
+        closed_at: epoch.closed_at,
+    };
+    let output = &epoch.output;
+    journals::before(session, &context, output).await?;
+    changes(session, &context, &output.devices).await?;
+    search(session, &context, &output.devices).await?;
+    changes(session, &context, &output.records).await?;
+    changes(session, &context, &output.evidence).await?;
+    changes(session, &context, &output.issues).await?;
+    changes(session, &context, &output.counts).await?;
+    changes(session, &context, &output.decisions).await?;
+    changes(session, &context, &output.snapshots).await?;
+    changes(session, &context, &output.snapshot_members).await?;
+    changes(session, &context, &output.watermarks).await?;
+    journals::after(session, &context, output).await?;
+    outbox::write(session, &context, epoch).await?;
+    progress(session, &context, epoch).await?;
+    view_changes(session, &context, epoch).await?;
+    if epoch.closed_at.saturating_sub(*cleaned_at) >= CLEAN_EVERY {
+        clean(session, &context).await?;
+        *cleaned_at = epoch.closed_at;
+    }
+    Ok(())
+}
+
+/// Writes the changes of one table: what is gone, what is otherwise, what is new.
+async fn changes<R: TableRow + Sync + Send>(
+    session: &mut Session,
+    context: &RowContext<'_>,
+    changes: &Changes<R>,
+) -> Result<(), ViewsError>
+where
+    R::Key: Sync + Send,
+{
+    gone::<R>(session, context, &changes.gone).await?;
+    let (seen, whole): (Vec<_>, Vec<_>) =
+        changes.changed.iter().partition(|changed| changed.seen_only && !R::SEEN.is_empty());
+    if !seen.is_empty() {
+        let rows = seen.into_iter().map(|changed: &Changed<R>| &changed.row);
+        update::<R>(session, context, "seen", R::SEEN, rows, R::put_seen).await?;
+    }
+    if !whole.is_empty() {
+        let rows = whole.into_iter().map(|changed| &changed.row);
+        update::<R>(session, context, "changed", R::REST, rows, R::put_rest).await?;
+    }
+    insert(session, context, changes.new.iter()).await
+}
+
+/// `tenant` or `tenant, generation`: what stands before the key.
+fn scope_columns<R: TableRow>() -> &'static [&'static str] {
+    if R::IS_PROGRESS { &["tenant", "generation"] } else { &["tenant"] }
+}
+
+async fn insert<'r, R: TableRow + Sync + 'r>(
+    session: &mut Session,
+    context: &RowContext<'_>,
+    rows: impl ExactSizeIterator<Item = &'r R> + Send,
+) -> Result<(), ViewsError> {
+    if rows.len() == 0 {
+        return Ok(());
+    }
+    let columns = [scope_columns::<R>(), R::KEY, R::REST].concat();
+    let into = format!("{} ({})", R::TABLE, columns.join(", "));
+    let put = |row: &R, out: &mut CopyRows| {
+        out.row(columns.len()).text(context.tenant);
+        if R::IS_PROGRESS {
+            out.integer(context.generation);
+        }
+        R::put_key(&row.key(), out);
+        row.put_rest(context, out);
+    };
+    session.copy(&into, rows, put).await?;
+    Ok(())
+}
+
+async fn update<'r, R: TableRow + Sync + 'r>(
+    session: &mut Session,
+    context: &RowContext<'_>,
+    kind: &str,
+    columns: &[&str],
+    rows: impl Iterator<Item = &'r R> + Send,
+    put: fn(&R, &RowContext<'_>, &mut CopyRows),
+) -> Result<(), ViewsError> {
+    let staged = [R::KEY, columns].concat();
+    let stage = stage::<R>(session, kind, &staged).await?;
+    let put = |row: &R, out: &mut CopyRows| {
+        R::put_key(&row.key(), out.row(staged.len()));
+        put(row, context, out);
+    };
+    session.copy(&format!("{stage} ({})", staged.join(", ")), rows, put).await?;
+    let set: Vec<String> = columns.iter().map(|column| format!("{column} = s.{column}")).collect();
+    let differs = if R::MAY_BE_EQUAL {
+        let side = |side: &str| columns.iter().map(|c| format!("{side}.{c}")).collect::<Vec<_>>().join(", ");
+        format!(" AND ({}) IS DISTINCT FROM ({})", side("t"), side("s"))
+    } else {
+        String::new()
+    };
+    let sql = format!(
+        "UPDATE {} t SET {} FROM {stage} s WHERE {}{differs}",
+        R::TABLE,
+        set.join(", "),
+        same_key::<R>()
+    );
+    session.execute(&sql, &scope::<R>(context)).await?;
+    Ok(())
+}
+
+async fn gone<R: TableRow>(
+    session: &mut Session,
+    context: &RowContext<'_>,
+    keys: &[R::Key],
+) -> Result<(), ViewsError>
+where
+    R::Key: Sync,
+{
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let stage = stage::<R>(session, "gone", R::KEY).await?;
+    let put = |key: &R::Key, out: &mut CopyRows| R::put_key(key, out.row(R::KEY.len()));
+    session.copy(&format!("{stage} ({})", R::KEY.join(", ")), keys.iter(), put).await?;
+    let sql = format!("DELETE FROM {} t USING {stage} s WHERE {}", R::TABLE, same_key::<R>());
+    session.execute(&sql, &scope::<R>(context)).await?;
+    Ok(())
+}
+
+async fn stage<R: TableRow>(
+    session: &mut Session,
+    kind: &str,
+    columns: &[&str],
+) -> Result<String, ViewsError> {
+    let stage = format!("{kind}_{}", R::TABLE);
+    session.stage(&stage, &format!("SELECT {} FROM {}", columns.join(", "), R::TABLE)).await?;
+    Ok(stage)
+}
+
+/// That a row of the table is that of the stage, and the writer's own.
+fn same_key<R: TableRow>() -> String {
+    let scope = scope_columns::<R>().iter().zip(1..).map(|(column, at)| format!("t.{column} = ${at}"));
+    let key = R::KEY.iter().map(|column| format!("t.{column} = s.{column}"));
+    scope.chain(key).collect::<Vec<_>>().join(" AND ")
+}
+
+fn scope<'a, R: TableRow>(context: &'a RowContext<'_>) -> Vec<Parameter<'a>> {
+    if R::IS_PROGRESS { vec![&context.tenant, &context.generation] } else { vec![&context.tenant] }
+}
+
+/// Keeps `device_search` like the devices.
+async fn search(
+    session: &mut Session,
+    context: &RowContext<'_>,
+    devices: &Changes<DeviceRow>,
+) -> Result<(), ViewsError> {
+    let whole = devices.changed.iter().filter(|changed| !changed.seen_only);
+    let of_search = Changes {
+        new: devices.new.iter().map(SearchRow).collect(),
+        changed: whole.map(|changed| Changed { row: SearchRow(&changed.row), seen_only: false }).collect(),
+        gone: devices.gone.clone(),
+    };
+    changes(session, context, &of_search).await
+}
+
+async fn progress(session: &mut Session, context: &RowContext<'_>, epoch: &Epoch) -> Result<(), ViewsError> {
+    let upsert =
+        "INSERT INTO pipeline_frontiers (tenant, generation, epoch, topic, log_partition, next_offset,
+            intake_max, witness_offset, witness_time, witness_hash)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+        ON CONFLICT (tenant, generation, topic, log_partition) DO UPDATE SET epoch = excluded.epoch,
+            next_offset = excluded.next_offset, intake_max = excluded.intake_max,
+            witness_offset = excluded.witness_offset, witness_time = excluded.witness_time,
+            witness_hash = excluded.witness_hash";
+    for frontier in &epoch.frontiers {
+        let witness = frontier.witness.as_ref();
+        let (log_partition, next_offset) =
+            (frontier.log_partition.cast_signed(), frontier.next_offset.cast_signed());
+        let intake_max = (frontier.intake_max != i64::MIN).then_some(Micros(frontier.intake_max));
+        let parameters: [Parameter<'_>; 10] = [
+            &context.tenant,
+            &context.generation,
+            &context.epoch,
+            &frontier.topic,
+            &log_partition,
+            &next_offset,
+            &intake_max,
+            &witness.map(|witness| witness.offset.cast_signed()),
+            &witness.map(|witness| Micros(witness.append_time)),
+            &witness.map(|witness| witness.hash),
+        ];
+        session.execute(upsert, &parameters).await?;
+    }
+    let insert = "INSERT INTO pipeline_epochs
+            (tenant, generation, epoch, closed_at, frontiers, intake_max, records, changes)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+    let parameters: [Parameter<'_>; 8] = [
+        &context.tenant,
+        &context.generation,
+        &context.epoch,
+        &Micros(context.closed_at),
+        &frontiers_json(&epoch.frontiers),
+        &(epoch.intake_max != i64::MIN).then_some(Micros(epoch.intake_max)),
+        &epoch.events.cast_signed(),
+        &(epoch.output.rows() as i64),
+    ];
+    session.execute(insert, &parameters).await?;
+    Ok(())
+}
+
+fn frontiers_json(frontiers: &[Frontier]) -> Value {
+    let entry = |frontier: &Frontier| {
+        (format!("{}/{}", frontier.topic, frontier.log_partition), Value::from(frontier.next_offset))
+    };
+    Value::Object(frontiers.iter().map(entry).collect::<Map<_, _>>())
+}
+
+/// Tells which keys changed, and that they did.
+async fn view_changes(
+    session: &mut Session,
+    context: &RowContext<'_>,
+    epoch: &Epoch,
+) -> Result<(), ViewsError> {
+    let rows = told(epoch);
+    let into = "view_changes (tenant, generation, epoch, seq, entity, seen_only, keys, at)";
+    let put = |(seq, (entity, seen_only, keys)): (i32, (&str, bool, Vec<String>)), out: &mut CopyRows| {
+        out.row(8)
+            .text(context.tenant)
+            .integer(context.generation)
+            .bigint(context.epoch)
+            .integer(seq)
+            .text(entity)
+            .boolean(seen_only)
+            .texts(keys.iter().map(String::as_str))
+            .time(context.closed_at);
+    };
+    if !rows.is_empty() {
+        session.copy(into, (0..).zip(rows), put).await?;
+    }
+    let told = serde_json::json!({
+        "tenant": context.tenant, "generation": context.generation, "epoch": context.epoch,
+    });
+    session.execute("SELECT pg_notify($1, $2)", &[&CHANNEL, &told.to_string()]).await?;
+    Ok(())
+}
+
+/// A row of `view_changes`: entity, whether only sightings changed, keys.
+type Told = (&'static str, bool, Vec<String>);
+
+/// What an epoch tells.
+fn told(epoch: &Epoch) -> Vec<Told> {
+    fn of<R: TableRow>(
+        changes: &Changes<R>,
+        text: impl Fn(R::Key) -> String,
+        told: &mut Vec<Told>,
+    ) {
+        let changed =
+            |seen: bool| changes.changed.iter().filter(move |c| c.seen_only == seen).map(|c| c.row.key());
+        let whole =
+            changes.new.iter().map(Row::key).chain(changed(false)).chain(changes.gone.iter().cloned());
+        for (seen_only, keys) in [(false, whole.collect::<Vec<_>>()), (true, changed(true).collect())] {
+            let mut keys: Vec<String> = keys.into_iter().map(&text).collect();
+            keys.sort_unstable();
+            keys.dedup();
+            told.extend(keys.chunks(KEYS_IN_ROW).map(|keys| (R::TABLE, seen_only, keys.to_vec())));
+        }
+    }
+    let mut rows = Vec::new();
+    let output = &epoch.output;
+    of(&output.devices, |uid| uid, &mut rows);
+    of(&output.records, |key| key.to_string(), &mut rows);
+    // Of evidence, the records.
+    of(&output.evidence, |(record_key, ..)| record_key.to_string(), &mut rows);
+    of(&output.issues, |(a, b, c, d)| format!("{a} {b} {c} {d}"), &mut rows);
+    of(&output.counts, |(a, b, c)| format!("{a} {b} {c}"), &mut rows);
+    of(&output.decisions, |id| id, &mut rows);
+    of(&output.snapshots, |(partition, source, begin)| format!("{partition} {source} {begin}"), &mut rows);
+    rows
+}
+
+/// Deletes what is no longer kept.
+async fn clean(session: &mut Session, context: &RowContext<'_>) -> Result<(), ViewsError> {
+    let old = "DELETE FROM view_changes WHERE tenant = $1 AND generation = $2 AND at < $3";
+    let before = Micros(context.closed_at.saturating_sub(VIEW_CHANGES_KEPT));
+    session.execute(old, &[&context.tenant, &context.generation, &before]).await?;
+    if context.epoch % THIN_EVERY != 0 {
+        return Ok(());
+    }
+    // The first of each minute, or hour, stays.
+    let thin = "DELETE FROM pipeline_epochs WHERE tenant = $1 AND generation = $2 AND epoch IN (
+        SELECT epoch FROM (
+            SELECT epoch, row_number() OVER (PARTITION BY date_trunc($4, closed_at, 'UTC') ORDER BY epoch) AS place
+            FROM pipeline_epochs
+            WHERE tenant = $1 AND generation = $2 AND epoch < $3 AND closed_at >= $5 AND closed_at < $6
+        ) AS placed WHERE place > 1)";
+    let kept = context.epoch - EPOCHS_KEPT;
+    let minutes_from = context.closed_at.saturating_sub(MINUTES_KEPT);
+    for (unit, from, to) in [("minute", minutes_from, context.closed_at), ("hour", 0, minutes_from)] {
+        let parameters: [Parameter<'_>; 6] =
+            [&context.tenant, &context.generation, &kept, &unit, &Micros(from), &Micros(to)];
+        session.execute(thin, &parameters).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,89 @@
+//! The outbox as a table.
+
+use bytes::Bytes;
+
+use super::{Fence, copy::CopyRows, session::Session, tables::RowContext};
+use crate::{
+    outbox::{Entry, entries},
+    views::{DeadLetter, Epoch, OutboxEntry, ViewsError},
+};
+
+/// Writes an epoch's device changes, dead letters, and why they were refused.
+pub(crate) async fn write(
+    session: &mut Session,
+    context: &RowContext<'_>,
+    epoch: &Epoch,
+) -> Result<(), ViewsError> {
+    let mut entries = (0i64..).zip(entries(context.generation, epoch)).peekable();
+    if entries.peek().is_some() {
+        let into = "pipeline_outbox (tenant, generation, epoch, seq, stream, key, value, header_names, header_values)";
+        let put = |(seq, entry): (i64, Entry), out: &mut CopyRows| {
+            out.row(9)
+                .text(context.tenant)
+                .integer(context.generation)
+                .bigint(context.epoch)
+                .bigint(seq)
+                .text(entry.stream.name())
+                .option(entry.key.as_deref(), CopyRows::bytea)
+                .option(entry.value.as_deref(), CopyRows::bytea)
+                .texts(entry.headers.iter().map(|(name, _)| name.as_str()))
+                .byteas(entry.headers.iter().map(|(_, value)| &**value));
+        };
+        session.copy(into, entries, put).await?;
+    }
+    if epoch.dead_letters.is_empty() {
+        return Ok(());
+    }
+    let into = "pipeline_refusals (tenant, generation, topic, log_partition, log_offset, reason, epoch, at)";
+    let put = |letter: &DeadLetter, out: &mut CopyRows| {
+        out.row(8)
+            .text(context.tenant)
+            .integer(context.generation)
+            .text(&letter.topic)
+            .integer(letter.log_partition.cast_signed())
+            .bigint(letter.offset.cast_signed())
+            .text(&letter.reason)
+            .bigint(context.epoch)
+            .time(context.closed_at);
+    };
+    session.copy(into, epoch.dead_letters.iter(), put).await?;
+    Ok(())
+}
+
+/// The oldest entries, in order.
+pub(crate) async fn read(
+    session: &mut Session,
+    fence: &Fence,
+    limit: usize,
+) -> Result<Vec<OutboxEntry>, ViewsError> {
+    let select = "SELECT epoch, seq, stream, key, value, header_names, header_values FROM pipeline_outbox
+                  WHERE tenant = $1 AND generation = $2 ORDER BY epoch, seq LIMIT $3";
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = session.query(select, &[&fence.tenant, &fence.generation, &limit]).await?;
+    let bytes = |value: Option<&[u8]>| value.map(Bytes::copy_from_slice);
+    let entry = |row: &tokio_postgres::Row| {
+        let (names, values): (Vec<String>, Vec<&[u8]>) = (row.get(5), row.get(6));
+        OutboxEntry {
+            epoch: row.get::<_, i64>(0).cast_unsigned(),
+            sequence: row.get(1),
+            stream: row.get(2),
+            key: bytes(row.get(3)),
+            value: bytes(row.get(4)),
+            headers: names.into_iter().zip(values.into_iter().map(Bytes::copy_from_slice)).collect(),
+        }
+    };
+    Ok(rows.iter().map(entry).collect())
+}
+
+/// Forgets the entries up to and including one.
+pub(crate) async fn forget(
+    session: &mut Session,
+    fence: &Fence,
+    epoch: u64,
+    sequence: i64,
+) -> Result<(), ViewsError> {
+    let delete = "DELETE FROM pipeline_outbox
+                  WHERE tenant = $1 AND generation = $2 AND (epoch, seq) <= ($3, $4)";
+    session.execute(delete, &[&fence.tenant, &fence.generation, &epoch.cast_signed(), &sequence]).await?;
+    Ok(())
+}

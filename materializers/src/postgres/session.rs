@@ -1,0 +1,170 @@
+//! A session with PostgreSQL: its statements, its staging tables, and what its errors mean.
+
+use std::collections::{HashMap, HashSet};
+
+use bytes::Bytes;
+use futures_util::SinkExt;
+use tokio_postgres::{Client, NoTls, Row, Statement, error::SqlState, types::ToSql};
+
+use super::copy::CopyRows;
+use crate::views::ViewsError;
+
+/// Settings of a writer's session. Plans are made for what is staged at the moment, not for what was staged
+/// first. A lock that is held for longer belongs to somebody who is stuck: better to try again.
+const SETTINGS: &str = "SET ROLE serviceradar_writer;
+    SET plan_cache_mode = force_custom_plan;
+    SET work_mem = '64MB';
+    SET lock_timeout = '10s';
+    SET idle_in_transaction_session_timeout = '60s'";
+
+/// What a parameter of a statement is.
+pub(crate) type Parameter<'a> = &'a (dyn ToSql + Sync);
+
+/// One connection. After an error it is of no more use: whoever has it drops it and takes a new one.
+pub(crate) struct Session {
+    client: Client,
+    statements: HashMap<String, Statement>,
+    staged: HashSet<String>,
+}
+
+impl Session {
+    /// Connects.
+    pub(crate) async fn connect(url: &str) -> Result<Self, ViewsError> {
+        let (client, connection) = tokio_postgres::connect(url, NoTls).await.map_err(views_error)?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                // Whoever uses the session hears of it.
+                tracing::debug!(%error, "a database connection ended");
+            }
+        });
+        Ok(Self { client, statements: HashMap::new(), staged: HashSet::new() })
+    }
+
+    /// The client.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Takes on the role that writes.
+    pub(crate) async fn become_writer(&mut self) -> Result<(), ViewsError> {
+        self.client.batch_execute(SETTINGS).await.map_err(views_error)
+    }
+
+    /// Lets names without a schema be those of a generation.
+    pub(crate) async fn use_generation(&mut self, schema: &str) -> Result<(), ViewsError> {
+        let set = format!("SET search_path = {schema}, serviceradar_base, public");
+        self.client.batch_execute(&set).await.map_err(views_error)
+    }
+
+    /// Runs a command without rows or parameters: BEGIN, COMMIT, ROLLBACK.
+    pub(crate) async fn begin(&mut self, command: &str) -> Result<(), ViewsError> {
+        self.client.batch_execute(command).await.map_err(views_error)
+    }
+
+    /// Runs a statement; returns how many rows it touched.
+    pub(crate) async fn execute(
+        &mut self,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<u64, ViewsError> {
+        let statement = self.prepared(sql).await?;
+        self.client.execute(&statement, parameters).await.map_err(views_error)
+    }
+
+    /// Runs a query.
+    pub(crate) async fn query(
+        &mut self,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Vec<Row>, ViewsError> {
+        let statement = self.prepared(sql).await?;
+        self.client.query(&statement, parameters).await.map_err(views_error)
+    }
+
+    /// Runs a query of one row.
+    pub(crate) async fn query_one(
+        &mut self,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Row, ViewsError> {
+        let statement = self.prepared(sql).await?;
+        self.client.query_one(&statement, parameters).await.map_err(views_error)
+    }
+
+    async fn prepared(&mut self, sql: &str) -> Result<Statement, ViewsError> {
+        if let Some(statement) = self.statements.get(sql) {
+            return Ok(statement.clone());
+        }
+        let statement = self.client.prepare(sql).await.map_err(views_error)?;
+        self.statements.insert(sql.to_owned(), statement.clone());
+        Ok(statement)
+    }
+
+    /// Makes a temporary table that each commit empties, once in a session, from a query for its columns.
+    pub(crate) async fn stage(&mut self, name: &str, columns_of: &str) -> Result<(), ViewsError> {
+        if self.staged.contains(name) {
+            return Ok(());
+        }
+        let create = format!("CREATE TEMP TABLE {name} ON COMMIT DELETE ROWS AS {columns_of} WITH NO DATA");
+        self.client.batch_execute(&create).await.map_err(views_error)?;
+        self.staged.insert(name.to_owned());
+        Ok(())
+    }
+
+    /// Copies items into a table, each written by `put`; `into` names table and columns.
+    pub(crate) async fn copy<T>(
+        &mut self,
+        into: &str,
+        items: impl Iterator<Item = T> + Send,
+        put: impl Fn(T, &mut CopyRows) + Send,
+    ) -> Result<u64, ViewsError> {
+        let statement = self.prepared(&format!("COPY {into} FROM STDIN BINARY")).await?;
+        let sink = self.client.copy_in::<_, Bytes>(&statement).await.map_err(views_error)?;
+        let mut sink = std::pin::pin!(sink);
+        let mut rows = CopyRows::new();
+        for item in items {
+            put(item, &mut rows);
+            if let Some(chunk) = rows.full_chunk() {
+                sink.send(chunk).await.map_err(views_error)?;
+            }
+        }
+        sink.send(rows.finish()).await.map_err(views_error)?;
+        sink.finish().await.map_err(views_error)
+    }
+}
+
+/// What an error of PostgreSQL means for whoever writes views: gone for now, or refused.
+pub(crate) fn views_error(error: tokio_postgres::Error) -> ViewsError {
+    let Some(said) = error.as_db_error() else {
+        // No answer at all: the connection was lost, or never came to be.
+        return ViewsError::Unavailable(with_causes(&error));
+    };
+    let code = said.code();
+    let passes = [
+        SqlState::T_R_DEADLOCK_DETECTED,
+        SqlState::T_R_SERIALIZATION_FAILURE,
+        SqlState::LOCK_NOT_AVAILABLE,
+        SqlState::QUERY_CANCELED,
+    ];
+    // Classes: 08 connection, 53 resources (a full disk among them), 57 the operator, 58 the system.
+    let class = code.code().get(..2).unwrap_or_default();
+    if passes.contains(code)
+        || ["08", "53", "57", "58"].contains(&class)
+        || *code == SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT
+    {
+        return ViewsError::Unavailable(format!("{} ({})", said.message(), code.code()));
+    }
+    let detail = said.detail().map(|detail| format!(": {detail}")).unwrap_or_default();
+    let place = said.where_().map(|place| format!(" [{place}]")).unwrap_or_default();
+    ViewsError::Refused(format!("{}{detail} ({}){place}", said.message(), code.code()))
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
