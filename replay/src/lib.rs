@@ -1,1 +1,14 @@
-//! replay
+//! The driver: log → streams → views, each epoch exactly once.
+
+pub mod driver;
+pub mod epochs;
+pub mod guard;
+pub mod intake;
+pub mod outbox;
+pub mod reader;
+pub mod status;
+pub mod topics;
+pub mod witness;
+
+pub use driver::{Driver, DriverConfig, DriverError, DriverHandle};
+pub use status::{DriverStatus, PartitionStatus, Phase};

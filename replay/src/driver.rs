@@ -1,0 +1,583 @@
+//! The driver of one tenant: takes it for writing, reads it back, and runs epochs until it is told to
+//! stop, is fenced, or finds that the log is another.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serviceradar_log::{LogError, LogStore, NewEvent, Publisher};
+use serviceradar_materializers::{
+    LAYOUT_VERSION,
+    views::{Epoch, Frontier, Resume, TenantWriter, Views, ViewsError},
+};
+use serviceradar_schemas::{Action, Observation, Source, encode, time::Clock, topics::Stream};
+use serviceradar_streams::{
+    engine::{Batch, Closed, Engine, EngineError},
+    rules::Rules,
+};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinHandle,
+};
+
+use crate::{
+    epochs::{Gathered, Lane, OPEN_MAX, QUIET},
+    guard::Guard,
+    outbox::{Outbox, OutboxError},
+    reader::{self, ReaderError},
+    status::{DriverStatus, Phase, StatusBoard, Waiting},
+    topics::{self, Partition},
+    witness::LogChanged,
+};
+
+/// How often a TICK is published.
+const TICK_EVERY: Duration = Duration::from_secs(60);
+/// How often a writer says that it is alive.
+const BEAT_EVERY: Duration = Duration::from_secs(5);
+/// How often witnesses are read back.
+const WITNESS_EVERY: Duration = Duration::from_secs(60);
+/// How often new log partitions are looked for.
+const DISCOVER_EVERY: Duration = Duration::from_secs(10);
+/// How long a stand-by waits before it tries again.
+const STAND_BY: Duration = Duration::from_secs(1);
+/// How long a failed step waits before it is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+/// How often a caller that waits for something looks again.
+const POLL: Duration = Duration::from_millis(20);
+
+/// What a driver needs.
+pub struct DriverConfig {
+    /// Whose.
+    pub tenant: String,
+    /// Unique name of this process, shown to stand-bys.
+    pub writer: String,
+    /// Workers of the dataflow.
+    pub workers: usize,
+    /// The rules of the generation.
+    pub rules: Rules,
+    /// Where events come from.
+    pub log: Arc<dyn LogStore>,
+    /// Where rows go.
+    pub views: Arc<dyn Views>,
+    /// The machine's clock: stamps epochs and TICKs, decides nothing.
+    pub clock: Arc<dyn Clock>,
+    /// Whether it publishes TICKs.
+    pub ticks: bool,
+}
+
+/// Why a driver stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    /// The views refused.
+    #[error(transparent)]
+    Views(#[from] ViewsError),
+    /// The log refused.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// A log partition cannot be read on.
+    #[error(transparent)]
+    Reader(#[from] ReaderError),
+    /// The log is another.
+    #[error(transparent)]
+    LogChanged(#[from] LogChanged),
+    /// The dataflow ended.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A task was lost.
+    #[error("a task of the pipeline ended unexpectedly: {0}")]
+    Task(String),
+}
+
+/// A running driver.
+pub struct DriverHandle {
+    status: watch::Receiver<DriverStatus>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<Result<(), DriverError>>,
+    log: Arc<dyn LogStore>,
+    tenant: String,
+}
+
+impl DriverHandle {
+    /// What it is doing.
+    pub fn status(&self) -> DriverStatus {
+        self.status.borrow().clone()
+    }
+
+    /// A receiver of every change of the status.
+    pub fn watch(&self) -> watch::Receiver<DriverStatus> {
+        self.status.clone()
+    }
+
+    /// Whether it has ended by itself.
+    pub fn is_finished(&self) -> bool {
+        self.task.is_finished()
+    }
+
+    /// Waits until the views hold everything that the log holds, and no complete fetch waits for the
+    /// guard; or until the driver ends.
+    pub async fn caught_up(&self) -> Result<(), LogError> {
+        loop {
+            let mut ends = BTreeMap::new();
+            for partition in topics::read_by(&*self.log, &self.tenant).await? {
+                let offsets = self.log.offsets(&partition.topic, partition.log_partition).await?;
+                ends.insert(partition.to_string(), offsets.end);
+            }
+            let status = self.status();
+            let reached = ends.iter().all(|(name, end)| {
+                *end == 0 || status.partitions.get(name).is_some_and(|p| p.next_offset >= *end)
+            });
+            let complete = |w: &Waiting| w.counted.is_some_and(|c| u64::try_from(c) == Ok(w.members));
+            let decided = !status.undecided.iter().any(complete);
+            if (status.phase == Phase::Running && reached && decided) || self.is_finished() {
+                return Ok(());
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Finishes the epoch under way, leaves the tenant and ends.
+    pub async fn stop(self) -> Result<(), DriverError> {
+        self.stop.send_replace(true);
+        self.task.await.map_err(|error| DriverError::Task(error.to_string()))?
+    }
+}
+
+/// The driver of one tenant.
+pub struct Driver {
+    config: DriverConfig,
+    board: StatusBoard,
+    stop: watch::Receiver<bool>,
+}
+
+/// What a driver has while it runs.
+struct Running {
+    writer: Box<dyn TenantWriter>,
+    engine: Option<Engine>,
+    lanes: BTreeMap<Partition, Lane>,
+    came: Arc<Notify>,
+    guard: Guard,
+    outbox: Outbox,
+    epoch: u64,
+    /// Ends of the log as found at the start: before them the guard says nothing.
+    ends: BTreeMap<Partition, u64>,
+    undecided: Vec<serviceradar_streams::snapshots::Undecided>,
+    tick: Option<i64>,
+}
+
+impl Driver {
+    /// Starts the driver on a task of its own.
+    pub fn start(config: DriverConfig) -> DriverHandle {
+        let (board, status) = StatusBoard::new();
+        let (stop, stopped) = watch::channel(false);
+        let (log, tenant) = (config.log.clone(), config.tenant.clone());
+        let driver = Driver { config, board: board.clone(), stop: stopped };
+        let task = tokio::spawn(async move {
+            let result = driver.run().await;
+            board.update(|status| {
+                status.phase = match &result {
+                    Ok(()) => Phase::Stopped,
+                    Err(error) => Phase::Failed(error.to_string()),
+                }
+            });
+            if let Err(error) = &result {
+                tracing::error!(%error, "the pipeline has stopped");
+            }
+            result
+        });
+        DriverHandle { status, stop, task, log, tenant }
+    }
+
+    async fn run(mut self) -> Result<(), DriverError> {
+        self.until_available(|| topics::ensure(&*self.config.log, &self.config.tenant)).await?;
+        let Some((writer, resume)) = self.take().await? else {
+            return Ok(());
+        };
+        let mut running = self.resume(writer, resume).await?;
+        let result = self.epochs(&mut running).await;
+        if !matches!(result, Err(DriverError::Views(ViewsError::Fenced { .. }))) {
+            // Leaving spares a newcomer the wait; where it fails, the beat stands still.
+            if let Err(error) = running.writer.leave().await {
+                tracing::warn!(%error, "could not leave the tenant");
+            }
+        }
+        result
+    }
+
+    fn is_stopped(&self) -> bool {
+        *self.stop.borrow()
+    }
+
+    async fn until_available<T, F>(&self, call: impl Fn() -> F) -> Result<T, DriverError>
+    where
+        F: Future<Output = Result<T, LogError>>,
+    {
+        loop {
+            match call().await {
+                Err(LogError::Unavailable(why)) if !self.is_stopped() => {
+                    tracing::warn!(why, "waiting for the log");
+                    tokio::time::sleep(RETRY).await;
+                }
+                other => return Ok(other?),
+            }
+        }
+    }
+
+    /// Takes the tenant; stands by while another writer holds it. None: told to stop.
+    async fn take(&mut self) -> Result<Option<(Box<dyn TenantWriter>, Resume)>, DriverError> {
+        let config = &self.config;
+        let fingerprint = config.rules.fingerprint(LAYOUT_VERSION);
+        let rules = config.rules.canonical();
+        loop {
+            if self.is_stopped() {
+                return Ok(None);
+            }
+            match config.views.take(&config.tenant, &config.writer, &fingerprint, &rules).await {
+                Ok(taken) => return Ok(Some(taken)),
+                Err(ViewsError::Held { writer, .. }) => {
+                    self.board.update(|status| {
+                        if status.phase != Phase::StandBy {
+                            tracing::info!(writer, "standing by");
+                        }
+                        status.phase = Phase::StandBy;
+                    });
+                }
+                Err(ViewsError::Unavailable(why)) => {
+                    tracing::warn!(why, "waiting for the database")
+                }
+                Err(error) => return Err(error.into()),
+            }
+            tokio::time::sleep(STAND_BY).await;
+        }
+    }
+
+    /// Puts the dataflow back where the views are, and starts the readers there.
+    async fn resume(
+        &mut self,
+        writer: Box<dyn TenantWriter>,
+        resume: Resume,
+    ) -> Result<Running, DriverError> {
+        let config = &self.config;
+        self.board.update(|status| {
+            (status.phase, status.generation, status.epoch) =
+                (Phase::Restoring, resume.generation, resume.epoch);
+        });
+        let (tenant, rules) = (config.tenant.clone(), Arc::new(config.rules.clone()));
+        let (workers, state) = (config.workers, resume.state);
+        let engine = tokio::task::spawn_blocking(move || {
+            let mut engine = Engine::start(&tenant, &rules, workers)?;
+            engine.restore(state)?;
+            Ok::<_, EngineError>(engine)
+        });
+        let engine = engine.await.map_err(|error| DriverError::Task(error.to_string()))??;
+        let mut running = Running {
+            writer,
+            engine: Some(engine),
+            lanes: BTreeMap::new(),
+            came: Arc::new(Notify::new()),
+            guard: Guard::new(config.log.clone(), &config.tenant, config.rules.snapshots.clone()),
+            outbox: Outbox::new(config.log.clone(), &config.tenant),
+            epoch: resume.epoch,
+            ends: BTreeMap::new(),
+            undecided: Vec::new(),
+            tick: None,
+        };
+        self.open_lanes(&mut running, resume.frontiers).await?;
+        for partition in running.lanes.keys() {
+            let log = &self.config.log;
+            let offsets =
+                self.until_available(|| log.offsets(&partition.topic, partition.log_partition)).await?;
+            running.ends.insert(partition.clone(), offsets.end);
+        }
+        self.board.update(|status| status.phase = Phase::Running);
+        Ok(running)
+    }
+
+    /// Starts readers of the log partitions that have none: from their frontier, or from offset 0.
+    async fn open_lanes(&self, running: &mut Running, frontiers: Vec<Frontier>) -> Result<(), DriverError> {
+        let config = &self.config;
+        let partitions = self.until_available(|| topics::read_by(&*config.log, &config.tenant)).await?;
+        for partition in partitions {
+            if running.lanes.contains_key(&partition) {
+                continue;
+            }
+            let known = frontiers
+                .iter()
+                .find(|f| f.topic == partition.topic && f.log_partition == partition.log_partition);
+            let frontier = known.cloned().unwrap_or_else(|| Frontier {
+                topic: partition.topic.clone(),
+                log_partition: partition.log_partition,
+                next_offset: 0,
+                intake_max: i64::MIN,
+                witness: None,
+            });
+            let changed =
+                self.until_available(|| crate::witness::check(&*config.log, &partition, &frontier)).await?;
+            changed?;
+            let (next_offset, intake_max) = (frontier.next_offset, frontier.intake_max);
+            self.board.update(|status| {
+                let entry = status.partitions.entry(partition.to_string()).or_default();
+                (entry.next_offset, entry.intake_max) = (next_offset, intake_max);
+            });
+            let hears = reader::start(
+                config.log.clone(),
+                config.clock.clone(),
+                partition.clone(),
+                frontier.clone(),
+                self.board.clone(),
+                running.came.clone(),
+            );
+            running.lanes.insert(partition, Lane::new(hears, frontier));
+        }
+        Ok(())
+    }
+
+    /// Runs epochs until told to stop.
+    async fn epochs(&mut self, running: &mut Running) -> Result<(), DriverError> {
+        let mut due = Due::new();
+        while !self.is_stopped() {
+            let gathered = self.gather(running).await?;
+            if gathered.events > 0 {
+                self.close(running, gathered).await?;
+            }
+            self.judge(running).await;
+            self.publish(running).await?;
+            if due.beat.is_due() {
+                self.keep(running.writer.beat().await)?;
+            }
+            if due.tick.is_due() && self.config.ticks {
+                self.tick().await;
+            }
+            if due.discover.is_due() {
+                self.open_lanes(running, Vec::new()).await?;
+            }
+            if due.witness.is_due() {
+                self.check_witnesses(running).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for something to come, at most for as long as the chores can wait; then closes the epoch
+    /// when nothing more comes, it has been open for long enough, or it is full.
+    async fn gather(&mut self, running: &mut Running) -> Result<Gathered, DriverError> {
+        let mut gathered = Gathered::default();
+        let mut opened: Option<Instant> = None;
+        let idle_until = Instant::now() + RETRY;
+        loop {
+            let now = Instant::now();
+            let took = gathered.gather(&mut running.lanes, now)?;
+            if took {
+                opened.get_or_insert(now);
+            }
+            let (deadline, pause) = match opened {
+                Some(opened) => (opened + OPEN_MAX, QUIET),
+                None => (idle_until, RETRY),
+            };
+            // A full epoch does not wait, and neither does one to which nothing was added.
+            if gathered.is_full() || now >= deadline || self.is_stopped() {
+                return Ok(gathered);
+            }
+            let wait = pause.min(deadline - now);
+            let mut stop = self.stop.clone();
+            tokio::select! {
+                _ = running.came.notified() => {}
+                _ = stop.changed() => {}
+                _ = tokio::time::sleep(wait) => {
+                    if opened.is_some() && !gathered.gather(&mut running.lanes, Instant::now())? {
+                        return Ok(gathered);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Computes an epoch and commits it.
+    async fn close(&mut self, running: &mut Running, gathered: Gathered) -> Result<(), DriverError> {
+        let closed_at = self.config.clock.now();
+        let started = Instant::now();
+        let closed = compute(running, gathered.batch).await?;
+        let computed = started.elapsed();
+        let frontiers: Vec<Frontier> = gathered.frontiers.values().cloned().collect();
+        let epoch = Epoch {
+            number: running.epoch + 1,
+            closed_at,
+            events: gathered.events,
+            intake_max: gathered.intake_max,
+            frontiers,
+            output: closed.output,
+            dead_letters: gathered.dead_letters,
+        };
+        let dead_letters = epoch.dead_letters.len() as u64;
+        loop {
+            match running.writer.commit(&epoch).await {
+                Ok(()) => break,
+                Err(ViewsError::Unavailable(why)) if !self.is_stopped() => {
+                    tracing::warn!(why, "waiting for the database");
+                    tokio::time::sleep(RETRY).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        running.epoch = epoch.number;
+        running.undecided = closed.undecided;
+        running.tick = closed.tick;
+        let (changes, evidence) = (epoch.output.rows() as u64, epoch.output.evidence.len() as u64);
+        self.board.update(|status| {
+            status.epoch = epoch.number;
+            status.events += epoch.events;
+            status.dead_letters += dead_letters;
+            status.changes += changes;
+            status.evidence_changes += evidence;
+            status.dataflow_ms = computed.as_millis() as u64;
+            status.epoch_ms = started.elapsed().as_millis() as u64;
+            status.records = closed.gauges.records;
+            status.blocks_decided = closed.gauges.blocks_decided;
+            status.biggest_block = closed.gauges.biggest_block;
+            status.undecided = running.undecided.iter().map(waiting).collect();
+            for (partition, frontier) in &gathered.frontiers {
+                let entry = status.partitions.entry(partition.to_string()).or_default();
+                entry.next_offset = frontier.next_offset;
+                entry.end = entry.end.max(frontier.next_offset);
+                entry.intake_max = frontier.intake_max;
+            }
+        });
+        Ok(())
+    }
+
+    /// Lets the guard judge, once the pipeline has reached the ends that it found at its start.
+    async fn judge(&self, running: &mut Running) {
+        let reached = running.ends.iter().all(|(partition, end)| {
+            running.lanes.get(partition).is_some_and(|lane| lane.frontier().next_offset >= *end)
+        });
+        if !reached {
+            return;
+        }
+        if let Err(error) = running.guard.judge(&running.undecided, running.tick).await {
+            tracing::warn!(%error, "the guard could not write its verdict; it will try again");
+        }
+    }
+
+    /// Publishes what epochs left to be published. What the log does not take now goes out later.
+    async fn publish(&self, running: &mut Running) -> Result<(), DriverError> {
+        match running.outbox.publish(&mut *running.writer).await {
+            Ok(more) => {
+                if more {
+                    running.came.notify_one();
+                }
+                Ok(())
+            }
+            Err(OutboxError::Log(error)) => {
+                tracing::warn!(%error, "the outbox waits");
+                Ok(())
+            }
+            Err(OutboxError::Views(error)) => self.keep(Err(error)),
+        }
+    }
+
+    /// A database that cannot be reached now is no reason to stop.
+    fn keep(&self, result: Result<(), ViewsError>) -> Result<(), DriverError> {
+        match result {
+            Err(ViewsError::Unavailable(why)) => {
+                tracing::warn!(why, "waiting for the database");
+                Ok(())
+            }
+            other => Ok(other?),
+        }
+    }
+
+    async fn tick(&self) {
+        let config = &self.config;
+        let source = Source { kind: "serviceradar".to_owned(), instance: config.writer.clone() };
+        let tick = Observation {
+            event_time: config.clock.now(),
+            partition: "default".to_owned(),
+            source,
+            native_key: "tick".to_owned(),
+            action: Action::Tick,
+            ..Observation::default()
+        };
+        let event = NewEvent {
+            key: Some(tick.record_key().into_bytes().into()),
+            value: Some(encode(&tick).into()),
+            headers: Vec::new(),
+        };
+        let publisher = Publisher::new(config.log.clone(), Stream::Observations.topic(&config.tenant));
+        if let Err(error) = publisher.publish(vec![event]).await {
+            tracing::warn!(%error, "the TICK was not published");
+        }
+    }
+
+    async fn check_witnesses(&self, running: &mut Running) -> Result<(), DriverError> {
+        for (partition, lane) in &running.lanes {
+            match crate::witness::check(&*self.config.log, partition, lane.frontier()).await {
+                Ok(checked) => checked?,
+                Err(LogError::Unavailable(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs the dataflow off the runtime's threads.
+async fn compute(running: &mut Running, batch: Batch) -> Result<Closed, DriverError> {
+    let Some(mut engine) = running.engine.take() else {
+        return Err(DriverError::Task("the dataflow is gone".to_owned()));
+    };
+    let computed = tokio::task::spawn_blocking(move || {
+        let closed = engine.epoch(batch);
+        (engine, closed)
+    });
+    let (engine, closed) = computed.await.map_err(|error| DriverError::Task(error.to_string()))?;
+    running.engine = Some(engine);
+    Ok(closed?)
+}
+
+fn waiting(fetch: &serviceradar_streams::snapshots::Undecided) -> Waiting {
+    Waiting {
+        source: format!("{}/{}", fetch.partition, fetch.source),
+        begin: fetch.begin,
+        counted: fetch.counted,
+        members: fetch.members,
+    }
+}
+
+/// When a chore is due.
+struct Chore {
+    every: Duration,
+    last: Instant,
+}
+
+impl Chore {
+    fn new(every: Duration) -> Self {
+        Self { every, last: Instant::now() }
+    }
+
+    fn is_due(&mut self) -> bool {
+        let due = self.last.elapsed() >= self.every;
+        if due {
+            self.last = Instant::now();
+        }
+        due
+    }
+}
+
+struct Due {
+    beat: Chore,
+    tick: Chore,
+    discover: Chore,
+    witness: Chore,
+}
+
+impl Due {
+    fn new() -> Self {
+        Self {
+            beat: Chore::new(BEAT_EVERY),
+            tick: Chore::new(TICK_EVERY),
+            discover: Chore::new(DISCOVER_EVERY),
+            witness: Chore::new(WITNESS_EVERY),
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Epochs: which chunks make the next one.
+//!
+//! An epoch closes 10 to 250 ms after its first event; behind, with up to 500,000. All log partitions
+//! advance together by intake time, to about a second, so that catching up expires nothing that the
+//! others have not said yet; one with nothing unread holds no other back.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use serviceradar_materializers::views::{DeadLetter, Frontier};
+use serviceradar_schemas::time::SECOND;
+use serviceradar_streams::engine::Batch;
+use tokio::sync::mpsc::{self, error::TryRecvError};
+
+use crate::{
+    reader::{Chunk, ReaderError, Said},
+    topics::Partition,
+};
+
+/// Most events of an epoch.
+pub const EVENTS_MAX: u64 = 500_000;
+/// Most bytes of an epoch: decoded they take some four times as much memory.
+pub const BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// An epoch closes when so long nothing more came.
+pub const QUIET: Duration = Duration::from_millis(10);
+/// An epoch closes so long after its first event at the latest.
+pub const OPEN_MAX: Duration = Duration::from_millis(250);
+/// How far, in intake time, log partitions may be apart within an epoch, microseconds.
+const APART_MAX: i64 = SECOND;
+/// How long a log partition that is ahead waits for the others.
+const AHEAD_WAIT: Duration = Duration::from_secs(5);
+
+/// A log partition, as the epochs see it.
+pub struct Lane {
+    hears: mpsc::Receiver<Said>,
+    /// Read, and not yet taken.
+    next: Option<Chunk>,
+    /// Intake time of the last chunk seen, while more is known to follow it.
+    behind_at: Option<i64>,
+    frontier: Frontier,
+}
+
+impl Lane {
+    /// A lane that goes on from a frontier.
+    pub fn new(hears: mpsc::Receiver<Said>, frontier: Frontier) -> Self {
+        Self { hears, next: None, behind_at: None, frontier }
+    }
+
+    /// Up to where it has been taken.
+    pub fn frontier(&self) -> &Frontier {
+        &self.frontier
+    }
+
+    fn fill(&mut self) -> Result<(), ReaderError> {
+        if self.next.is_none() {
+            match self.hears.try_recv() {
+                Ok(said) => {
+                    let chunk = said?;
+                    self.behind_at = (!chunk.at_end).then_some(chunk.intake.1);
+                    self.next = Some(chunk);
+                }
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The input of an epoch, and how far it moves the frontiers.
+#[derive(Default)]
+pub struct Gathered {
+    /// What the dataflow takes.
+    pub batch: Batch,
+    /// What was refused.
+    pub dead_letters: Vec<DeadLetter>,
+    /// Events read.
+    pub events: u64,
+    /// Size of their values.
+    pub bytes: u64,
+    /// Greatest intake time.
+    pub intake_max: i64,
+    /// Log partitions that it moves.
+    pub frontiers: BTreeMap<Partition, Frontier>,
+}
+
+impl Gathered {
+    /// Whether it holds as much as an epoch may.
+    pub fn is_full(&self) -> bool {
+        self.events >= EVENTS_MAX || self.bytes >= BYTES_MAX
+    }
+
+    /// Takes what the lanes have, as far as they may go together. Returns whether any had something.
+    pub fn gather(
+        &mut self,
+        lanes: &mut BTreeMap<Partition, Lane>,
+        now: Instant,
+    ) -> Result<bool, ReaderError> {
+        let mut took = false;
+        while !self.is_full() {
+            for lane in lanes.values_mut() {
+                lane.fill()?;
+            }
+            // The slowest of those that have more to say bounds the others.
+            let behind = lanes.values().filter_map(|lane| match &lane.next {
+                Some(chunk) => Some(chunk.intake.0),
+                None => lane.behind_at,
+            });
+            let horizon = behind.min().unwrap_or(i64::MAX).saturating_add(APART_MAX);
+            let mut progress = false;
+            for (partition, lane) in lanes.iter_mut() {
+                let may = |chunk: &mut Chunk| {
+                    chunk.intake.0 <= horizon || now.duration_since(chunk.read_at) > AHEAD_WAIT
+                };
+                if let Some(chunk) = lane.next.take_if(may) {
+                    self.take(partition, lane, chunk);
+                    progress = true;
+                }
+            }
+            if !progress {
+                break;
+            }
+            took = true;
+        }
+        Ok(took)
+    }
+
+    fn take(&mut self, partition: &Partition, lane: &mut Lane, chunk: Chunk) {
+        self.events += chunk.events;
+        self.bytes += chunk.bytes;
+        self.intake_max = self.intake_max.max(chunk.intake.1);
+        self.batch.sightings.extend(chunk.sightings);
+        self.batch.decisions.extend(chunk.decisions);
+        self.dead_letters.extend(chunk.refused);
+        lane.frontier.next_offset = chunk.next_offset;
+        lane.frontier.intake_max = lane.frontier.intake_max.max(chunk.intake.1);
+        if chunk.witness.is_some() {
+            lane.frontier.witness = chunk.witness;
+        }
+        self.frontiers.insert(partition.clone(), lane.frontier.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lane(chunks: Vec<Chunk>) -> Lane {
+        let (says, hears) = mpsc::channel(16);
+        for chunk in chunks {
+            says.try_send(Ok(chunk)).unwrap();
+        }
+        let frontier = Frontier {
+            topic: "t.observations".to_owned(),
+            log_partition: 0,
+            next_offset: 0,
+            intake_max: 0,
+            witness: None,
+        };
+        Lane::new(hears, frontier)
+    }
+
+    fn chunk(next_offset: u64, intake: (i64, i64), at_end: bool) -> Chunk {
+        Chunk {
+            sightings: Vec::new(),
+            decisions: Vec::new(),
+            refused: Vec::new(),
+            events: 1,
+            bytes: 1,
+            intake,
+            next_offset,
+            witness: None,
+            at_end,
+            read_at: Instant::now(),
+        }
+    }
+
+    fn lanes(list: Vec<Lane>) -> BTreeMap<Partition, Lane> {
+        let named = list.into_iter().zip(0..);
+        named
+            .map(|(lane, log_partition)| (Partition { topic: "t".to_owned(), log_partition }, lane))
+            .collect()
+    }
+
+    #[test]
+    fn a_partition_that_is_ahead_waits_for_one_that_has_more_to_say() {
+        let hour = 3600 * SECOND;
+        let slow = lane(vec![chunk(1, (0, 0), false), chunk(2, (10, 10), false)]);
+        let ahead = lane(vec![chunk(1, (0, 0), false), chunk(2, (hour, hour), true)]);
+        let mut lanes = lanes(vec![slow, ahead]);
+        let mut gathered = Gathered::default();
+        gathered.gather(&mut lanes, Instant::now()).unwrap();
+        let offsets: Vec<u64> = lanes.values().map(|lane| lane.frontier().next_offset).collect();
+        assert_eq!(offsets, [2, 1]);
+        // It does not wait for ever.
+        gathered.gather(&mut lanes, Instant::now() + AHEAD_WAIT + Duration::from_secs(1)).unwrap();
+        let offsets: Vec<u64> = lanes.values().map(|lane| lane.frontier().next_offset).collect();
+        assert_eq!(offsets, [2, 2]);
+    }
+
+    #[test]
+    fn a_partition_with_nothing_unread_holds_nobody_back() {
+        let quiet = lane(vec![chunk(1, (0, 0), true)]);
+        let busy = lane(vec![chunk(1, (7_200 * SECOND, 7_200 * SECOND), false)]);
+        let mut lanes = lanes(vec![quiet, busy]);
+        let mut gathered = Gathered::default();
+        assert!(gathered.gather(&mut lanes, Instant::now()).unwrap());
+        assert_eq!(gathered.events, 2);
+    }
+}

@@ -1,0 +1,74 @@
+//! The snapshot guard: writes its verdicts on fetches as decisions. It judges by
+//! `serviceradar_streams::snapshots::judge` and says each thing once.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use serviceradar_log::{LogError, LogStore, NewEvent, Publisher};
+use serviceradar_schemas::{Decision, Target, encode, topics::Stream};
+use serviceradar_streams::{
+    rules,
+    snapshots::{Undecided, Verdict, judge},
+};
+
+/// The guard of one tenant.
+pub struct Guard {
+    decisions: Publisher,
+    rules: rules::Snapshots,
+    /// Ids of verdicts that are in the log and not yet in the views.
+    said: BTreeSet<String>,
+}
+
+impl Guard {
+    /// A guard that writes to the tenant's decisions.
+    pub fn new(log: Arc<dyn LogStore>, tenant: &str, rules: rules::Snapshots) -> Self {
+        let decisions = Publisher::new(log, Stream::Decisions.topic(tenant));
+        Self { decisions, rules, said: BTreeSet::new() }
+    }
+
+    /// Judges the fetches that wait; `now` is the intake time of the last TICK.
+    pub async fn judge(&mut self, waiting: &[Undecided], now: Option<i64>) -> Result<(), LogError> {
+        let mut events = Vec::new();
+        for fetch in waiting {
+            let Some(verdict) = judge(fetch, now, &self.rules) else {
+                continue;
+            };
+            let decision = decision(fetch, verdict);
+            if self.said.insert(decision.id.clone()) {
+                tracing::info!(id = decision.id, reason = decision.reason, "the guard has judged a fetch");
+                events.push(NewEvent {
+                    key: Some(format!("{}/{}", fetch.partition, fetch.source).into_bytes().into()),
+                    value: Some(encode(&decision).into()),
+                    headers: Vec::new(),
+                });
+            }
+        }
+        if !events.is_empty() {
+            self.decisions.publish(events).await?;
+        }
+        if waiting.is_empty() {
+            self.said.clear();
+        }
+        Ok(())
+    }
+}
+
+/// The decision that a verdict is: its time is the begin of the fetch, so that an operator's word,
+/// whenever given, is the later one; and a hold outweighs an accept by its id.
+fn decision(fetch: &Undecided, verdict: Verdict) -> Decision {
+    let (action, reason) = match verdict {
+        Verdict::Accept(reason) => ("accept_snapshot", reason),
+        Verdict::Hold(reason) => ("hold_snapshot", reason),
+    };
+    let begin = serviceradar_schemas::time::format(fetch.begin);
+    Decision {
+        id: format!("guard/{action}/{}/{}/{begin}", fetch.partition, fetch.source),
+        event_time: fetch.begin,
+        partition: fetch.partition.clone(),
+        action: action.to_owned(),
+        target: Target { source: Some(fetch.source.clone()), begin: Some(fetch.begin), ..Target::default() },
+        value: None,
+        revokes: None,
+        actor: "guard".to_owned(),
+        reason,
+    }
+}

@@ -1,0 +1,89 @@
+//! Intake: from an event of the log to what the dataflow takes, or to a dead letter with its reason.
+
+use serviceradar_log::Event;
+use serviceradar_materializers::views::DeadLetter;
+use serviceradar_schemas::{Decision, Decoder, Observation, codec::DecodeError, topics::Stream};
+use serviceradar_streams::{
+    decisions::Taken,
+    normalise::{Sighting, normalise},
+};
+
+use crate::topics::Partition;
+
+/// What an event is to the dataflow.
+pub enum Taking {
+    /// An observation.
+    Sighting(Box<Sighting>),
+    /// A decision.
+    Decision(Box<Taken>),
+    /// It could not be read, or makes no sense.
+    Refused(Box<DeadLetter>),
+}
+
+/// The reader of one log partition's events.
+pub enum Intake {
+    /// Of `observations`.
+    Observations(Box<Decoder<Observation>>),
+    /// Of `decisions`.
+    Decisions(Box<Decoder<Decision>>),
+}
+
+/// The schema registry cannot be reached: try the same event again, later.
+#[derive(Debug, thiserror::Error)]
+#[error("the schema registry cannot be reached: {0}")]
+pub struct RegistryUnavailable(pub String);
+
+impl Intake {
+    /// For the events of a topic.
+    pub fn of(topic: &str) -> Self {
+        let decisions = topic.ends_with(&format!(".{}", Stream::Decisions.name()));
+        if decisions {
+            Self::Decisions(Box::new(Decoder::new()))
+        } else {
+            Self::Observations(Box::new(Decoder::new()))
+        }
+    }
+
+    /// Reads an event; `intake_time` is the running maximum of its log partition's append times.
+    pub fn take(
+        &mut self,
+        partition: &Partition,
+        event: Event,
+        intake_time: i64,
+    ) -> Result<Taking, RegistryUnavailable> {
+        let value = event.value.as_deref().unwrap_or_default();
+        let taken = match self {
+            Self::Observations(decoder) => match decoder.decode(value) {
+                Ok(observation) => normalise(observation, Some(intake_time))
+                    .map(|sighting| Taking::Sighting(Box::new(sighting)))
+                    .map_err(|refusal| refusal.to_string()),
+                Err(error) => Err(unreadable(error)?),
+            },
+            Self::Decisions(decoder) => match decoder.decode(value) {
+                Ok(decision) => Taken::read(decision, Some(intake_time))
+                    .map(|taken| Taking::Decision(Box::new(taken)))
+                    .map_err(|refusal| refusal.to_string()),
+                Err(error) => Err(unreadable(error)?),
+            },
+        };
+        Ok(taken.unwrap_or_else(|reason| {
+            Taking::Refused(Box::new(DeadLetter {
+                topic: partition.topic.clone(),
+                log_partition: partition.log_partition,
+                offset: event.offset,
+                key: event.key,
+                value: event.value,
+                headers: event.headers,
+                reason,
+            }))
+        }))
+    }
+}
+
+/// The reason of a dead letter; or that the event must wait.
+fn unreadable(error: DecodeError) -> Result<String, RegistryUnavailable> {
+    if error.is_unavailable() {
+        return Err(RegistryUnavailable(error.to_string()));
+    }
+    Ok(error.to_string())
+}

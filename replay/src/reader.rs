@@ -1,0 +1,217 @@
+//! Readers: one task per log partition reads on from its frontier and decodes, as far as the epochs
+//! take it: what waits between them is bounded.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serviceradar_log::{LogError, LogStore, ReadLimit};
+use serviceradar_materializers::views::{DeadLetter, Frontier, Witness};
+use serviceradar_schemas::time::{Clock, DAY};
+use serviceradar_streams::{decisions::Taken, normalise::Sighting};
+use tokio::sync::mpsc;
+
+use crate::{
+    intake::{Intake, Taking},
+    status::StatusBoard,
+    topics::Partition,
+    witness::{LogChanged, witness_of},
+};
+
+/// Events of one read: some milliseconds of decoding.
+const READ_EVENTS: usize = 2_000;
+/// Bytes of one read: with the chunks below, what a log partition may have waiting.
+const READ_BYTES: usize = 2 * 1024 * 1024;
+/// Chunks that wait between a reader and the epochs.
+const CHUNKS_WAITING: usize = 2;
+/// How long one read waits for something to come.
+const READ_WAIT: Duration = Duration::from_secs(1);
+/// First pause after a failed read; it doubles.
+const RETRY: Duration = Duration::from_millis(100);
+/// Longest pause after a failed read.
+const RETRY_MAX: Duration = Duration::from_secs(5);
+/// An append time so far ahead of the machine's clock stalls its log partition.
+const AHEAD_MAX: i64 = DAY;
+
+/// Decoded events of one log partition, next to each other.
+pub struct Chunk {
+    /// Observations.
+    pub sightings: Vec<Sighting>,
+    /// Decisions.
+    pub decisions: Vec<Taken>,
+    /// What was refused.
+    pub refused: Vec<DeadLetter>,
+    /// Events read.
+    pub events: u64,
+    /// Size of their values.
+    pub bytes: u64,
+    /// Intake time of the first and the last.
+    pub intake: (i64, i64),
+    /// Where to go on reading.
+    pub next_offset: u64,
+    /// The last of them.
+    pub witness: Option<Witness>,
+    /// Whether nothing more was there when it was read.
+    pub at_end: bool,
+    /// When it was read, to bound how long it waits for slower log partitions.
+    pub read_at: Instant,
+}
+
+/// Why a reader stopped.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ReaderError {
+    /// This is another log.
+    #[error(transparent)]
+    LogChanged(#[from] LogChanged),
+    /// The log refused for good.
+    #[error("{partition} cannot be read: {error}")]
+    Log {
+        /// Which.
+        partition: String,
+        /// Why.
+        error: LogError,
+    },
+}
+
+/// What a reader says.
+pub type Said = Result<Chunk, ReaderError>;
+
+/// Starts the reader of a log partition at its frontier. It ends when the receiver is dropped.
+pub fn start(
+    log: Arc<dyn LogStore>,
+    clock: Arc<dyn Clock>,
+    partition: Partition,
+    frontier: Frontier,
+    board: StatusBoard,
+    came: Arc<tokio::sync::Notify>,
+) -> mpsc::Receiver<Said> {
+    let (says, hears) = mpsc::channel(CHUNKS_WAITING);
+    tokio::spawn(async move {
+        let reader = Reader { log, clock, partition, board, intake_max: frontier.intake_max };
+        reader.run(frontier, says, came).await;
+    });
+    hears
+}
+
+struct Reader {
+    log: Arc<dyn LogStore>,
+    clock: Arc<dyn Clock>,
+    partition: Partition,
+    board: StatusBoard,
+    intake_max: i64,
+}
+
+impl Reader {
+    async fn run(mut self, mut frontier: Frontier, says: mpsc::Sender<Said>, came: Arc<tokio::sync::Notify>) {
+        let mut intake = Intake::of(&self.partition.topic);
+        let mut pause = RETRY;
+        let mut check = true;
+        loop {
+            let read = if check { self.check(&frontier).await } else { Ok(()) };
+            let read = match read {
+                Ok(()) => self.read(&mut intake, frontier.next_offset).await,
+                Err(stop) => Err(stop),
+            };
+            match read {
+                Ok(Some(chunk)) => {
+                    (check, pause) = (false, RETRY);
+                    frontier.next_offset = chunk.next_offset;
+                    frontier.witness = chunk.witness.clone().or(frontier.witness);
+                    if says.send(Ok(chunk)).await.is_err() {
+                        return;
+                    }
+                    came.notify_one();
+                }
+                Ok(None) if says.is_closed() => return,
+                Ok(None) => (check, pause) = (false, RETRY),
+                Err(Stop::Wait(why)) => {
+                    self.board.stall(&self.partition, Some(why));
+                    tokio::time::sleep(pause).await;
+                    // After a reconnect it may be another log.
+                    (check, pause) = (true, (pause * 2).min(RETRY_MAX));
+                    if says.is_closed() {
+                        return;
+                    }
+                }
+                Err(Stop::Ended(error)) => {
+                    // Whoever hears no more needs no answer.
+                    let _ = says.send(Err(error)).await;
+                    came.notify_one();
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn check(&self, frontier: &Frontier) -> Result<(), Stop> {
+        match crate::witness::check(&*self.log, &self.partition, frontier).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(changed)) => Err(Stop::Ended(changed.into())),
+            Err(error) => Err(self.stop(error)),
+        }
+    }
+
+    fn stop(&self, error: LogError) -> Stop {
+        match error {
+            LogError::Unavailable(why) => Stop::Wait(why),
+            error => Stop::Ended(ReaderError::Log { partition: self.partition.to_string(), error }),
+        }
+    }
+
+    /// Reads on; none where nothing came.
+    async fn read(&mut self, intake: &mut Intake, offset: u64) -> Result<Option<Chunk>, Stop> {
+        let limit = ReadLimit { events: READ_EVENTS, bytes: READ_BYTES, wait: READ_WAIT };
+        let Partition { topic, log_partition } = &self.partition;
+        let read = self.log.read(topic, *log_partition, offset, limit).await;
+        let read = read.map_err(|error| self.stop(error))?;
+        self.board.stall(&self.partition, None);
+        if read.events.is_empty() && read.next_offset == offset {
+            return Ok(None);
+        }
+        let end = self.log.offsets(topic, *log_partition).await.map_err(|error| self.stop(error))?.end;
+        self.board.end(&self.partition, end);
+        let mut chunk = Chunk {
+            sightings: Vec::with_capacity(read.events.len()),
+            decisions: Vec::new(),
+            refused: Vec::new(),
+            events: read.events.len() as u64,
+            bytes: read.events.iter().map(|e| e.value.as_ref().map_or(0, |value| value.len()) as u64).sum(),
+            intake: (i64::MAX, i64::MIN),
+            next_offset: read.next_offset,
+            witness: read.events.last().map(witness_of),
+            at_end: read.next_offset >= end,
+            read_at: Instant::now(),
+        };
+        let latest = self.clock.now().saturating_add(AHEAD_MAX);
+        let before = self.intake_max;
+        for event in read.events {
+            if event.append_time > latest {
+                self.intake_max = before;
+                let at = serviceradar_schemas::time::format(event.append_time);
+                return Err(Stop::Wait(format!(
+                    "offset {} was appended at {at}, more than a day ahead of this machine's clock",
+                    event.offset
+                )));
+            }
+            self.intake_max = self.intake_max.max(event.append_time);
+            chunk.intake = (chunk.intake.0.min(self.intake_max), self.intake_max);
+            match intake.take(&self.partition, event, self.intake_max) {
+                Ok(Taking::Sighting(sighting)) => chunk.sightings.push(*sighting),
+                Ok(Taking::Decision(decision)) => chunk.decisions.push(*decision),
+                Ok(Taking::Refused(letter)) => chunk.refused.push(*letter),
+                Err(unavailable) => {
+                    self.intake_max = before;
+                    return Err(Stop::Wait(unavailable.to_string()));
+                }
+            }
+        }
+        Ok(Some(chunk))
+    }
+}
+
+enum Stop {
+    /// The same read may succeed later.
+    Wait(String),
+    Ended(ReaderError),
+}

@@ -1,0 +1,138 @@
+//! Status: what the pipeline of a tenant is doing, for whoever asks.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use serde::Serialize;
+use tokio::sync::watch;
+
+use crate::topics::Partition;
+
+/// What the pipeline is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// It has not begun.
+    #[default]
+    Starting,
+    /// Another writer holds the tenant.
+    StandBy,
+    /// It reads the views back.
+    Restoring,
+    /// It writes.
+    Running,
+    /// It was told to stop.
+    Stopped,
+    /// It cannot go on; in words.
+    Failed(String),
+}
+
+/// How far a log partition is in the views.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PartitionStatus {
+    /// Next offset not yet in the views.
+    pub next_offset: u64,
+    /// Next offset of the log, as last seen.
+    pub end: u64,
+    /// Intake clock, microseconds since the Unix epoch.
+    pub intake_max: i64,
+    /// Why it is not being read, in words.
+    pub stalled: Option<String>,
+}
+
+/// A fetch that waits for a verdict.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Waiting {
+    /// `partition/kind/instance`.
+    pub source: String,
+    /// When it began, microseconds since the Unix epoch.
+    pub begin: i64,
+    /// How many records it says it has.
+    pub counted: Option<i64>,
+    /// How many came.
+    pub members: u64,
+}
+
+/// The status of a tenant's pipeline.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct DriverStatus {
+    /// What it is doing.
+    pub phase: Phase,
+    /// The generation that it writes.
+    pub generation: i32,
+    /// Last committed epoch.
+    pub epoch: u64,
+    /// Events taken in since the start.
+    pub events: u64,
+    /// Dead letters since the start.
+    pub dead_letters: u64,
+    /// Rows changed since the start.
+    pub changes: u64,
+    /// Rows of evidence written since the start.
+    pub evidence_changes: u64,
+    /// Wall time of the last epoch, from its close to its commit, milliseconds.
+    pub epoch_ms: u64,
+    /// Of it, in the dataflow.
+    pub dataflow_ms: u64,
+    /// Records ever seen.
+    pub records: u64,
+    /// Blocks decided since the start.
+    pub blocks_decided: u64,
+    /// Nodes of the biggest core or block.
+    pub biggest_block: u64,
+    /// Fetches that wait for a verdict.
+    pub undecided: Vec<Waiting>,
+    /// Log partitions, by `topic/log partition`.
+    pub partitions: BTreeMap<String, PartitionStatus>,
+}
+
+impl DriverStatus {
+    /// Events of the log that are not yet in the views.
+    pub fn lag(&self) -> u64 {
+        self.partitions.values().map(|p| p.end.saturating_sub(p.next_offset)).sum()
+    }
+}
+
+/// Where the parts of a driver write its status.
+#[derive(Clone)]
+pub struct StatusBoard {
+    status: Arc<Mutex<DriverStatus>>,
+    told: watch::Sender<DriverStatus>,
+}
+
+impl StatusBoard {
+    /// A board, and who reads it.
+    pub fn new() -> (Self, watch::Receiver<DriverStatus>) {
+        let (told, heard) = watch::channel(DriverStatus::default());
+        (Self { status: Arc::default(), told }, heard)
+    }
+
+    /// Changes the status.
+    pub fn update(&self, change: impl FnOnce(&mut DriverStatus)) {
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut status);
+        self.told.send_replace(status.clone());
+    }
+
+    /// Says that a log partition is not being read, or that it is again.
+    pub fn stall(&self, partition: &Partition, why: Option<String>) {
+        let name = partition.to_string();
+        {
+            let status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+            if status.partitions.get(&name).and_then(|p| p.stalled.as_ref()) == why.as_ref() {
+                return;
+            }
+        }
+        if let Some(why) = &why {
+            tracing::warn!(%partition, why, "waiting for the log");
+        }
+        self.update(|status| status.partitions.entry(name).or_default().stalled = why);
+    }
+
+    /// Says where a log partition ends.
+    pub fn end(&self, partition: &Partition, end: u64) {
+        self.update(|status| status.partitions.entry(partition.to_string()).or_default().end = end);
+    }
+}
