@@ -2,14 +2,11 @@
 
 use bytes::Bytes;
 use serviceradar_log::{LogError, NewEvent, Publisher, store::EVENT_BYTES_MAX};
-use serviceradar_schemas::{Observation, encode, time};
+use serviceradar_schemas::{Observation, codec::SINGLE_OBJECT_BYTES, encode, hex, time};
 use sha2::{Digest, Sha256};
 
 /// Events appended at once where a source has no pages of its own: some 500 kB.
 const CHUNK_EVENTS: usize = 2_000;
-
-/// What single-object framing puts before a datum: a marker of 2 bytes, a fingerprint of 8.
-const FRAMING_BYTES: usize = 10;
 
 /// An observation that no log takes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,7 +45,7 @@ pub fn event(observation: &Observation) -> Result<NewEvent, EventTooLarge> {
 /// The headers of CloudEvents' Kafka binding, binary mode.
 fn headers(observation: &Observation, value: &[u8]) -> Vec<(String, Bytes)> {
     let id = match observation.id.as_str() {
-        "" => hex(&Sha256::digest(&value[FRAMING_BYTES.min(value.len())..])),
+        "" => hex::encode(&Sha256::digest(&value[SINGLE_OBJECT_BYTES..])),
         id => id.to_owned(),
     };
     let header = |name: &str, value: String| (name.to_owned(), Bytes::from(value));
@@ -61,10 +58,6 @@ fn headers(observation: &Observation, value: &[u8]) -> Vec<(String, Bytes)> {
         fixed("ce_specversion", b"1.0"),
         fixed("content-type", b"application/avro"),
     ]
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Publishes observations in bounded chunks; returns how many. Durable when it returns.

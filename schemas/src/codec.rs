@@ -25,8 +25,8 @@ pub const DATUM_BYTES_MAX: usize = 1024 * 1024;
 const SINGLE_OBJECT: [u8; 2] = [0xC3, 0x01];
 /// First byte of Confluent framing.
 const CONFLUENT: u8 = 0x00;
-/// Marker and fingerprint.
-const SINGLE_OBJECT_BYTES: usize = 10;
+/// What single-object framing puts before a datum, in bytes: marker and fingerprint.
+pub const SINGLE_OBJECT_BYTES: usize = 10;
 /// Marker and id.
 const CONFLUENT_BYTES: usize = 5;
 

@@ -180,3 +180,10 @@ impl Observation {
         format!("{}/{}/{}", self.partition, self.source, self.native_key)
     }
 }
+
+/// Whether a partition, or the kind or instance of a source, may be called so: `[A-Za-z0-9._-]{1,64}`.
+/// They are parts of the record key, which `/` divides.
+pub fn is_key_part(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+}

@@ -1,11 +1,18 @@
-//! Crawls of servers that answer what no Armis should.
+//! Crawls of servers that answer what no Armis should, or watch how they are asked.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+};
 
 use crate::bench::{Log, NOW};
 use axum::{
     Json, Router,
     extract::Query,
+    handler::Handler,
     routing::{get, post},
 };
 use serde_json::{Value, json};
@@ -18,16 +25,76 @@ struct Asked {
     length: usize,
 }
 
-/// Serves what `page` makes of what was asked.
-async fn serve(page: fn(Asked) -> Value) -> SocketAddr {
-    let token = || async { Json(json!({"data": {"access_token": "t"}, "success": true})) };
-    let search = move |Query(asked): Query<Asked>| async move { Json(json!({"data": page(asked)})) };
+/// Serves a token and pages.
+async fn listen<T, S, X>(token: T, search: S) -> SocketAddr
+where
+    T: Handler<((),), ()>,
+    S: Handler<X, ()>,
+    X: 'static,
+{
     let routes =
         Router::new().route("/api/v1/access_token/", post(token)).route("/api/v1/search/", get(search));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, routes).await });
     address
+}
+
+/// Serves what `page` makes of what was asked.
+async fn serve(page: fn(Asked) -> Value) -> SocketAddr {
+    let token = || async { Json(json!({"data": {"access_token": "t"}, "success": true})) };
+    let search = move |Query(asked): Query<Asked>| async move { Json(json!({"data": page(asked)})) };
+    listen(token, search).await
+}
+
+/// Pages fetched at once of a server that watches.
+const CONCURRENCY: usize = 3;
+
+/// What a server saw of its crawls.
+#[derive(Default)]
+struct Watch {
+    tokens: AtomicUsize,
+    searches: AtomicUsize,
+    at_once: AtomicUsize,
+    at_once_most: AtomicUsize,
+}
+
+/// Serves 70 devices, 10 to a page; holds each page but the first until [`CONCURRENCY`] of them are
+/// asked for.
+async fn serve_watching(watch: Arc<Watch>) -> SocketAddr {
+    let all_there = Arc::new(tokio::sync::Barrier::new(CONCURRENCY));
+    let watching = watch.clone();
+    let token = move || async move {
+        watching.tokens.fetch_add(1, SeqCst);
+        Json(json!({"data": {"access_token": "t"}, "success": true}))
+    };
+    let search = move |Query(asked): Query<Asked>| async move {
+        watch.searches.fetch_add(1, SeqCst);
+        let at_once = watch.at_once.fetch_add(1, SeqCst) + 1;
+        watch.at_once_most.fetch_max(at_once, SeqCst);
+        if asked.from > 0 {
+            all_there.wait().await;
+        }
+        watch.at_once.fetch_sub(1, SeqCst);
+        Json(json!({"data": page(asked.from, asked.from + asked.length, 70)}))
+    };
+    listen(token, search).await
+}
+
+#[tokio::test]
+async fn pages_are_fetched_at_once_up_to_the_limit_and_with_one_token() {
+    let watch = Arc::new(Watch::default());
+    let clock = Arc::new(ManualClock::new(NOW));
+    let log = Log::new(clock.clone()).await;
+    let url = format!("http://{}", serve_watching(watch.clone()).await);
+    let config =
+        ArmisConfig { page_size: 10, concurrency: CONCURRENCY, ..ArmisConfig::new(&url, "s", "odd") };
+    let client = ArmisClient::new(config, clock.clone()).unwrap();
+    for _ in 0..2 {
+        crawl(&client, &log.publisher, &*clock, |_| {}).await.unwrap();
+    }
+    let seen = [&watch.searches, &watch.at_once_most, &watch.tokens].map(|of| of.load(SeqCst));
+    assert_eq!(seen, [14, CONCURRENCY, 1]);
 }
 
 /// Crawls it; whether the log has a SNAPSHOT_END, and how many asserts.
@@ -126,6 +193,8 @@ fn a_configuration_that_cannot_work_is_refused() {
     assert!(refuse(|c| c.page_size = 0).unwrap().contains("page size"));
     assert!(refuse(|c| c.concurrency = 1_000).unwrap().contains("1 to 32"));
     assert!(refuse(|c| c.instance = "a/b".to_owned()).unwrap().contains("instance"));
+    assert!(refuse(|c| c.instance = "a b".to_owned()).unwrap().contains("instance"));
+    assert!(refuse(|c| c.partition = "x".repeat(65)).unwrap().contains("partition"));
     assert!(refuse(|c| c.partition.clear()).unwrap().contains("partition"));
     assert!(refuse(|c| c.url = "ftp://localhost".to_owned()).unwrap().contains("ftp"));
     assert!(refuse(|c| c.url = "localhost".to_owned()).unwrap().contains("https://"));

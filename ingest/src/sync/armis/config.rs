@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cidr::IpCidr;
-use serviceradar_schemas::Source;
+use serviceradar_schemas::{Source, observation::is_key_part};
 
 /// Most pages fetched at once: more only makes Armis answer 429.
 const CONCURRENCY_MAX: usize = 32;
@@ -85,10 +85,8 @@ impl ArmisConfig {
         };
         within("page size", self.page_size, PAGE_SIZE_MAX)?;
         within("number of pages fetched at once", self.concurrency, CONCURRENCY_MAX)?;
-        // Both are parts of the record key, which `/` divides.
-        let is_part = |part: &str| !part.is_empty() && !part.contains('/');
         for (what, part) in [("instance", &self.instance), ("partition", &self.partition)] {
-            if !is_part(part) {
+            if !is_key_part(part) {
                 return Err(ConfigError::NotAPart { what, value: part.clone() });
             }
         }
@@ -109,8 +107,8 @@ pub enum ConfigError {
         /// The most that is taken.
         most: usize,
     },
-    /// A part of the record key is empty or has a `/`.
-    #[error("the {what} is {value:?}: give a name without `/`")]
+    /// A part of the record key has not the form of one.
+    #[error("the {what} is {value:?}: give 1 to 64 of A-Z, a-z, 0-9, `.`, `_`, `-`")]
     NotAPart {
         /// Which part.
         what: &'static str,
