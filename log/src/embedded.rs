@@ -31,9 +31,7 @@ use self::{
 };
 use crate::{
     poll::read_or_wait,
-    store::{
-        Appended, Batch, LogError, LogStore, NewEvent, Offsets, Read, ReadLimit, TopicDescription,
-    },
+    store::{Appended, Batch, LogError, LogStore, NewEvent, Offsets, Read, ReadLimit, TopicDescription},
 };
 
 /// A log store in a folder.
@@ -68,12 +66,7 @@ impl EmbeddedLog {
         })?;
         let storage = Arc::new(storage);
         let ends = Arc::new(Ends::default());
-        Ok(Self {
-            writer: Writer::start(Arc::clone(&storage), Arc::clone(&ends))?,
-            clock,
-            ends,
-            storage,
-        })
+        Ok(Self { writer: Writer::start(Arc::clone(&storage), Arc::clone(&ends))?, clock, ends, storage })
     }
 
     /// Has the writer make a change of `bytes` of events.
@@ -84,12 +77,7 @@ impl EmbeddedLog {
     ) -> Result<T, LogError> {
         let stopped = || LogError::Unavailable("the log's writer has stopped: restart".to_owned());
         let (reply, answer) = oneshot::channel();
-        let change = Change {
-            bytes,
-            apply: Some(apply),
-            outcome: None,
-            reply,
-        };
+        let change = Change { bytes, apply: Some(apply), outcome: None, reply };
         let queue = self.writer.queue.as_ref().ok_or_else(stopped)?;
         queue.send(Box::new(change)).await.map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())?
@@ -118,53 +106,36 @@ impl Drop for EmbeddedLog {
 #[async_trait::async_trait]
 impl LogStore for EmbeddedLog {
     async fn create_topic(&self, topic: &str, log_partitions: u32) -> Result<(), LogError> {
-        let wanted = TopicDescription {
-            name: topic.to_owned(),
-            log_partitions,
-        };
+        let wanted = TopicDescription { name: topic.to_owned(), log_partitions };
         wanted.check()?;
-        self.change(0, move |tables| tables.create_topic(&wanted))
-            .await
+        self.change(0, move |tables| tables.create_topic(&wanted)).await
     }
 
     async fn describe_topic(&self, topic: &str) -> Result<TopicDescription, LogError> {
         let name = topic.to_owned();
         self.read_with(move |reader| {
             let (_, log_partitions) = reader.topic(&name)?;
-            Ok(TopicDescription {
-                name,
-                log_partitions,
-            })
+            Ok(TopicDescription { name, log_partitions })
         })
         .await
     }
 
     async fn delete_topic(&self, topic: &str) -> Result<(), LogError> {
         let topic = topic.to_owned();
-        self.change(0, move |tables| tables.delete_topic(&topic))
-            .await
+        self.change(0, move |tables| tables.delete_topic(&topic)).await
     }
 
     async fn topics(&self, tenant: Option<&str>) -> Result<Vec<TopicDescription>, LogError> {
         let tenant = tenant.map(str::to_owned);
-        self.read_with(move |reader| reader.topics(tenant.as_deref()))
-            .await
+        self.read_with(move |reader| reader.topics(tenant.as_deref())).await
     }
 
-    async fn append(
-        &self,
-        topic: &str,
-        log_partition: u32,
-        batch: Batch,
-    ) -> Result<Appended, LogError> {
+    async fn append(&self, topic: &str, log_partition: u32, batch: Batch) -> Result<Appended, LogError> {
         batch.check()?;
         let topic = topic.to_owned();
         let clock = Arc::clone(&self.clock);
         let bytes = batch.events.iter().map(NewEvent::bytes).sum();
-        self.change(bytes, move |tables| {
-            tables.append(&topic, log_partition, &batch, clock.now())
-        })
-        .await
+        self.change(bytes, move |tables| tables.append(&topic, log_partition, &batch, clock.now())).await
     }
 
     async fn read(
@@ -182,28 +153,16 @@ impl LogStore for EmbeddedLog {
         if !found.events.is_empty() || limit.wait.is_zero() {
             return Ok(found);
         }
-        read_or_wait(self.ends.subscribe(id), limit.wait, || async {
-            Ok(read().await?.1)
-        })
-        .await
+        read_or_wait(self.ends.subscribe(id), limit.wait, || async { Ok(read().await?.1) }).await
     }
 
     async fn offsets(&self, topic: &str, log_partition: u32) -> Result<Offsets, LogError> {
         let topic = topic.to_owned();
-        self.read_with(move |reader| Ok(reader.log_partition(&topic, log_partition)?.1))
-            .await
+        self.read_with(move |reader| Ok(reader.log_partition(&topic, log_partition)?.1)).await
     }
 
-    async fn delete_before(
-        &self,
-        topic: &str,
-        log_partition: u32,
-        offset: u64,
-    ) -> Result<(), LogError> {
+    async fn delete_before(&self, topic: &str, log_partition: u32, offset: u64) -> Result<(), LogError> {
         let topic = topic.to_owned();
-        self.change(0, move |tables| {
-            tables.delete_before(&topic, log_partition, offset)
-        })
-        .await
+        self.change(0, move |tables| tables.delete_before(&topic, log_partition, offset)).await
     }
 }

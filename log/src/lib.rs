@@ -20,6 +20,5 @@ pub use partitioner::log_partition_of;
 pub use publisher::Publisher;
 pub use socket::SocketLog;
 pub use store::{
-    Appended, Batch, BatchId, Event, LogError, LogStore, NewEvent, Offsets, Read, ReadLimit,
-    TopicDescription,
+    Appended, Batch, BatchId, Event, LogError, LogStore, NewEvent, Offsets, Read, ReadLimit, TopicDescription,
 };

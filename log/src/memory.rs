@@ -12,9 +12,7 @@ use tokio::sync::watch;
 use crate::{
     poll::read_or_wait,
     sequence::{self, Last, PRODUCERS_MAX},
-    store::{
-        Appended, Batch, Event, LogError, LogStore, Offsets, Read, ReadLimit, TopicDescription,
-    },
+    store::{Appended, Batch, Event, LogError, LogStore, Offsets, Read, ReadLimit, TopicDescription},
 };
 
 /// A log store in memory.
@@ -41,10 +39,7 @@ impl fmt::Debug for MemoryLog {
 impl MemoryLog {
     /// An empty log, whose append times are `clock`'s.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self {
-            clock,
-            topics: Mutex::default(),
-        }
+        Self { clock, topics: Mutex::default() }
     }
 
     /// No change of the map is left half done by a panic, so a poisoned lock is as good as new.
@@ -59,16 +54,9 @@ impl MemoryLog {
         act: impl FnOnce(&mut LogPartition) -> Result<T, LogError>,
     ) -> Result<T, LogError> {
         let mut topics = self.topics();
-        let log_partitions = topics
-            .get_mut(topic)
-            .ok_or_else(|| LogError::UnknownTopic(topic.to_owned()))?;
-        let found = usize::try_from(log_partition)
-            .ok()
-            .and_then(|at| log_partitions.get_mut(at));
-        act(found.ok_or_else(|| LogError::UnknownLogPartition {
-            topic: topic.to_owned(),
-            log_partition,
-        })?)
+        let log_partitions = topics.get_mut(topic).ok_or_else(|| LogError::UnknownTopic(topic.to_owned()))?;
+        let found = usize::try_from(log_partition).ok().and_then(|at| log_partitions.get_mut(at));
+        act(found.ok_or_else(|| LogError::UnknownLogPartition { topic: topic.to_owned(), log_partition })?)
     }
 
     fn read_now(
@@ -87,10 +75,7 @@ impl MemoryLog {
 
 impl LogPartition {
     fn offsets(&self) -> Offsets {
-        Offsets {
-            start: self.start,
-            end: self.start + self.events.len() as u64,
-        }
+        Offsets { start: self.start, end: self.start + self.events.len() as u64 }
     }
 
     fn append(&mut self, batch: Batch, now: i64) -> Result<Appended, LogError> {
@@ -98,39 +83,23 @@ impl LogPartition {
         if let Some(appended) = sequence::judge(last, batch.id)? {
             return Ok(appended);
         }
-        let appended = Appended {
-            first_offset: self.offsets().end,
-            append_time: now.max(self.append_time),
-        };
+        let appended = Appended { first_offset: self.offsets().end, append_time: now.max(self.append_time) };
         self.append_time = appended.append_time;
-        self.events.extend(
-            (appended.first_offset..)
-                .zip(batch.events)
-                .map(|(offset, event)| Event {
-                    offset,
-                    append_time: appended.append_time,
-                    key: event.key,
-                    value: event.value,
-                    headers: event.headers,
-                }),
-        );
-        self.remember(
-            batch.id.producer,
-            Last {
-                sequence: batch.id.sequence,
-                appended,
-            },
-        );
+        self.events.extend((appended.first_offset..).zip(batch.events).map(|(offset, event)| Event {
+            offset,
+            append_time: appended.append_time,
+            key: event.key,
+            value: event.value,
+            headers: event.headers,
+        }));
+        self.remember(batch.id.producer, Last { sequence: batch.id.sequence, appended });
         self.end.send_replace(self.offsets().end);
         Ok(appended)
     }
 
     fn remember(&mut self, producer: u64, last: Last) {
         if self.producers.len() >= PRODUCERS_MAX && !self.producers.contains_key(&producer) {
-            let silent = self
-                .producers
-                .iter()
-                .min_by_key(|(id, last)| (last.age(), **id));
+            let silent = self.producers.iter().min_by_key(|(id, last)| (last.age(), **id));
             if let Some(silent) = silent.map(|(id, _)| *id) {
                 self.producers.remove(&silent);
             }
@@ -139,10 +108,7 @@ impl LogPartition {
     }
 
     fn read(&self, offset: u64, limit: ReadLimit) -> Read {
-        let mut read = Read {
-            events: Vec::new(),
-            next_offset: offset,
-        };
+        let mut read = Read { events: Vec::new(), next_offset: offset };
         let skip = usize::try_from(offset - self.start).unwrap_or(usize::MAX);
         let mut bytes = 0;
         for event in self.events.iter().skip(skip) {
@@ -160,59 +126,39 @@ impl LogPartition {
 #[async_trait::async_trait]
 impl LogStore for MemoryLog {
     async fn create_topic(&self, topic: &str, log_partitions: u32) -> Result<(), LogError> {
-        let wanted = TopicDescription {
-            name: topic.to_owned(),
-            log_partitions,
-        };
+        let wanted = TopicDescription { name: topic.to_owned(), log_partitions };
         wanted.check()?;
         let mut topics = self.topics();
         if let Some(found) = topics.get(topic) {
             return wanted.check_same(found.len() as u32);
         }
-        let empty = (0..log_partitions)
-            .map(|_| LogPartition::default())
-            .collect();
+        let empty = (0..log_partitions).map(|_| LogPartition::default()).collect();
         topics.insert(wanted.name, empty);
         Ok(())
     }
 
     async fn describe_topic(&self, topic: &str) -> Result<TopicDescription, LogError> {
         let topics = self.topics();
-        let found = topics
-            .get(topic)
-            .ok_or_else(|| LogError::UnknownTopic(topic.to_owned()))?;
-        Ok(TopicDescription {
-            name: topic.to_owned(),
-            log_partitions: found.len() as u32,
-        })
+        let found = topics.get(topic).ok_or_else(|| LogError::UnknownTopic(topic.to_owned()))?;
+        Ok(TopicDescription { name: topic.to_owned(), log_partitions: found.len() as u32 })
     }
 
     async fn delete_topic(&self, topic: &str) -> Result<(), LogError> {
         let removed = self.topics().remove(topic);
-        removed
-            .map(drop)
-            .ok_or_else(|| LogError::UnknownTopic(topic.to_owned()))
+        removed.map(drop).ok_or_else(|| LogError::UnknownTopic(topic.to_owned()))
     }
 
     async fn topics(&self, tenant: Option<&str>) -> Result<Vec<TopicDescription>, LogError> {
         let topics = self.topics();
-        let all = topics.iter().map(|(name, found)| TopicDescription {
-            name: name.clone(),
-            log_partitions: found.len() as u32,
-        });
+        let all = topics
+            .iter()
+            .map(|(name, found)| TopicDescription { name: name.clone(), log_partitions: found.len() as u32 });
         Ok(all.filter(|topic| topic.is_of(tenant)).collect())
     }
 
-    async fn append(
-        &self,
-        topic: &str,
-        log_partition: u32,
-        batch: Batch,
-    ) -> Result<Appended, LogError> {
+    async fn append(&self, topic: &str, log_partition: u32, batch: Batch) -> Result<Appended, LogError> {
         batch.check()?;
-        self.with(topic, log_partition, |found| {
-            found.append(batch, self.clock.now())
-        })
+        self.with(topic, log_partition, |found| found.append(batch, self.clock.now()))
     }
 
     async fn read(
@@ -223,22 +169,14 @@ impl LogStore for MemoryLog {
         limit: ReadLimit,
     ) -> Result<Read, LogError> {
         let end = self.with(topic, log_partition, |found| Ok(found.end.subscribe()))?;
-        read_or_wait(end, limit.wait, || async {
-            self.read_now(topic, log_partition, offset, limit)
-        })
-        .await
+        read_or_wait(end, limit.wait, || async { self.read_now(topic, log_partition, offset, limit) }).await
     }
 
     async fn offsets(&self, topic: &str, log_partition: u32) -> Result<Offsets, LogError> {
         self.with(topic, log_partition, |found| Ok(found.offsets()))
     }
 
-    async fn delete_before(
-        &self,
-        topic: &str,
-        log_partition: u32,
-        offset: u64,
-    ) -> Result<(), LogError> {
+    async fn delete_before(&self, topic: &str, log_partition: u32, offset: u64) -> Result<(), LogError> {
         self.with(topic, log_partition, |found| {
             let Some(start) = found.offsets().raised(topic, log_partition, offset)? else {
                 return Ok(());

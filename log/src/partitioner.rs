@@ -17,9 +17,7 @@ const SHIFT: u32 = 24;
 /// assert_eq!(at, log_partition_of(b"default/armis/hq/1234", 6));
 /// ```
 pub fn log_partition_of(key: &[u8], log_partitions: u32) -> u32 {
-    (murmur2(key) & 0x7fff_ffff)
-        .checked_rem(log_partitions)
-        .unwrap_or(0)
+    (murmur2(key) & 0x7fff_ffff).checked_rem(log_partitions).unwrap_or(0)
 }
 
 fn murmur2(key: &[u8]) -> u32 {
@@ -32,10 +30,7 @@ fn murmur2(key: &[u8]) -> u32 {
         hash = hash.wrapping_mul(MIX) ^ word.wrapping_mul(MIX);
     }
     if !tail.is_empty() {
-        let tail = tail
-            .iter()
-            .rev()
-            .fold(0, |word, byte| word << 8 | u32::from(*byte));
+        let tail = tail.iter().rev().fold(0, |word, byte| word << 8 | u32::from(*byte));
         hash = (hash ^ tail).wrapping_mul(MIX);
     }
     hash ^= hash >> 13;
@@ -55,10 +50,7 @@ mod tests {
             (b"foobar", -790_332_482),
             (b"a-little-bit-long-string", -985_981_536),
             (b"a-little-bit-longer-string", -1_486_304_829),
-            (
-                b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8",
-                -58_897_971,
-            ),
+            (b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
             (b"abc", 479_470_107),
         ];
         for (key, hash) in known {
@@ -77,9 +69,6 @@ mod tests {
         for n in 0..6_000 {
             counts[log_partition_of(format!("default/armis/hq/{n}").as_bytes(), 6) as usize] += 1;
         }
-        assert!(
-            counts.iter().all(|count| (800..1200).contains(count)),
-            "{counts:?}"
-        );
+        assert!(counts.iter().all(|count| (800..1200).contains(count)), "{counts:?}");
     }
 }

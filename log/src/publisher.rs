@@ -19,9 +19,7 @@ use tokio::sync::{Mutex, OnceCell};
 
 use crate::{
     partitioner::log_partition_of,
-    store::{
-        Appended, BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Batch, BatchId, LogError, LogStore, NewEvent,
-    },
+    store::{Appended, BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Batch, BatchId, LogError, LogStore, NewEvent},
 };
 
 /// Times a batch is sent: with the delays below some 16 s, which a restart of the log's holder takes.
@@ -47,12 +45,7 @@ type Lane = Mutex<Option<BatchId>>;
 impl Publisher {
     /// A publisher to `topic`, which must exist at the first [`Publisher::publish`].
     pub fn new(store: Arc<dyn LogStore>, topic: impl Into<String>) -> Self {
-        Self {
-            store,
-            topic: topic.into(),
-            lanes: OnceCell::new(),
-            keyless: AtomicU32::new(0),
-        }
+        Self { store, topic: topic.into(), lanes: OnceCell::new(), keyless: AtomicU32::new(0) }
     }
 
     /// The topic's name.
@@ -123,23 +116,12 @@ impl Publisher {
     }
 
     /// Appends a batch, however often it takes; returns the name of the next one as well.
-    async fn append(
-        &self,
-        log_partition: u32,
-        mut batch: Batch,
-    ) -> Result<(Appended, BatchId), LogError> {
+    async fn append(&self, log_partition: u32, mut batch: Batch) -> Result<(Appended, BatchId), LogError> {
         let mut attempt = 1;
         loop {
-            match self
-                .store
-                .append(&self.topic, log_partition, batch.clone())
-                .await
-            {
+            match self.store.append(&self.topic, log_partition, batch.clone()).await {
                 Ok(appended) => {
-                    let next = BatchId {
-                        sequence: batch.id.sequence + 1,
-                        ..batch.id
-                    };
+                    let next = BatchId { sequence: batch.id.sequence + 1, ..batch.id };
                     return Ok((appended, next));
                 }
                 // The log has forgotten this producer. At the first attempt it cannot have taken
@@ -149,14 +131,7 @@ impl Publisher {
                 }
                 Err(LogError::Unavailable(why)) if attempt < ATTEMPTS_MAX => {
                     let delay = delay_after(attempt);
-                    tracing::warn!(
-                        topic = self.topic,
-                        log_partition,
-                        attempt,
-                        ?delay,
-                        why,
-                        "append again"
-                    );
+                    tracing::warn!(topic = self.topic, log_partition, attempt, ?delay, why, "append again");
                     tokio::time::sleep(delay).await;
                     attempt += 1;
                 }
@@ -168,9 +143,7 @@ impl Publisher {
 
 impl std::fmt::Debug for Publisher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Publisher")
-            .field("topic", &self.topic)
-            .finish_non_exhaustive()
+        f.debug_struct("Publisher").field("topic", &self.topic).finish_non_exhaustive()
     }
 }
 
@@ -187,9 +160,7 @@ impl Share {
         self.places.push(place);
         let bytes = event.bytes();
         match self.batches.last_mut() {
-            Some(last)
-                if last.len() < BATCH_EVENTS_MAX && self.bytes + bytes <= BATCH_BYTES_MAX =>
-            {
+            Some(last) if last.len() < BATCH_EVENTS_MAX && self.bytes + bytes <= BATCH_BYTES_MAX => {
                 self.bytes += bytes;
                 last.push(event);
             }
@@ -202,15 +173,10 @@ impl Share {
 }
 
 fn new_producer() -> BatchId {
-    BatchId {
-        producer: rand::random(),
-        sequence: 0,
-    }
+    BatchId { producer: rand::random(), sequence: 0 }
 }
 
 fn delay_after(attempt: u32) -> Duration {
-    let longest = RETRY_DELAY
-        .saturating_mul(1 << (attempt - 1).min(16))
-        .min(RETRY_DELAY_MAX);
+    let longest = RETRY_DELAY.saturating_mul(1 << (attempt - 1).min(16)).min(RETRY_DELAY_MAX);
     longest.mul_f64(rand::random_range(0.5..=1.0))
 }

@@ -30,9 +30,5 @@ pub(crate) fn judge(last: Option<Last>, id: BatchId) -> Result<Option<Appended>,
     if id.sequence == expected {
         return Ok(None);
     }
-    Err(LogError::OutOfSequence {
-        producer: id.producer,
-        expected,
-        got: id.sequence,
-    })
+    Err(LogError::OutOfSequence { producer: id.producer, expected, got: id.sequence })
 }

@@ -19,5 +19,5 @@ const EVENT_FRAMING_BYTES: usize = 48;
 /// Framing of one header, bytes at most: three tags and lengths.
 const HEADER_FRAMING_BYTES: usize = 16;
 /// Largest message: a batch at every limit at once, so that what passes them never fails here.
-const MESSAGE_BYTES_MAX: usize = BATCH_BYTES_MAX
-    + BATCH_EVENTS_MAX * (EVENT_FRAMING_BYTES + EVENT_HEADERS_MAX * HEADER_FRAMING_BYTES);
+const MESSAGE_BYTES_MAX: usize =
+    BATCH_BYTES_MAX + BATCH_EVENTS_MAX * (EVENT_FRAMING_BYTES + EVENT_HEADERS_MAX * HEADER_FRAMING_BYTES);

@@ -64,10 +64,7 @@ impl Event {
 }
 
 fn event_bytes(key: &Option<Bytes>, value: &Option<Bytes>, headers: &[(String, Bytes)]) -> usize {
-    let headers: usize = headers
-        .iter()
-        .map(|(name, value)| name.len() + value.len())
-        .sum();
+    let headers: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
     key.as_ref().map_or(0, Bytes::len) + value.as_ref().map_or(0, Bytes::len) + headers
 }
 
@@ -153,12 +150,7 @@ pub struct Offsets {
 
 impl Offsets {
     /// Refuses an offset that cannot be read from.
-    pub(crate) fn check(
-        self,
-        topic: &str,
-        log_partition: u32,
-        offset: u64,
-    ) -> Result<(), LogError> {
+    pub(crate) fn check(self, topic: &str, log_partition: u32, offset: u64) -> Result<(), LogError> {
         if (self.start..=self.end).contains(&offset) {
             return Ok(());
         }
@@ -181,8 +173,7 @@ impl Offsets {
         if offset <= self.start {
             return Ok(None);
         }
-        self.check(topic, log_partition, offset)
-            .map(|()| Some(offset))
+        self.check(topic, log_partition, offset).map(|()| Some(offset))
     }
 }
 
@@ -205,10 +196,7 @@ impl TopicDescription {
         if named && (1..=LOG_PARTITIONS_MAX).contains(&self.log_partitions) {
             return Ok(());
         }
-        Err(LogError::InvalidTopic {
-            topic: self.name.clone(),
-            log_partitions: self.log_partitions,
-        })
+        Err(LogError::InvalidTopic { topic: self.name.clone(), log_partitions: self.log_partitions })
     }
 
     /// Refuses to take a topic with `found` log partitions for this one.
@@ -216,11 +204,7 @@ impl TopicDescription {
         if found == self.log_partitions {
             return Ok(());
         }
-        Err(LogError::TopicExists {
-            topic: self.name.clone(),
-            found,
-            wanted: self.log_partitions,
-        })
+        Err(LogError::TopicExists { topic: self.name.clone(), found, wanted: self.log_partitions })
     }
 
     /// Whether it is a topic of `tenant`; of any, where none is named.
@@ -325,12 +309,7 @@ pub trait LogStore: Send + Sync + 'static {
 
     /// Appends a batch. Durable, all or none, when this returns; appending the same batch again
     /// (same producer and sequence) returns what it returned and changes nothing.
-    async fn append(
-        &self,
-        topic: &str,
-        log_partition: u32,
-        batch: Batch,
-    ) -> Result<Appended, LogError>;
+    async fn append(&self, topic: &str, log_partition: u32, batch: Batch) -> Result<Appended, LogError>;
 
     /// Reads on from `offset`. At the end it waits up to `limit.wait`, then returns nothing.
     async fn read(
@@ -345,10 +324,5 @@ pub trait LogStore: Send + Sync + 'static {
     async fn offsets(&self, topic: &str, log_partition: u32) -> Result<Offsets, LogError>;
 
     /// Deletes the events before `offset`. Never lowers the start; `offset` may be up to the end.
-    async fn delete_before(
-        &self,
-        topic: &str,
-        log_partition: u32,
-        offset: u64,
-    ) -> Result<(), LogError>;
+    async fn delete_before(&self, topic: &str, log_partition: u32, offset: u64) -> Result<(), LogError>;
 }

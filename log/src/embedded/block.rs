@@ -58,11 +58,7 @@ pub(super) fn encode<E>(
 
 /// The offset after a block's last event; `None` where the block is damaged.
 pub(super) fn end(place: Place, block: &[u8]) -> Option<u64> {
-    let count = block
-        .get(12..HEAD_BYTES)?
-        .try_into()
-        .ok()
-        .map(u32::from_le_bytes)?;
+    let count = block.get(12..HEAD_BYTES)?.try_into().ok().map(u32::from_le_bytes)?;
     place.2.checked_add(u64::from(count))
 }
 
@@ -76,9 +72,8 @@ pub(super) fn decode(place: Place, block: &[u8]) -> Option<Vec<Event>> {
     let append_time = body.try_get_i64_le().ok()?;
     let count = u64::from(body.try_get_u32_le().ok()?);
     let end = place.2.checked_add(count)?;
-    let events: Option<Vec<Event>> = (place.2..end)
-        .map(|offset| take_event(&mut body, offset, append_time))
-        .collect();
+    let events: Option<Vec<Event>> =
+        (place.2..end).map(|offset| take_event(&mut body, offset, append_time)).collect();
     events.filter(|_| body.is_empty())
 }
 
@@ -121,13 +116,7 @@ fn take_event(body: &mut Bytes, offset: u64, append_time: i64) -> Option<Event> 
     let value = take_optional(body)?;
     let headers = take_length(body)?;
     let headers: Option<Vec<(String, Bytes)>> = (0..headers).map(|_| take_header(body)).collect();
-    Some(Event {
-        offset,
-        append_time,
-        key,
-        value,
-        headers: headers?,
-    })
+    Some(Event { offset, append_time, key, value, headers: headers? })
 }
 
 fn take_header(body: &mut Bytes) -> Option<(String, Bytes)> {

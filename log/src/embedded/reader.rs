@@ -17,10 +17,7 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(storage: &'a Storage) -> Result<Self, LogError> {
-        Ok(Self {
-            storage,
-            transaction: storage.begin_read()?,
-        })
+        Ok(Self { storage, transaction: storage.begin_read()? })
     }
 
     fn error(&self, error: impl Into<redb::Error>) -> LogError {
@@ -29,29 +26,18 @@ impl<'a> Reader<'a> {
 
     /// A topic's id and log partitions.
     pub(super) fn topic(&self, topic: &str) -> Result<(u32, u32), LogError> {
-        let table = self
-            .transaction
-            .open_table(TOPICS)
-            .map_err(|error| self.error(error))?;
+        let table = self.transaction.open_table(TOPICS).map_err(|error| self.error(error))?;
         let found = table.get(topic).map_err(|error| self.error(error))?;
-        found
-            .map(|row| row.value())
-            .ok_or_else(|| LogError::UnknownTopic(topic.to_owned()))
+        found.map(|row| row.value()).ok_or_else(|| LogError::UnknownTopic(topic.to_owned()))
     }
 
     /// All topics of a tenant, or of all.
     pub(super) fn topics(&self, tenant: Option<&str>) -> Result<Vec<TopicDescription>, LogError> {
-        let table = self
-            .transaction
-            .open_table(TOPICS)
-            .map_err(|error| self.error(error))?;
+        let table = self.transaction.open_table(TOPICS).map_err(|error| self.error(error))?;
         let mut topics = Vec::new();
         for row in table.iter().map_err(|error| self.error(error))? {
             let (name, row) = row.map_err(|error| self.error(error))?;
-            topics.push(TopicDescription {
-                name: name.value().to_owned(),
-                log_partitions: row.value().1,
-            });
+            topics.push(TopicDescription { name: name.value().to_owned(), log_partitions: row.value().1 });
         }
         topics.retain(|topic| topic.is_of(tenant));
         Ok(topics)
@@ -64,15 +50,10 @@ impl<'a> Reader<'a> {
         log_partition: u32,
     ) -> Result<(LogPartitionId, Offsets), LogError> {
         let id = (self.topic(topic)?.0, log_partition);
-        let table = self
-            .transaction
-            .open_table(LOG_PARTITIONS)
-            .map_err(|e| self.error(e))?;
+        let table = self.transaction.open_table(LOG_PARTITIONS).map_err(|e| self.error(e))?;
         let found = table.get(id).map_err(|error| self.error(error))?;
-        let row = found.ok_or_else(|| LogError::UnknownLogPartition {
-            topic: topic.to_owned(),
-            log_partition,
-        })?;
+        let row =
+            found.ok_or_else(|| LogError::UnknownLogPartition { topic: topic.to_owned(), log_partition })?;
         let (start, end, ..) = row.value();
         Ok((id, Offsets { start, end }))
     }
@@ -98,17 +79,11 @@ impl<'a> Reader<'a> {
         end: u64,
         limit: ReadLimit,
     ) -> Result<Read, LogError> {
-        let mut read = Read {
-            events: Vec::new(),
-            next_offset: offset,
-        };
+        let mut read = Read { events: Vec::new(), next_offset: offset };
         if offset == end {
             return Ok(read);
         }
-        let table = self
-            .transaction
-            .open_table(BLOCKS)
-            .map_err(|error| self.error(error))?;
+        let table = self.transaction.open_table(BLOCKS).map_err(|error| self.error(error))?;
         let first = self.block_with(&table, (id.0, id.1, offset))?;
         let blocks = table.range(first..(id.0, id.1, end));
         let mut bytes = 0;
@@ -143,19 +118,12 @@ impl<'a> Reader<'a> {
         table: &ReadOnlyTable<Place, &'static [u8]>,
         place: Place,
     ) -> Result<Place, LogError> {
-        let mut before = table
-            .range((place.0, place.1, 0)..=place)
-            .map_err(|error| self.error(error))?;
-        let last = before
-            .next_back()
-            .transpose()
-            .map_err(|error| self.error(error))?;
+        let mut before = table.range((place.0, place.1, 0)..=place).map_err(|error| self.error(error))?;
+        let last = before.next_back().transpose().map_err(|error| self.error(error))?;
         Ok(last.map_or(place, |(place, _)| place.value()))
     }
 
     fn damaged(&self, topic: &str, (_, log_partition, offset): Place) -> LogError {
-        self.storage.corrupt(&format!(
-            "{topic}/{log_partition} is damaged at offset {offset}"
-        ))
+        self.storage.corrupt(&format!("{topic}/{log_partition} is damaged at offset {offset}"))
     }
 }

@@ -52,21 +52,14 @@ impl Storage {
 
     /// A log's file opened by `open`; errors call it `path`.
     pub(super) fn new(path: PathBuf, open: Open) -> Result<Self, LogError> {
-        let storage = Self {
-            path,
-            open,
-            database: RwLock::new(None),
-        };
+        let storage = Self { path, open, database: RwLock::new(None) };
         storage.reopen()?;
         Ok(storage)
     }
 
     /// Opens the file if it is not open.
     pub(super) fn reopen(&self) -> Result<(), LogError> {
-        let mut database = self
-            .database
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
         if database.is_none() {
             *database = Some(self.guarded(|| (self.open)().map_err(|error| self.error(error)))?);
         }
@@ -75,17 +68,9 @@ impl Storage {
 
     /// Closes the file; what still reads from it fails.
     pub(super) fn close(&self) {
-        let database = self
-            .database
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let database = self.database.write().unwrap_or_else(PoisonError::into_inner).take();
         // What failed to close was failing before, and whoever was concerned has been told.
-        let _ = self.guarded(|| {
-            database
-                .map_or(Ok(()), Database::close)
-                .map_err(|e| self.error(e))
-        });
+        let _ = self.guarded(|| database.map_or(Ok(()), Database::close).map_err(|e| self.error(e)));
     }
 
     /// What is committed now.
@@ -104,10 +89,7 @@ impl Storage {
     }
 
     /// Runs what the storage does with its file, which panics on some kinds of damage.
-    pub(super) fn guarded<T>(
-        &self,
-        act: impl FnOnce() -> Result<T, LogError>,
-    ) -> Result<T, LogError> {
+    pub(super) fn guarded<T>(&self, act: impl FnOnce() -> Result<T, LogError>) -> Result<T, LogError> {
         catch_unwind(AssertUnwindSafe(act))
             .unwrap_or_else(|_| Err(self.corrupt("it is not what was written")))
     }
@@ -115,9 +97,7 @@ impl Storage {
     /// The error where `what` of the file is damaged.
     pub(super) fn corrupt(&self, what: &str) -> LogError {
         let path = self.path.display();
-        LogError::Corrupt(format!(
-            "{path}: {what}; restore the file from a copy or an archive"
-        ))
+        LogError::Corrupt(format!("{path}: {what}; restore the file from a copy or an archive"))
     }
 
     fn closed(&self) -> LogError {
@@ -141,8 +121,5 @@ impl Storage {
 
 /// Whether reading failed for what the file holds, not for what holds the file.
 fn is_damage(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData
-    )
+    matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData)
 }

@@ -47,10 +47,7 @@ pub(super) struct Tables<'a> {
 
 impl<'a> Tables<'a> {
     /// Opens the tables, and makes them in a new file.
-    pub(super) fn open(
-        storage: &'a Storage,
-        transaction: &'a WriteTransaction,
-    ) -> Result<Self, LogError> {
+    pub(super) fn open(storage: &'a Storage, transaction: &'a WriteTransaction) -> Result<Self, LogError> {
         let error = |error| storage.error(error);
         let mut tables = Self {
             storage,
@@ -64,9 +61,9 @@ impl<'a> Tables<'a> {
         match tables.number(FORMAT)? {
             Some(FORMAT_NOW) => {}
             Some(other) => {
-                return Err(storage.corrupt(&format!(
-                    "it has format {other}, and this program reads {FORMAT_NOW}"
-                )));
+                return Err(
+                    storage.corrupt(&format!("it has format {other}, and this program reads {FORMAT_NOW}"))
+                );
             }
             None => tables.set_number(FORMAT, FORMAT_NOW)?,
         }
@@ -74,25 +71,17 @@ impl<'a> Tables<'a> {
     }
 
     fn number(&self, name: &str) -> Result<Option<u64>, LogError> {
-        let found = self
-            .numbers
-            .get(name)
-            .map_err(|error| self.storage.error(error))?;
+        let found = self.numbers.get(name).map_err(|error| self.storage.error(error))?;
         Ok(found.map(|found| found.value()))
     }
 
     fn set_number(&mut self, name: &str, number: u64) -> Result<(), LogError> {
-        self.numbers
-            .insert(name, number)
-            .map_err(|error| self.storage.error(error))?;
+        self.numbers.insert(name, number).map_err(|error| self.storage.error(error))?;
         Ok(())
     }
 
     fn topic(&self, topic: &str) -> Result<Option<(u32, u32)>, LogError> {
-        let found = self
-            .topics
-            .get(topic)
-            .map_err(|error| self.storage.error(error))?;
+        let found = self.topics.get(topic).map_err(|error| self.storage.error(error))?;
         Ok(found.map(|found| found.value()))
     }
 
@@ -101,18 +90,11 @@ impl<'a> Tables<'a> {
         topic: &str,
         log_partition: u32,
     ) -> Result<(LogPartitionId, LogPartitionRow), LogError> {
-        let (id, _) = self
-            .topic(topic)?
-            .ok_or_else(|| LogError::UnknownTopic(topic.to_owned()))?;
+        let (id, _) = self.topic(topic)?.ok_or_else(|| LogError::UnknownTopic(topic.to_owned()))?;
         let id = (id, log_partition);
-        let found = self
-            .log_partitions
-            .get(id)
-            .map_err(|error| self.storage.error(error))?;
-        let row = found.ok_or_else(|| LogError::UnknownLogPartition {
-            topic: topic.to_owned(),
-            log_partition,
-        })?;
+        let found = self.log_partitions.get(id).map_err(|error| self.storage.error(error))?;
+        let row =
+            found.ok_or_else(|| LogError::UnknownLogPartition { topic: topic.to_owned(), log_partition })?;
         Ok((id, row.value()))
     }
 
@@ -125,9 +107,7 @@ impl<'a> Tables<'a> {
         let id = u32::try_from(next).map_err(|_| self.storage.corrupt("topic ids ran out"))?;
         self.set_number(NEXT_TOPIC, next + 1)?;
         let row = (id, wanted.log_partitions);
-        self.topics
-            .insert(&*wanted.name, row)
-            .map_err(|error| self.storage.error(error))?;
+        self.topics.insert(&*wanted.name, row).map_err(|error| self.storage.error(error))?;
         for log_partition in 0..wanted.log_partitions {
             self.log_partitions
                 .insert((id, log_partition), (0, 0, i64::MIN, 0))
@@ -139,23 +119,13 @@ impl<'a> Tables<'a> {
     /// Deletes a topic and what is in it.
     pub(super) fn delete_topic(&mut self, topic: &str) -> Result<(), LogError> {
         let error = |error| self.storage.error(error);
-        let removed = self
-            .topics
-            .remove(topic)
-            .map_err(error)?
-            .map(|row| row.value());
-        let (id, log_partitions) =
-            removed.ok_or_else(|| LogError::UnknownTopic(topic.to_owned()))?;
+        let removed = self.topics.remove(topic).map_err(error)?.map(|row| row.value());
+        let (id, log_partitions) = removed.ok_or_else(|| LogError::UnknownTopic(topic.to_owned()))?;
         let all = (id, 0, 0)..=(id, u32::MAX, u64::MAX);
-        self.blocks
-            .retain_in(all.clone(), |_, _| false)
-            .map_err(error)?;
+        self.blocks.retain_in(all.clone(), |_, _| false).map_err(error)?;
         self.producers.retain_in(all, |_, _| false).map_err(error)?;
-        self.log_partitions
-            .retain_in((id, 0)..=(id, u32::MAX), |_, _| false)
-            .map_err(error)?;
-        self.moved
-            .extend((0..log_partitions).map(|log_partition| ((id, log_partition), None)));
+        self.log_partitions.retain_in((id, 0)..=(id, u32::MAX), |_, _| false).map_err(error)?;
+        self.moved.extend((0..log_partitions).map(|log_partition| ((id, log_partition), None)));
         Ok(())
     }
 
@@ -167,42 +137,23 @@ impl<'a> Tables<'a> {
         batch: &Batch,
         now: i64,
     ) -> Result<Appended, LogError> {
-        let (id, (start, end, append_time, producers)) =
-            self.log_partition(topic, log_partition)?;
+        let (id, (start, end, append_time, producers)) = self.log_partition(topic, log_partition)?;
         let place = (id.0, id.1, batch.id.producer);
-        let last = self
-            .producers
-            .get(place)
-            .map_err(|error| self.storage.error(error))?;
+        let last = self.producers.get(place).map_err(|error| self.storage.error(error))?;
         let last = last.map(|row| last_of(row.value()));
         if let Some(appended) = sequence::judge(last, batch.id)? {
             return Ok(appended);
         }
-        let appended = Appended {
-            first_offset: end,
-            append_time: now.max(append_time),
-        };
-        block::encode(
-            (id.0, id.1, end),
-            appended.append_time,
-            &batch.events,
-            |place, block| {
-                self.blocks
-                    .insert(place, block)
-                    .map(drop)
-                    .map_err(|error| self.storage.error(error))
-            },
-        )?;
+        let appended = Appended { first_offset: end, append_time: now.max(append_time) };
+        block::encode((id.0, id.1, end), appended.append_time, &batch.events, |place, block| {
+            self.blocks.insert(place, block).map(drop).map_err(|error| self.storage.error(error))
+        })?;
         let producers = match last {
             Some(_) => producers,
             None => self.forget_silent(id, producers)? + 1,
         };
         let error = |error| self.storage.error(error);
-        let row = (
-            batch.id.sequence,
-            appended.first_offset,
-            appended.append_time,
-        );
+        let row = (batch.id.sequence, appended.first_offset, appended.append_time);
         self.producers.insert(place, row).map_err(error)?;
         let end = end + batch.events.len() as u64;
         let row = (start, end, appended.append_time, producers);
@@ -238,8 +189,7 @@ impl<'a> Tables<'a> {
         log_partition: u32,
         offset: u64,
     ) -> Result<(), LogError> {
-        let (id, (start, end, append_time, producers)) =
-            self.log_partition(topic, log_partition)?;
+        let (id, (start, end, append_time, producers)) = self.log_partition(topic, log_partition)?;
         let offsets = Offsets { start, end };
         let Some(start) = offsets.raised(topic, log_partition, offset)? else {
             return Ok(());
@@ -248,9 +198,7 @@ impl<'a> Tables<'a> {
         let error = |error| self.storage.error(error);
         // A damaged block stays: reading it says so.
         self.blocks
-            .retain_in(before, |place, block| {
-                block::end(place, block).is_none_or(|end| end > start)
-            })
+            .retain_in(before, |place, block| block::end(place, block).is_none_or(|end| end > start))
             .map_err(error)?;
         let row = (start, end, append_time, producers);
         self.log_partitions.insert(id, row).map_err(error)?;
@@ -259,11 +207,5 @@ impl<'a> Tables<'a> {
 }
 
 fn last_of((sequence, first_offset, append_time): (u64, u64, i64)) -> Last {
-    Last {
-        sequence,
-        appended: Appended {
-            first_offset,
-            append_time,
-        },
-    }
+    Last { sequence, appended: Appended { first_offset, append_time } }
 }

@@ -78,10 +78,7 @@ impl Writer {
             .name("log-writer".to_owned())
             .spawn(move || run(&storage, &ends, changes))
             .map_err(|error| LogError::Unavailable(format!("no thread to write with: {error}")))?;
-        Ok(Self {
-            queue: Some(queue),
-            thread: Some(thread),
-        })
+        Ok(Self { queue: Some(queue), thread: Some(thread) })
     }
 
     /// Takes no more, and waits until what was taken is committed.

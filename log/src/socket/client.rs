@@ -9,9 +9,7 @@ use tonic::{
 };
 
 use super::{MESSAGE_BYTES_MAX, wire};
-use crate::store::{
-    Appended, Batch, LogError, LogStore, Offsets, Read, ReadLimit, TopicDescription,
-};
+use crate::store::{Appended, Batch, LogError, LogStore, Offsets, Read, ReadLimit, TopicDescription};
 
 /// Window of a stream and of the connection, bytes: a batch at its limit without waiting for the
 /// other side to say that it goes on reading.
@@ -32,17 +30,12 @@ impl SocketLog {
                 path.display()
             ))
         };
-        let text = path
-            .to_str()
-            .ok_or_else(|| unavailable(&"the path is not UTF-8"))?;
+        let text = path.to_str().ok_or_else(|| unavailable(&"the path is not UTF-8"))?;
         let endpoint = Endpoint::from_shared(format!("unix:{text}"))
             .map_err(|error| unavailable(&error))?
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES);
-        let channel = endpoint
-            .connect()
-            .await
-            .map_err(|error| unavailable(&error))?;
+        let channel = endpoint.connect().await.map_err(|error| unavailable(&error))?;
         let client = LogStoreClient::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
@@ -56,53 +49,33 @@ impl SocketLog {
 }
 
 fn answer<T>(response: Result<Response<T>, Status>) -> Result<T, LogError> {
-    response
-        .map(Response::into_inner)
-        .map_err(|status| wire::refusal(&status))
+    response.map(Response::into_inner).map_err(|status| wire::refusal(&status))
 }
 
 #[async_trait::async_trait]
 impl LogStore for SocketLog {
     async fn create_topic(&self, topic: &str, log_partitions: u32) -> Result<(), LogError> {
-        let request = message::Topic {
-            name: topic.to_owned(),
-            log_partitions,
-        };
+        let request = message::Topic { name: topic.to_owned(), log_partitions };
         answer(self.client().create_topic(request).await).map(drop)
     }
 
     async fn describe_topic(&self, topic: &str) -> Result<TopicDescription, LogError> {
-        let request = message::DescribeTopicRequest {
-            topic: topic.to_owned(),
-        };
+        let request = message::DescribeTopicRequest { topic: topic.to_owned() };
         answer(self.client().describe_topic(request).await).map(TopicDescription::from)
     }
 
     async fn delete_topic(&self, topic: &str) -> Result<(), LogError> {
-        let request = message::DeleteTopicRequest {
-            topic: topic.to_owned(),
-        };
+        let request = message::DeleteTopicRequest { topic: topic.to_owned() };
         answer(self.client().delete_topic(request).await).map(drop)
     }
 
     async fn topics(&self, tenant: Option<&str>) -> Result<Vec<TopicDescription>, LogError> {
-        let request = message::TopicsRequest {
-            tenant: tenant.map(str::to_owned),
-        };
+        let request = message::TopicsRequest { tenant: tenant.map(str::to_owned) };
         let found = answer(self.client().topics(request).await)?;
-        Ok(found
-            .topics
-            .into_iter()
-            .map(TopicDescription::from)
-            .collect())
+        Ok(found.topics.into_iter().map(TopicDescription::from).collect())
     }
 
-    async fn append(
-        &self,
-        topic: &str,
-        log_partition: u32,
-        batch: Batch,
-    ) -> Result<Appended, LogError> {
+    async fn append(&self, topic: &str, log_partition: u32, batch: Batch) -> Result<Appended, LogError> {
         // What is over a limit may be over the message's, which the other side could not explain.
         batch.check()?;
         let request = message::AppendRequest {
@@ -113,10 +86,7 @@ impl LogStore for SocketLog {
             events: batch.events.into_iter().map(message::Event::from).collect(),
         };
         let appended = answer(self.client().append(request).await)?;
-        Ok(Appended {
-            first_offset: appended.first_offset,
-            append_time: appended.append_time,
-        })
+        Ok(Appended { first_offset: appended.first_offset, append_time: appended.append_time })
     }
 
     async fn read(
@@ -135,35 +105,17 @@ impl LogStore for SocketLog {
             wait_ms: u64::try_from(limit.wait.as_millis()).unwrap_or(u64::MAX),
         };
         let read = answer(self.client().read(request).await)?;
-        Ok(Read {
-            events: read.events.into_iter().map(Into::into).collect(),
-            next_offset: read.next_offset,
-        })
+        Ok(Read { events: read.events.into_iter().map(Into::into).collect(), next_offset: read.next_offset })
     }
 
     async fn offsets(&self, topic: &str, log_partition: u32) -> Result<Offsets, LogError> {
-        let request = message::OffsetsRequest {
-            topic: topic.to_owned(),
-            log_partition,
-        };
+        let request = message::OffsetsRequest { topic: topic.to_owned(), log_partition };
         let offsets = answer(self.client().offsets(request).await)?;
-        Ok(Offsets {
-            start: offsets.start,
-            end: offsets.end,
-        })
+        Ok(Offsets { start: offsets.start, end: offsets.end })
     }
 
-    async fn delete_before(
-        &self,
-        topic: &str,
-        log_partition: u32,
-        offset: u64,
-    ) -> Result<(), LogError> {
-        let request = message::DeleteBeforeRequest {
-            topic: topic.to_owned(),
-            log_partition,
-            offset,
-        };
+    async fn delete_before(&self, topic: &str, log_partition: u32, offset: u64) -> Result<(), LogError> {
+        let request = message::DeleteBeforeRequest { topic: topic.to_owned(), log_partition, offset };
         answer(self.client().delete_before(request).await).map(drop)
     }
 }

@@ -19,9 +19,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status, transport::Server};
 
 use super::{MESSAGE_BYTES_MAX, wire};
-use crate::store::{
-    BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Batch, BatchId, LogError, LogStore, ReadLimit,
-};
+use crate::store::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Batch, BatchId, LogError, LogStore, ReadLimit};
 
 /// Window of a stream and of a connection, bytes, as on the other side.
 const WINDOW_BYTES: u32 = 16 * 1024 * 1024;
@@ -59,10 +57,7 @@ pub async fn serve(
     if UnixStream::connect(path).await.is_ok() {
         return Err(ServeError::InUse(path.to_owned()));
     }
-    let listener = listen(path).map_err(|error| ServeError::Listen {
-        path: path.to_owned(),
-        error,
-    })?;
+    let listener = listen(path).map_err(|error| ServeError::Listen { path: path.to_owned(), error })?;
     let (stop, stopping) = watch::channel(false);
     let service = log_store_server::LogStoreServer::new(Service { store, stopping })
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
@@ -105,17 +100,12 @@ struct Service {
 type Answer<T> = Result<Response<T>, Status>;
 
 fn answer<T, M>(result: Result<T, LogError>, message: impl FnOnce(T) -> M) -> Answer<M> {
-    result
-        .map(|it| Response::new(message(it)))
-        .map_err(wire::status)
+    result.map(|it| Response::new(message(it))).map_err(wire::status)
 }
 
 #[tonic::async_trait]
 impl log_store_server::LogStore for Service {
-    async fn create_topic(
-        &self,
-        request: Request<message::Topic>,
-    ) -> Answer<message::CreateTopicResponse> {
+    async fn create_topic(&self, request: Request<message::Topic>) -> Answer<message::CreateTopicResponse> {
         let it = request.into_inner();
         let created = self.store.create_topic(&it.name, it.log_partitions).await;
         answer(created, |()| message::CreateTopicResponse {})
@@ -126,10 +116,7 @@ impl log_store_server::LogStore for Service {
         request: Request<message::DescribeTopicRequest>,
     ) -> Answer<message::Topic> {
         let it = request.into_inner();
-        answer(
-            self.store.describe_topic(&it.topic).await,
-            message::Topic::from,
-        )
+        answer(self.store.describe_topic(&it.topic).await, message::Topic::from)
     }
 
     async fn delete_topic(
@@ -141,10 +128,7 @@ impl log_store_server::LogStore for Service {
         answer(deleted, |()| message::DeleteTopicResponse {})
     }
 
-    async fn topics(
-        &self,
-        request: Request<message::TopicsRequest>,
-    ) -> Answer<message::TopicsResponse> {
+    async fn topics(&self, request: Request<message::TopicsRequest>) -> Answer<message::TopicsResponse> {
         let it = request.into_inner();
         let found = self.store.topics(it.tenant.as_deref()).await;
         answer(found, |topics| message::TopicsResponse {
@@ -152,16 +136,10 @@ impl log_store_server::LogStore for Service {
         })
     }
 
-    async fn append(
-        &self,
-        request: Request<message::AppendRequest>,
-    ) -> Answer<message::AppendResponse> {
+    async fn append(&self, request: Request<message::AppendRequest>) -> Answer<message::AppendResponse> {
         let it = request.into_inner();
         let batch = Batch {
-            id: BatchId {
-                producer: it.producer,
-                sequence: it.sequence,
-            },
+            id: BatchId { producer: it.producer, sequence: it.sequence },
             events: it.events.into_iter().map(Into::into).collect(),
         };
         let appended = self.store.append(&it.topic, it.log_partition, batch).await;
@@ -175,12 +153,8 @@ impl log_store_server::LogStore for Service {
         let it = request.into_inner();
         // The limits of a batch are those of a message, whatever was asked for.
         let limit = ReadLimit {
-            events: usize::try_from(it.events)
-                .unwrap_or(usize::MAX)
-                .min(BATCH_EVENTS_MAX),
-            bytes: usize::try_from(it.bytes)
-                .unwrap_or(usize::MAX)
-                .min(BATCH_BYTES_MAX),
+            events: usize::try_from(it.events).unwrap_or(usize::MAX).min(BATCH_EVENTS_MAX),
+            bytes: usize::try_from(it.bytes).unwrap_or(usize::MAX).min(BATCH_BYTES_MAX),
             wait: Duration::from_millis(it.wait_ms),
         };
         let mut stopping = self.stopping.clone();
@@ -197,16 +171,10 @@ impl log_store_server::LogStore for Service {
         })
     }
 
-    async fn offsets(
-        &self,
-        request: Request<message::OffsetsRequest>,
-    ) -> Answer<message::OffsetsResponse> {
+    async fn offsets(&self, request: Request<message::OffsetsRequest>) -> Answer<message::OffsetsResponse> {
         let it = request.into_inner();
         let offsets = self.store.offsets(&it.topic, it.log_partition).await;
-        answer(offsets, |offsets| message::OffsetsResponse {
-            start: offsets.start,
-            end: offsets.end,
-        })
+        answer(offsets, |offsets| message::OffsetsResponse { start: offsets.start, end: offsets.end })
     }
 
     async fn delete_before(
@@ -214,10 +182,7 @@ impl log_store_server::LogStore for Service {
         request: Request<message::DeleteBeforeRequest>,
     ) -> Answer<message::DeleteBeforeResponse> {
         let it = request.into_inner();
-        let deleted = self
-            .store
-            .delete_before(&it.topic, it.log_partition, it.offset)
-            .await;
+        let deleted = self.store.delete_before(&it.topic, it.log_partition, it.offset).await;
         answer(deleted, |()| message::DeleteBeforeResponse {})
     }
 }

@@ -8,19 +8,13 @@ use crate::store::{Event, LogError, NewEvent, TopicDescription};
 
 impl From<TopicDescription> for message::Topic {
     fn from(topic: TopicDescription) -> Self {
-        Self {
-            name: topic.name,
-            log_partitions: topic.log_partitions,
-        }
+        Self { name: topic.name, log_partitions: topic.log_partitions }
     }
 }
 
 impl From<message::Topic> for TopicDescription {
     fn from(topic: message::Topic) -> Self {
-        Self {
-            name: topic.name,
-            log_partitions: topic.log_partitions,
-        }
+        Self { name: topic.name, log_partitions: topic.log_partitions }
     }
 }
 
@@ -41,11 +35,7 @@ impl From<message::Event> for NewEvent {
         Self {
             key: event.key,
             value: event.value,
-            headers: event
-                .headers
-                .into_iter()
-                .map(|h| (h.name, h.value))
-                .collect(),
+            headers: event.headers.into_iter().map(|h| (h.name, h.value)).collect(),
         }
     }
 }
@@ -69,11 +59,7 @@ impl From<message::Event> for Event {
             append_time: event.append_time,
             key: event.key,
             value: event.value,
-            headers: event
-                .headers
-                .into_iter()
-                .map(|h| (h.name, h.value))
-                .collect(),
+            headers: event.headers.into_iter().map(|h| (h.name, h.value)).collect(),
         }
     }
 }
@@ -94,78 +80,39 @@ pub(super) fn status(error: LogError) -> Status {
         LogError::Corrupt(_) => Code::DataLoss,
     };
     let text = error.to_string();
-    let refusal = message::Refusal {
-        why: Some(why(error)),
-    };
+    let refusal = message::Refusal { why: Some(why(error)) };
     Status::with_details(code, text, refusal.encode_to_vec().into())
 }
 
 /// What a status says; where it is not the store's own, that the store could not be reached.
 pub(super) fn refusal(status: &Status) -> LogError {
-    let unreached = || {
-        LogError::Unavailable(format!(
-            "{}; is the process that holds the log running?",
-            status.message()
-        ))
-    };
+    let unreached =
+        || LogError::Unavailable(format!("{}; is the process that holds the log running?", status.message()));
     if status.details().is_empty() {
         return unreached();
     }
     let refusal = message::Refusal::decode(status.details()).ok();
-    refusal
-        .and_then(|refusal| refusal.why)
-        .and_then(error)
-        .unwrap_or_else(unreached)
+    refusal.and_then(|refusal| refusal.why).and_then(error).unwrap_or_else(unreached)
 }
 
 fn why(error: LogError) -> Why {
     match error {
-        LogError::InvalidTopic {
-            topic,
-            log_partitions,
-        } => Why::InvalidTopic(message::Topic {
-            name: topic,
-            log_partitions,
-        }),
+        LogError::InvalidTopic { topic, log_partitions } => {
+            Why::InvalidTopic(message::Topic { name: topic, log_partitions })
+        }
         LogError::UnknownTopic(topic) => Why::UnknownTopic(topic),
-        LogError::UnknownLogPartition {
-            topic,
-            log_partition,
-        } => Why::UnknownLogPartition(message::UnknownLogPartition {
-            topic,
-            log_partition,
-        }),
-        LogError::TopicExists {
-            topic,
-            found,
-            wanted,
-        } => Why::TopicExists(message::TopicExists {
-            topic,
-            found,
-            wanted,
-        }),
-        LogError::OutOfRange {
-            topic,
-            log_partition,
-            offset,
-            start,
-            end,
-        } => Why::OutOfRange(message::OutOfRange {
-            topic,
-            log_partition,
-            offset,
-            start,
-            end,
-        }),
-        LogError::OutOfSequence {
-            producer,
-            expected,
-            got,
-        } => Why::OutOfSequence(message::OutOfSequence {
-            producer,
-            expected,
-            got,
-        }),
+        LogError::UnknownLogPartition { topic, log_partition } => {
+            Why::UnknownLogPartition(message::UnknownLogPartition { topic, log_partition })
+        }
+        LogError::TopicExists { topic, found, wanted } => {
+            Why::TopicExists(message::TopicExists { topic, found, wanted })
+        }
+        LogError::OutOfRange { topic, log_partition, offset, start, end } => {
+            Why::OutOfRange(message::OutOfRange { topic, log_partition, offset, start, end })
+        }
+        LogError::OutOfSequence { producer, expected, got } => {
+            Why::OutOfSequence(message::OutOfSequence { producer, expected, got })
+        }
         LogError::TooLarge { what, size, limit } => Why::TooLarge(message::TooLarge {
             what: measured(what).into(),
             size: size as u64,
@@ -178,20 +125,12 @@ fn why(error: LogError) -> Why {
 
 fn error(why: Why) -> Option<LogError> {
     Some(match why {
-        Why::InvalidTopic(it) => LogError::InvalidTopic {
-            topic: it.name,
-            log_partitions: it.log_partitions,
-        },
+        Why::InvalidTopic(it) => LogError::InvalidTopic { topic: it.name, log_partitions: it.log_partitions },
         Why::UnknownTopic(topic) => LogError::UnknownTopic(topic),
-        Why::UnknownLogPartition(it) => LogError::UnknownLogPartition {
-            topic: it.topic,
-            log_partition: it.log_partition,
-        },
-        Why::TopicExists(it) => LogError::TopicExists {
-            topic: it.topic,
-            found: it.found,
-            wanted: it.wanted,
-        },
+        Why::UnknownLogPartition(it) => {
+            LogError::UnknownLogPartition { topic: it.topic, log_partition: it.log_partition }
+        }
+        Why::TopicExists(it) => LogError::TopicExists { topic: it.topic, found: it.found, wanted: it.wanted },
         Why::OutOfRange(it) => LogError::OutOfRange {
             topic: it.topic,
             log_partition: it.log_partition,
@@ -199,16 +138,11 @@ fn error(why: Why) -> Option<LogError> {
             start: it.start,
             end: it.end,
         },
-        Why::OutOfSequence(it) => LogError::OutOfSequence {
-            producer: it.producer,
-            expected: it.expected,
-            got: it.got,
-        },
+        Why::OutOfSequence(it) => {
+            LogError::OutOfSequence { producer: it.producer, expected: it.expected, got: it.got }
+        }
         Why::TooLarge(it) => LogError::TooLarge {
-            what: MEASURED
-                .iter()
-                .find(|(what, _)| *what == it.what())
-                .map(|(_, text)| *text)?,
+            what: MEASURED.iter().find(|(what, _)| *what == it.what()).map(|(_, text)| *text)?,
             size: usize::try_from(it.size).ok()?,
             limit: usize::try_from(it.limit).ok()?,
         },
@@ -226,10 +160,7 @@ const MEASURED: [(What, &str); 5] = [
 ];
 
 fn measured(text: &str) -> What {
-    MEASURED
-        .iter()
-        .find(|(_, known)| *known == text)
-        .map_or(What::Unspecified, |(what, _)| *what)
+    MEASURED.iter().find(|(_, known)| *known == text).map_or(What::Unspecified, |(what, _)| *what)
 }
 
 #[cfg(test)]
@@ -238,10 +169,7 @@ mod tests {
     use crate::store::{Batch, BatchId, EVENT_BYTES_MAX, EVENT_HEADERS_MAX};
 
     fn batch(events: Vec<NewEvent>) -> Batch {
-        let id = BatchId {
-            producer: 0,
-            sequence: 0,
-        };
+        let id = BatchId { producer: 0, sequence: 0 };
         Batch { id, events }
     }
 
@@ -249,32 +177,12 @@ mod tests {
     fn every_refusal_crosses_as_it_is() {
         let topic = || "t.observations".to_owned();
         let refusals = [
-            LogError::InvalidTopic {
-                topic: topic(),
-                log_partitions: 0,
-            },
+            LogError::InvalidTopic { topic: topic(), log_partitions: 0 },
             LogError::UnknownTopic(topic()),
-            LogError::UnknownLogPartition {
-                topic: topic(),
-                log_partition: 7,
-            },
-            LogError::TopicExists {
-                topic: topic(),
-                found: 6,
-                wanted: 7,
-            },
-            LogError::OutOfRange {
-                topic: topic(),
-                log_partition: 1,
-                offset: 9,
-                start: 2,
-                end: 4,
-            },
-            LogError::OutOfSequence {
-                producer: u64::MAX,
-                expected: 3,
-                got: 5,
-            },
+            LogError::UnknownLogPartition { topic: topic(), log_partition: 7 },
+            LogError::TopicExists { topic: topic(), found: 6, wanted: 7 },
+            LogError::OutOfRange { topic: topic(), log_partition: 1, offset: 9, start: 2, end: 4 },
+            LogError::OutOfSequence { producer: u64::MAX, expected: 3, got: 5 },
             LogError::Unavailable("the disk is full".to_owned()),
             LogError::Corrupt("a block is damaged".to_owned()),
         ];
@@ -286,18 +194,10 @@ mod tests {
     /// If a limit's name were unknown to the wire, it would arrive as `size`.
     #[test]
     fn every_limit_crosses_by_its_name() {
-        let large = NewEvent {
-            value: Some(vec![0; EVENT_BYTES_MAX + 1].into()),
-            ..NewEvent::default()
-        };
-        let headers = NewEvent {
-            headers: vec![Default::default(); EVENT_HEADERS_MAX + 1],
-            ..NewEvent::default()
-        };
-        let half = NewEvent {
-            value: Some(vec![0; EVENT_BYTES_MAX].into()),
-            ..NewEvent::default()
-        };
+        let large = NewEvent { value: Some(vec![0; EVENT_BYTES_MAX + 1].into()), ..NewEvent::default() };
+        let headers =
+            NewEvent { headers: vec![Default::default(); EVENT_HEADERS_MAX + 1], ..NewEvent::default() };
+        let half = NewEvent { value: Some(vec![0; EVENT_BYTES_MAX].into()), ..NewEvent::default() };
         let batches = [
             batch(vec![large]),
             batch(vec![headers]),
