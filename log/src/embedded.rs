@@ -7,8 +7,8 @@
 //! answered. Reads go to what is committed and hold nobody up. After a crash the file is as the
 //! last commit left it.
 //!
-//! When the disk is full or the file fails, calls say [`LogError::Unavailable`], and each next
-//! change opens the file anew. What is damaged says [`LogError::Corrupt`].
+//! When the disk is full or the file fails, a call says [`LogError::Unavailable`], and the next one
+//! opens the file anew. What is damaged says [`LogError::Corrupt`].
 
 mod block;
 mod ends;

@@ -1,10 +1,14 @@
-//! The file under the log: opened, opened anew after it failed, and what its errors mean.
+//! The file under the log: made, opened, opened anew after it failed, and what its errors mean.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::{PoisonError, RwLock},
+    sync::{
+        PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use redb::{Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, WriteTransaction};
@@ -27,50 +31,67 @@ pub(super) type Open = Box<dyn Fn() -> Result<Database, DatabaseError> + Send + 
 pub(super) struct Storage {
     path: PathBuf,
     open: Open,
-    /// `None` after a failure, until it is opened anew, and when the log is closed.
-    database: RwLock<Option<Database>>,
+    handle: RwLock<Handle>,
+    /// Whether the open file takes no more calls since one of them failed.
+    failed: AtomicBool,
+}
+
+enum Handle {
+    Open(Database),
+    /// To be opened by the next call.
+    Failed,
+    Closed,
 }
 
 impl Storage {
-    /// Opens or makes the log's file in `folder`.
+    /// Opens the log's file in `folder`, and makes it where it is not.
     pub(super) fn in_folder(folder: &Path) -> Result<Self, LogError> {
-        fs::create_dir_all(folder)
-            .map_err(|error| LogError::Unavailable(format!("{}: {error}", folder.display())))?;
         let path = folder.join(FILE);
+        if !path.exists() {
+            make(folder, &path)
+                .map_err(|error| LogError::Unavailable(format!("{}: {error}", path.display())))?;
+        }
         let file = path.clone();
-        Self::new(
-            path,
-            Box::new(move || {
-                let length = fs::metadata(&file).map_or(0, |found| found.len());
-                Builder::new()
-                    .set_cache_size(CACHE_BYTES)
-                    .set_check_integrity_on_open(length <= CHECKED_BYTES_MAX)
-                    .create(&file)
-            }),
-        )
+        let open = move || {
+            let length = fs::metadata(&file).map_or(0, |found| found.len());
+            Builder::new()
+                .set_cache_size(CACHE_BYTES)
+                .set_check_integrity_on_open(length <= CHECKED_BYTES_MAX)
+                .open(&file)
+        };
+        Self::new(path, Box::new(open))
     }
 
     /// A log's file opened by `open`; errors call it `path`.
     pub(super) fn new(path: PathBuf, open: Open) -> Result<Self, LogError> {
-        let storage = Self { path, open, database: RwLock::new(None) };
-        storage.reopen()?;
+        let handle = RwLock::new(Handle::Failed);
+        let storage = Self { path, open, handle, failed: AtomicBool::new(false) };
+        storage.with(|_| Ok(()))?;
         Ok(storage)
     }
 
-    /// Opens the file if it is not open.
-    pub(super) fn reopen(&self) -> Result<(), LogError> {
-        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
-        if database.is_none() {
-            *database = Some(self.guarded(|| (self.open)().map_err(|error| self.error(error)))?);
-        }
-        Ok(())
+    /// Closes the file for good; what still reads from it fails.
+    pub(super) fn close(&self) {
+        self.leave(Handle::Closed);
     }
 
-    /// Closes the file; what still reads from it fails.
-    pub(super) fn close(&self) {
-        let database = self.database.write().unwrap_or_else(PoisonError::into_inner).take();
+    /// Has the next call open the file anew.
+    pub(super) fn fail(&self) {
+        self.failed.store(true, Ordering::Release);
+    }
+
+    fn leave(&self, next: Handle) {
+        let mut handle = self.handle.write().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*handle, Handle::Closed) {
+            return;
+        }
+        let left = std::mem::replace(&mut *handle, next);
         // What failed to close was failing before, and whoever was concerned has been told.
-        let _ = self.guarded(|| database.map_or(Ok(()), Database::close).map_err(|e| self.error(e)));
+        let _ = self.guarded(|| match left {
+            Handle::Open(database) => database.close().map_err(|error| self.error(error)),
+            Handle::Failed | Handle::Closed => Ok(()),
+        });
+        self.failed.store(false, Ordering::Release);
     }
 
     /// What is committed now.
@@ -80,18 +101,38 @@ impl Storage {
 
     /// The one transaction that writes.
     pub(super) fn begin_write(&self) -> Result<WriteTransaction, LogError> {
-        self.with(|database| database.begin_write().map_err(|error| self.error(error)))
+        let mut transaction =
+            self.with(|database| database.begin_write().map_err(|error| self.error(error)))?;
+        // With one phase, a last commit that was damaged later would after a crash be taken for
+        // one that was never finished, and silently be gone: two phases tell them apart.
+        transaction.set_two_phase_commit(true);
+        Ok(transaction)
     }
 
     fn with<T>(&self, act: impl FnOnce(&Database) -> Result<T, LogError>) -> Result<T, LogError> {
-        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        act(database.as_ref().ok_or_else(|| self.closed())?)
+        if self.failed.load(Ordering::Acquire) {
+            self.leave(Handle::Failed);
+        }
+        if let Handle::Open(database) = &*self.handle.read().unwrap_or_else(PoisonError::into_inner) {
+            return act(database);
+        }
+        let mut handle = self.handle.write().unwrap_or_else(PoisonError::into_inner);
+        if let Handle::Failed = *handle {
+            let open = || (self.open)().map_err(|error| self.error(error));
+            *handle = Handle::Open(self.guarded(open)?);
+        }
+        match &*handle {
+            Handle::Open(database) => act(database),
+            Handle::Failed | Handle::Closed => Err(self.closed()),
+        }
     }
 
     /// Runs what the storage does with its file, which panics on some kinds of damage.
     pub(super) fn guarded<T>(&self, act: impl FnOnce() -> Result<T, LogError>) -> Result<T, LogError> {
-        catch_unwind(AssertUnwindSafe(act))
-            .unwrap_or_else(|_| Err(self.corrupt("it is not what was written")))
+        catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|_| {
+            self.fail();
+            Err(self.corrupt("it is not what was written"))
+        })
     }
 
     /// The error where `what` of the file is damaged.
@@ -104,19 +145,46 @@ impl Storage {
         LogError::Unavailable(format!("{} is closed", self.path.display()))
     }
 
-    /// What an error of the storage means to its caller.
+    /// What an error of the storage means to its caller, and to the calls after it.
     pub(super) fn error(&self, error: impl Into<redb::Error>) -> LogError {
+        use redb::Error;
         let path = self.path.display();
-        match error.into() {
-            redb::Error::DatabaseAlreadyOpen => LogError::Unavailable(format!(
+        let error = error.into();
+        if let Error::Io(_) | Error::PreviousIo | Error::LockPoisoned(_) = error {
+            self.fail();
+        }
+        match error {
+            Error::DatabaseAlreadyOpen | Error::LockProtocolMismatch => LogError::Unavailable(format!(
                 "{path} is open in another process: stop that one, or reach it over its socket"
             )),
-            redb::Error::Io(error) if is_damage(&error) => self.corrupt(&error.to_string()),
-            redb::Error::Io(error) => LogError::Unavailable(format!("{path}: {error}")),
-            redb::Error::DatabaseClosed | redb::Error::PreviousIo => self.closed(),
+            Error::Io(error) if is_damage(&error) => self.corrupt(&error.to_string()),
+            Error::Io(error) => LogError::Unavailable(format!("{path}: {error}")),
+            Error::PreviousIo => LogError::Unavailable(format!("{path} failed before, and is opened anew")),
+            Error::DatabaseClosed => self.closed(),
             error => self.corrupt(&error.to_string()),
         }
     }
+}
+
+/// Makes an empty file under another name, and gives it the log's when it is whole and on disk: so
+/// a crash in between leaves nothing that looks like a damaged log, and an empty file is one.
+fn make(folder: &Path, path: &Path) -> Result<(), redb::Error> {
+    fs::create_dir_all(folder)?;
+    let new = folder.join(format!("{FILE}.{}", std::process::id()));
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => Database::create(&new)?.close()?,
+    }
+    match fs::hard_link(&new, path) {
+        // Another process was faster.
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
+        _ => fs::remove_file(&new)?,
+    }
+    File::open(folder)?.sync_all()?;
+    if let Some(above) = folder.parent().filter(|above| !above.as_os_str().is_empty()) {
+        File::open(above)?.sync_all()?;
+    }
+    Ok(())
 }
 
 /// Whether reading failed for what the file holds, not for what holds the file.

@@ -52,15 +52,12 @@ where
     }
 
     fn finish(self: Box<Self>, committed: Result<(), LogError>) {
-        let outcome = match (committed, self.outcome) {
-            (Ok(()), Some(outcome)) => outcome,
-            // What was refused changed nothing, so it stays refused.
-            (Err(_), Some(Err(refused))) => Err(refused),
-            (Err(error), _) => Err(error),
-            (Ok(()), None) => Err(LogError::Unavailable("the change was not made".to_owned())),
-        };
+        let Self { outcome, reply, .. } = *self;
+        let not_made = || Err(LogError::Unavailable("the change was not made".to_owned()));
+        // Even a refusal may rest on a change before it that was undone with it.
+        let answer = committed.and_then(|()| outcome.unwrap_or_else(not_made));
         // Whoever stopped waiting finds out by asking again.
-        let _ = self.reply.send(outcome);
+        let _ = reply.send(answer);
     }
 }
 
@@ -103,9 +100,9 @@ fn run(storage: &Storage, ends: &Ends, mut changes: mpsc::Receiver<Box<dyn Work>
         }
         let committed = storage.guarded(|| commit(storage, &mut group));
         if let Err(error) = &committed {
-            // After a failed write the storage takes nothing until it is opened anew.
+            // The storage may take no other change after this one.
+            storage.fail();
             tracing::error!(%error, "a commit failed; the log's file is opened anew");
-            storage.close();
         }
         let committed = committed.map(|moved| ends.advance(moved));
         for change in group {
@@ -117,7 +114,6 @@ fn run(storage: &Storage, ends: &Ends, mut changes: mpsc::Receiver<Box<dyn Work>
 type Moved = Vec<(super::tables::LogPartitionId, Option<u64>)>;
 
 fn commit(storage: &Storage, group: &mut [Box<dyn Work>]) -> Result<Moved, LogError> {
-    storage.reopen()?;
     let transaction = storage.begin_write()?;
     let mut tables = Tables::open(storage, &transaction)?;
     for change in group {
