@@ -71,9 +71,7 @@ pub enum ConfigError {
         error: std::io::Error,
     },
     /// A key that this verb cannot do without.
-    #[error(
-        "{key} is not set: set it in the configuration file, by {variable}, or by `--set {key}=…`"
-    )]
+    #[error("{key} is not set: set it in the configuration file, by {variable}, or by `--set {key}=…`")]
     Unset {
         /// The key.
         key: &'static str,
@@ -85,19 +83,12 @@ pub enum ConfigError {
 impl ConfigError {
     /// For a verb that cannot do without the key.
     pub fn unset(key: &'static str) -> Self {
-        Self::Unset {
-            key,
-            variable: keys::variable(key),
-        }
+        Self::Unset { key, variable: keys::variable(key) }
     }
 
     fn unknown(name: String, origin: &Origin, nearest: Option<String>) -> Self {
         let hint = nearest.map_or(String::new(), |nearest| format!("did you mean {nearest}? "));
-        Self::Unknown {
-            name,
-            origin: origin.clone(),
-            hint,
-        }
+        Self::Unknown { name, origin: origin.clone(), hint }
     }
 }
 
@@ -175,9 +166,7 @@ impl Config {
                 url: optional(layers, "armis.url")?,
             },
             database_url: optional(layers, "database.url")?.map(Secret),
-            dir: optional(layers, "dir")?
-                .map(PathBuf::from)
-                .ok_or_else(|| ConfigError::unset("dir"))?,
+            dir: optional(layers, "dir")?.map(PathBuf::from).ok_or_else(|| ConfigError::unset("dir"))?,
             faker: Faker {
                 devices: within(layers, "faker.devices", 1, usize::MAX)?,
                 listen: parse(layers, "faker.listen")?,
@@ -208,18 +197,12 @@ pub fn read(
 ) -> Result<Layers, ConfigError> {
     let mut layers = Layers::defaults();
     let variables: Vec<(String, String)> = variables.collect();
-    let by_variable = variables
-        .iter()
-        .find(|(name, _)| name == layers::FILE_VARIABLE);
-    let named = file
-        .map(Path::to_owned)
-        .or_else(|| by_variable.map(|(_, path)| path.into()));
+    let by_variable = variables.iter().find(|(name, _)| name == layers::FILE_VARIABLE);
+    let named = file.map(Path::to_owned).or_else(|| by_variable.map(|(_, path)| path.into()));
     let usual = || Some(crate::folders::config()?.join("config.toml")).filter(|path| path.exists());
     if let Some(path) = named.or_else(usual) {
-        let text = std::fs::read_to_string(&path).map_err(|error| ConfigError::File {
-            path: path.clone(),
-            why: error.to_string(),
-        })?;
+        let text = std::fs::read_to_string(&path)
+            .map_err(|error| ConfigError::File { path: path.clone(), why: error.to_string() })?;
         layers.file(&path, &text)?;
     }
     layers.variables(variables.into_iter())?;
@@ -242,32 +225,17 @@ fn wrong(layers: &Layers, key: &'static str, why: &str) -> ConfigError {
 }
 
 fn parse<T: FromStr<Err: Display>>(layers: &Layers, key: &'static str) -> Result<T, ConfigError> {
-    layers
-        .get(key)?
-        .text
-        .parse()
-        .map_err(|error: T::Err| wrong(layers, key, &error.to_string()))
+    layers.get(key)?.text.parse().map_err(|error: T::Err| wrong(layers, key, &error.to_string()))
 }
 
 fn optional(layers: &Layers, key: &'static str) -> Result<Option<String>, ConfigError> {
     Ok(Some(layers.get(key)?.text.clone()).filter(|text| !text.is_empty()))
 }
 
-fn list<T: FromStr<Err: Display>>(
-    layers: &Layers,
-    key: &'static str,
-) -> Result<Vec<T>, ConfigError> {
-    let items = layers
-        .get(key)?
-        .text
-        .split(',')
-        .map(str::trim)
-        .filter(|item| !item.is_empty());
+fn list<T: FromStr<Err: Display>>(layers: &Layers, key: &'static str) -> Result<Vec<T>, ConfigError> {
+    let items = layers.get(key)?.text.split(',').map(str::trim).filter(|item| !item.is_empty());
     items
-        .map(|item| {
-            item.parse()
-                .map_err(|error: T::Err| wrong(layers, key, &format!("{item}: {error}")))
-        })
+        .map(|item| item.parse().map_err(|error: T::Err| wrong(layers, key, &format!("{item}: {error}"))))
         .collect()
 }
 
@@ -286,16 +254,9 @@ where
 fn part(layers: &Layers, key: &'static str) -> Result<String, ConfigError> {
     let fits = |text: &str| {
         (1..=64).contains(&text.len())
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
     };
-    checked(
-        layers,
-        key,
-        fits,
-        "give 1 to 64 of A-Z, a-z, 0-9, `.`, `_` and `-`",
-    )
+    checked(layers, key, fits, "give 1 to 64 of A-Z, a-z, 0-9, `.`, `_` and `-`")
 }
 
 fn checked(
@@ -305,11 +266,7 @@ fn checked(
     why: &str,
 ) -> Result<String, ConfigError> {
     let text: String = parse(layers, key)?;
-    if fits(&text) {
-        Ok(text)
-    } else {
-        Err(wrong(layers, key, why))
-    }
+    if fits(&text) { Ok(text) } else { Err(wrong(layers, key, why)) }
 }
 
 #[cfg(test)]
@@ -337,50 +294,24 @@ mod tests {
 
     #[test]
     fn each_layer_lies_over_the_one_before() {
-        let mut layers =
-            file("tenant = \"by-file\"\nlog_level = \"warn\"\n[faker]\nseed = 7").unwrap();
-        layers
-            .variables(variable("SERVICERADAR_TENANT", "by-variable"))
-            .unwrap();
+        let mut layers = file("tenant = \"by-file\"\nlog_level = \"warn\"\n[faker]\nseed = 7").unwrap();
+        layers.variables(variable("SERVICERADAR_TENANT", "by-variable")).unwrap();
         assert_eq!(layers.get("tenant").unwrap().text, "by-variable");
-        assert_eq!(
-            layers.get("tenant").unwrap().origin.to_string(),
-            "SERVICERADAR_TENANT"
-        );
-        layers
-            .flag("--tenant", "tenant", "by-flag".to_owned())
-            .unwrap();
+        assert_eq!(layers.get("tenant").unwrap().origin.to_string(), "SERVICERADAR_TENANT");
+        layers.flag("--tenant", "tenant", "by-flag".to_owned()).unwrap();
         let config = Config::of(&layers).unwrap();
-        assert_eq!(
-            (&*config.tenant, &*config.log_level, config.faker.seed),
-            ("by-flag", "warn", 7)
-        );
-        assert_eq!(
-            layers.get("faker.seed").unwrap().origin.to_string(),
-            "c.toml"
-        );
+        assert_eq!((&*config.tenant, &*config.log_level, config.faker.seed), ("by-flag", "warn", 7));
+        assert_eq!(layers.get("faker.seed").unwrap().origin.to_string(), "c.toml");
     }
 
     #[test]
     fn an_unknown_key_is_an_error_that_names_the_nearest_in_every_layer() {
         let by_file = file("[armis]\npagesize = 5").unwrap_err().to_string();
-        assert!(
-            by_file.contains("did you mean armis.page_size?"),
-            "{by_file}"
-        );
+        assert!(by_file.contains("did you mean armis.page_size?"), "{by_file}");
         let mut layers = Layers::defaults();
-        let by_variable = layers
-            .variables(variable("SERVICERADAR_TENAND", "x"))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            by_variable.contains("did you mean SERVICERADAR_TENANT?"),
-            "{by_variable}"
-        );
-        let by_flag = layers
-            .flag("--set", "faker.sed", "1".to_owned())
-            .unwrap_err()
-            .to_string();
+        let by_variable = layers.variables(variable("SERVICERADAR_TENAND", "x")).unwrap_err().to_string();
+        assert!(by_variable.contains("did you mean SERVICERADAR_TENANT?"), "{by_variable}");
+        let by_flag = layers.flag("--set", "faker.sed", "1".to_owned()).unwrap_err().to_string();
         assert!(by_flag.contains("did you mean faker.seed?"), "{by_flag}");
         layers.variables(variable("OTHER_TENAND", "x")).unwrap();
     }
@@ -404,26 +335,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("key"), "s3cret\n").unwrap();
         let mut layers = Layers::defaults();
-        layers
-            .file(
-                &dir.path().join("c.toml"),
-                "dir = \"d\"\n[armis]\nsecret_file = \"key\"",
-            )
-            .unwrap();
+        layers.file(&dir.path().join("c.toml"), "dir = \"d\"\n[armis]\nsecret_file = \"key\"").unwrap();
         let config = Config::of(&layers).unwrap();
-        assert_eq!(
-            config.armis.secret.as_ref().map(Secret::reveal),
-            Some("s3cret")
-        );
+        assert_eq!(config.armis.secret.as_ref().map(Secret::reveal), Some("s3cret"));
         assert!(!format!("{config:?}").contains("s3cret"));
 
-        let refused = file("[armis]\nsecret = \"s3cret\"")
-            .unwrap_err()
-            .to_string();
-        assert!(
-            refused.contains("secret_file") && !refused.contains("s3cret"),
-            "{refused}"
-        );
+        let refused = file("[armis]\nsecret = \"s3cret\"").unwrap_err().to_string();
+        assert!(refused.contains("secret_file") && !refused.contains("s3cret"), "{refused}");
     }
 
     #[test]
@@ -434,18 +352,9 @@ mod tests {
         };
         let mut layers = file("[armis]\nexclude = [\"10.0.0.0/8\", \"192.168.0.0/16\"]").unwrap();
         assert_eq!(excluded(&layers), ["10.0.0.0/8", "192.168.0.0/16"]);
-        layers
-            .flag("--set", "armis.exclude", "10.1.0.0/16, fd00::/8".to_owned())
-            .unwrap();
+        layers.flag("--set", "armis.exclude", "10.1.0.0/16, fd00::/8".to_owned()).unwrap();
         assert_eq!(excluded(&layers), ["10.1.0.0/16", "fd00::/8"]);
-        layers
-            .flag("--set", "armis.exclude", "10.1.0.0/99".to_owned())
-            .unwrap();
-        assert!(
-            Config::of(&layers)
-                .unwrap_err()
-                .to_string()
-                .contains("10.1.0.0/99")
-        );
+        layers.flag("--set", "armis.exclude", "10.1.0.0/99".to_owned()).unwrap();
+        assert!(Config::of(&layers).unwrap_err().to_string().contains("10.1.0.0/99"));
     }
 }

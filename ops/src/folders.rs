@@ -22,11 +22,7 @@ pub fn config() -> Option<PathBuf> {
 }
 
 fn folder(variable: &str, of_root: &str, below_home: &str) -> Option<PathBuf> {
-    let absolute = |name: &str| {
-        std::env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|p| p.is_absolute())
-    };
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
     if let Some(folder) = absolute(variable) {
         return Some(folder.join(NAME));
     }

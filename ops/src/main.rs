@@ -1,3 +1,53 @@
-//! The `serviceradar` binary.
+//! The `serviceradar` binary: every verb.
 
-fn main() {}
+mod cli;
+mod crawls;
+mod exit;
+mod http;
+mod log_store;
+mod output;
+mod pipeline;
+mod progress;
+mod shutdown;
+mod telemetry;
+mod verbs;
+
+use std::{io::Write, process::ExitCode};
+
+use clap::Parser;
+use cli::Cli;
+use serviceradar_ops::config::{self, Config, Layers, Origin};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if exit::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing can be done about a stderr that is gone.
+            writeln!(std::io::stderr(), "error: {error:#}").ok();
+            exit::code(&error)
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    if let cli::Verb::Completions(completions) = &cli.verb {
+        return completions.run();
+    }
+    let context = context(&cli)?;
+    let level_given = context.layers.get("log_level")?.origin != Origin::Default;
+    telemetry::start(&context.config.log_level, level_given)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(verbs::run(cli.verb, context))
+}
+
+fn context(cli: &Cli) -> anyhow::Result<verbs::Context> {
+    let flags: Vec<_> = cli.global.keys().into_iter().chain(cli.verb.keys()).collect();
+    // One that is no text is none of ours.
+    let variables = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let layers: Layers = config::read(cli.global.config.as_deref(), variables, &flags)?;
+    let config = Config::of(&layers)?;
+    Ok(verbs::Context { config, layers, format: cli.global.output })
+}

@@ -1,23 +1,28 @@
 //! Every metric of the program: name, kind, label, meaning. The reference in the docs goes by this list,
 //! and nothing is measured under a name that is not in it.
 
-use metrics::{
-    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
-};
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "`row` says what each is")]
 pub enum Metric {
+    BiggestBlock,
+    BlocksDecided,
     CaughtUp,
+    Changes,
     CrawlRecords,
     CrawlSeconds,
     Crawls,
     Epoch,
+    EpochMilliseconds,
+    Events,
     LagEvents,
     NextOffset,
+    Records,
     Refusals,
     Running,
+    Stalled,
 }
 
 /// How a metric behaves.
@@ -55,94 +60,42 @@ pub struct Row {
     pub meaning: &'static str,
 }
 
+const fn row(name: &'static str, kind: Kind, label: &'static str, meaning: &'static str) -> Row {
+    Row { name, kind, label, meaning }
+}
+
+/// A metric of one log partition; its label is `topic/log partition`.
+const OF: &str = "log_partition";
+
+#[rustfmt::skip]
+const ROWS: [(Metric, Row); 16] = [
+    (Metric::BiggestBlock, row("serviceradar_biggest_block", Kind::Gauge, "", "Nodes of the biggest block: what identity must decide at once.")),
+    (Metric::BlocksDecided, row("serviceradar_blocks_decided_total", Kind::Counter, "", "Blocks decided since the start.")),
+    (Metric::CaughtUp, row("serviceradar_caught_up", Kind::Gauge, "", "1 while everything in the log is in the views, else 0.")),
+    (Metric::Changes, row("serviceradar_changes_total", Kind::Counter, "", "Rows of the views changed since the start.")),
+    (Metric::CrawlRecords, row("serviceradar_crawl_records_total", Kind::Counter, "", "Records published by complete crawls.")),
+    (Metric::CrawlSeconds, row("serviceradar_crawl_seconds", Kind::Histogram, "", "How long complete crawls took.")),
+    (Metric::Crawls, row("serviceradar_crawls_total", Kind::Counter, "result", "Crawls that ended: `complete` or `failed`.")),
+    (Metric::Epoch, row("serviceradar_epoch", Kind::Gauge, "", "The last committed epoch.")),
+    (Metric::EpochMilliseconds, row("serviceradar_epoch_milliseconds", Kind::Gauge, "", "The last epoch, from its close to its commit.")),
+    (Metric::Events, row("serviceradar_events_total", Kind::Counter, "", "Events taken in since the start.")),
+    (Metric::LagEvents, row("serviceradar_lag_events", Kind::Gauge, OF, "Events in the log that are not yet in the views.")),
+    (Metric::NextOffset, row("serviceradar_next_offset", Kind::Gauge, OF, "The frontier: the next offset not yet in the views.")),
+    (Metric::Records, row("serviceradar_records", Kind::Gauge, "", "Records ever seen.")),
+    (Metric::Refusals, row("serviceradar_refusals_total", Kind::Counter, "", "Events that could not be read and became dead letters, since the start.")),
+    (Metric::Running, row("serviceradar_running", Kind::Gauge, "", "1 while the pipeline writes views, else 0.")),
+    (Metric::Stalled, row("serviceradar_stalled", Kind::Gauge, OF, "1 while the log partition cannot be read, else 0; `status` says why.")),
+];
+
 impl Metric {
     /// All of them, in order of their names.
-    pub const ALL: [Metric; 9] = [
-        Metric::CaughtUp,
-        Metric::CrawlRecords,
-        Metric::CrawlSeconds,
-        Metric::Crawls,
-        Metric::Epoch,
-        Metric::LagEvents,
-        Metric::NextOffset,
-        Metric::Refusals,
-        Metric::Running,
-    ];
-
-    /// What is known of it.
-    pub fn row(self) -> Row {
-        let row = |name, kind, label, meaning| Row {
-            name,
-            kind,
-            label,
-            meaning,
-        };
-        match self {
-            Metric::CaughtUp => row(
-                "serviceradar_caught_up",
-                Kind::Gauge,
-                "",
-                "1 while everything in the log is in the views, else 0.",
-            ),
-            Metric::CrawlRecords => row(
-                "serviceradar_crawl_records_total",
-                Kind::Counter,
-                "",
-                "Records published by crawls.",
-            ),
-            Metric::CrawlSeconds => row(
-                "serviceradar_crawl_seconds",
-                Kind::Histogram,
-                "",
-                "How long complete crawls took.",
-            ),
-            Metric::Crawls => row(
-                "serviceradar_crawls_total",
-                Kind::Counter,
-                "result",
-                "Crawls that ended: `complete` or `failed`.",
-            ),
-            Metric::Epoch => row(
-                "serviceradar_epoch",
-                Kind::Gauge,
-                "",
-                "The last committed epoch.",
-            ),
-            Metric::LagEvents => row(
-                "serviceradar_lag_events",
-                Kind::Gauge,
-                "topic",
-                "Events in the log that are not yet in the views.",
-            ),
-            Metric::NextOffset => row(
-                "serviceradar_next_offset",
-                Kind::Gauge,
-                "topic",
-                "The frontier: the sum, over the topic's log partitions, of the next offsets not yet in the views.",
-            ),
-            Metric::Refusals => row(
-                "serviceradar_refusals_total",
-                Kind::Counter,
-                "",
-                "Events that could not be read and became dead letters since the start.",
-            ),
-            Metric::Running => row(
-                "serviceradar_running",
-                Kind::Gauge,
-                "",
-                "1 while the pipeline writes views, 0 while it stands by.",
-            ),
-        }
+    pub fn all() -> impl Iterator<Item = Metric> {
+        ROWS.iter().map(|(metric, _)| *metric)
     }
 
-    /// Tells the recorder what it is.
-    fn describe(self) {
-        let row = self.row();
-        match row.kind {
-            Kind::Counter => describe_counter!(row.name, row.meaning),
-            Kind::Gauge => describe_gauge!(row.name, row.meaning),
-            Kind::Histogram => describe_histogram!(row.name, Unit::Seconds, row.meaning),
-        }
+    /// What is known of it.
+    pub fn row(self) -> &'static Row {
+        &ROWS[self as usize].1
     }
 
     /// Sets a gauge; `of` is the value of its label, where it has one.
@@ -156,14 +109,12 @@ impl Metric {
     /// Raises a counter.
     pub fn add(self, of: Option<&str>, more: u64) {
         match of {
-            Some(of) => {
-                counter!(self.row().name, self.row().label => of.to_owned()).increment(more)
-            }
+            Some(of) => counter!(self.row().name, self.row().label => of.to_owned()).increment(more),
             None => counter!(self.row().name).increment(more),
         }
     }
 
-    /// Brings a counter to what it is counted to elsewhere.
+    /// Brings a counter to what is counted elsewhere.
     pub fn raise_to(self, total: u64) {
         counter!(self.row().name).absolute(total);
     }
@@ -176,7 +127,23 @@ impl Metric {
 
 /// Describes all metrics to the recorder.
 pub fn describe() {
-    for metric in Metric::ALL {
-        metric.describe();
+    for (_, row) in &ROWS {
+        match row.kind {
+            Kind::Counter => describe_counter!(row.name, row.meaning),
+            Kind::Gauge => describe_gauge!(row.name, row.meaning),
+            Kind::Histogram => describe_histogram!(row.name, row.meaning),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_finds_its_own_row() {
+        for (index, (metric, _)) in ROWS.iter().enumerate() {
+            assert_eq!(*metric as usize, index);
+        }
     }
 }

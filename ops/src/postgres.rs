@@ -70,9 +70,7 @@ pub enum PostgresError {
         output: String,
     },
     /// It runs and answers nobody.
-    #[error(
-        "PostgreSQL in {folder} did not answer within {within:?}: {last}. See server.log there"
-    )]
+    #[error("PostgreSQL in {folder} did not answer within {within:?}: {last}. See server.log there")]
     Silent {
         /// The folder of the server.
         folder: PathBuf,
@@ -140,16 +138,11 @@ impl PrivatePostgres {
             tries += 1;
             let port = folder.free_port()?;
             let mut server = Server::start(&folder, binaries, port)?;
-            let url =
-                |database| format!("postgresql://{NAME}:{password}@127.0.0.1:{port}/{database}");
+            let url = |database| format!("postgresql://{NAME}:{password}@127.0.0.1:{port}/{database}");
             match ready(&mut server, &folder, &url("postgres")).await {
                 Ok(()) => {
                     folder.remember_port(port)?;
-                    return Ok(Self {
-                        server,
-                        url: url(NAME),
-                        _folder: folder,
-                    });
+                    return Ok(Self { server, url: url(NAME), _folder: folder });
                 }
                 Err(PostgresError::Program { .. }) if tries < STARTS_MAX => {
                     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -209,13 +202,9 @@ async fn ready(server: &mut Server, folder: &Folder, url: &str) -> Result<(), Po
 async fn make_database(url: &str) -> Result<(), tokio_postgres::Error> {
     let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
     let connection = tokio::spawn(connection);
-    let there = client
-        .query_opt("SELECT FROM pg_database WHERE datname = $1", &[&NAME])
-        .await?;
+    let there = client.query_opt("SELECT FROM pg_database WHERE datname = $1", &[&NAME]).await?;
     if there.is_none() {
-        client
-            .batch_execute(&format!("CREATE DATABASE {NAME}"))
-            .await?;
+        client.batch_execute(&format!("CREATE DATABASE {NAME}")).await?;
     }
     drop(client);
     connection.await.ok();

@@ -11,23 +11,14 @@ use serviceradar_ops::{
 
 /// The table rows of a document, the header left out.
 fn rows(document: &str) -> Vec<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../docs")
-        .join(document);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(document);
     let text = std::fs::read_to_string(path).unwrap();
-    text.lines()
-        .filter(|line| line.starts_with("| `"))
-        .map(str::to_owned)
-        .collect()
+    text.lines().filter(|line| line.starts_with("| `")).map(str::to_owned).collect()
 }
 
 fn agrees(document: &str, known: Vec<String>) {
     let table = known.join("\n");
-    assert_eq!(
-        rows(document),
-        known,
-        "docs/{document} has drifted; its table should be\n{table}\n"
-    );
+    assert_eq!(rows(document), known, "docs/{document} has drifted; its table should be\n{table}\n");
 }
 
 #[test]
@@ -53,34 +44,20 @@ fn every_key_is_in_the_reference() {
 
 #[test]
 fn every_metric_is_in_the_reference() {
-    let known = Metric::ALL.map(|metric| {
+    let known = Metric::all().map(|metric| {
         let row = metric.row();
-        let label = if row.label.is_empty() {
-            String::new()
-        } else {
-            format!("`{}`", row.label)
-        };
-        format!(
-            "| `{}` | {} | {label} | {} |",
-            row.name,
-            row.kind.word(),
-            row.meaning
-        )
+        let label = if row.label.is_empty() { String::new() } else { format!("`{}`", row.label) };
+        format!("| `{}` | {} | {label} | {} |", row.name, row.kind.word(), row.meaning)
     });
-    agrees("metrics.md", known.into());
+    agrees("metrics.md", known.collect());
 }
 
 #[test]
 fn metrics_are_named_as_prometheus_wants_them() {
-    for metric in Metric::ALL {
+    for metric in Metric::all() {
         let row = metric.row();
         assert!(row.name.starts_with("serviceradar_"));
-        assert_eq!(
-            row.name.ends_with("_total"),
-            row.kind.word() == "counter",
-            "{}",
-            row.name
-        );
+        assert_eq!(row.name.ends_with("_total"), row.kind.word() == "counter", "{}", row.name);
     }
-    assert!(Metric::ALL.is_sorted_by(|a, b| a.row().name < b.row().name));
+    assert!(Metric::all().is_sorted_by_key(|metric| metric.row().name));
 }

@@ -15,21 +15,11 @@ pub struct Key {
 }
 
 const fn key(name: &'static str, default: &'static str, meaning: &'static str) -> Key {
-    Key {
-        name,
-        default,
-        secret: false,
-        meaning,
-    }
+    Key { name, default, secret: false, meaning }
 }
 
 const fn secret(name: &'static str, meaning: &'static str) -> Key {
-    Key {
-        name,
-        default: "",
-        secret: true,
-        meaning,
-    }
+    Key { name, default: "", secret: true, meaning }
 }
 
 /// What comes before the name of a variable.
@@ -39,46 +29,19 @@ pub const FILE_SUFFIX: &str = "_file";
 
 /// All keys, in order of their names.
 pub const KEYS: [Key; 19] = [
-    key(
-        "armis.aql",
-        "in:devices",
-        "Which devices to fetch, in Armis' query language.",
-    ),
+    key("armis.aql", "in:devices", "Which devices to fetch, in Armis' query language."),
     key("armis.concurrency", "4", "Pages fetched at once, 1 to 32."),
     key(
         "armis.exclude",
         "",
         "Subnets whose addresses are left out, e.g. 10.9.0.0/16; a device that has no others is left out whole.",
     ),
-    key(
-        "armis.instance",
-        "main",
-        "Name of this Armis: the source of its records is `armis/<instance>`.",
-    ),
-    key(
-        "armis.interval_s",
-        "3600",
-        "Seconds from the begin of one crawl to the begin of the next.",
-    ),
-    key(
-        "armis.page_size",
-        "1000",
-        "Devices asked for per page, 1 to 5000.",
-    ),
-    key(
-        "armis.partition",
-        "default",
-        "The partition that its addresses are of.",
-    ),
-    secret(
-        "armis.secret",
-        "The key that Armis gives access tokens for.",
-    ),
-    key(
-        "armis.url",
-        "",
-        "Address of the Armis to crawl, e.g. https://example.armis.com.",
-    ),
+    key("armis.instance", "main", "Name of this Armis: the source of its records is `armis/<instance>`."),
+    key("armis.interval_s", "3600", "Seconds from the begin of one crawl to the begin of the next."),
+    key("armis.page_size", "1000", "Devices asked for per page, 1 to 5000."),
+    key("armis.partition", "default", "The partition that its addresses are of."),
+    secret("armis.secret", "The key that Armis gives access tokens for."),
+    key("armis.url", "", "Address of the Armis to crawl, e.g. https://example.armis.com."),
     secret(
         "database.url",
         "The PostgreSQL that keeps the views, postgresql://user:password@host:port/database. Unset: a private one, started and stopped with the program.",
@@ -88,41 +51,17 @@ pub const KEYS: [Key; 19] = [
         "",
         "Where data live: the embedded log, the private PostgreSQL, the faker's state. Unset: `serviceradar` in the folder for data (XDG_DATA_HOME, ~/.local/share; for root /var/lib).",
     ),
-    key(
-        "faker.devices",
-        "50000",
-        "Devices of the simulated network.",
-    ),
-    key(
-        "faker.listen",
-        "127.0.0.1:8970",
-        "Where the faker answers as Armis; port 0 takes a free one.",
-    ),
-    key(
-        "faker.seed",
-        "1",
-        "What the simulated network is made from: the same seed gives the same devices.",
-    ),
-    key(
-        "faker.shuffle_every_s",
-        "60",
-        "Seconds between two shuffles of its addresses; 0 is never.",
-    ),
-    key(
-        "listen",
-        "127.0.0.1:9464",
-        "Where /metrics, /healthz and /readyz answer; port 0 takes a free one.",
-    ),
+    key("faker.devices", "50000", "Devices of the simulated network."),
+    key("faker.listen", "127.0.0.1:8970", "Where the faker answers as Armis; port 0 takes a free one."),
+    key("faker.seed", "1", "What the simulated network is made from: the same seed gives the same devices."),
+    key("faker.shuffle_every_s", "60", "Seconds between two shuffles of its addresses; 0 is never."),
+    key("listen", "127.0.0.1:9464", "Where /metrics, /healthz and /readyz answer; port 0 takes a free one."),
     key(
         "log_level",
         "info",
         "What is told on stderr: error, warn, info, debug, trace, or directives like `info,serviceradar_log=debug`.",
     ),
-    key(
-        "tenant",
-        "default",
-        "The tenant, [a-z0-9-]{1,40}: the prefix of its topics, the owner of its rows.",
-    ),
+    key("tenant", "default", "The tenant, [a-z0-9-]{1,40}: the prefix of its topics, the owner of its rows."),
     key(
         "topics.log_partitions",
         "6",
@@ -132,10 +71,7 @@ pub const KEYS: [Key; 19] = [
 
 /// The variable that sets the key of a name.
 pub fn variable(name: &str) -> String {
-    format!(
-        "{VARIABLE_PREFIX}{}",
-        name.replace('.', "_").to_ascii_uppercase()
-    )
+    format!("{VARIABLE_PREFIX}{}", name.replace('.', "_").to_ascii_uppercase())
 }
 
 /// A name that a value was given under, taken apart.
@@ -150,9 +86,7 @@ pub enum Named {
 /// What `name` names, in whatever way `of` writes a key's name. `Err`: the nearest name there is, if any is near.
 pub fn named(name: &str, of: impl Fn(&str) -> String) -> Result<Named, Option<String>> {
     let names = KEYS.iter().flat_map(|key| {
-        let file = key
-            .secret
-            .then(|| (of(&format!("{}{FILE_SUFFIX}", key.name)), Named::File(key)));
+        let file = key.secret.then(|| (of(&format!("{}{FILE_SUFFIX}", key.name)), Named::File(key)));
         [(of(key.name), Named::Value(key))].into_iter().chain(file)
     });
     let mut nearest: Option<(usize, String)> = None;
@@ -193,10 +127,7 @@ mod tests {
         assert!(
             matches!(named("armis.secret_file", plain), Ok(Named::File(key)) if key.name == "armis.secret")
         );
-        assert_eq!(
-            named("armis.pagesize", plain).unwrap_err().as_deref(),
-            Some("armis.page_size")
-        );
+        assert_eq!(named("armis.pagesize", plain).unwrap_err().as_deref(), Some("armis.page_size"));
         assert_eq!(named("quite_another_thing", plain).unwrap_err(), None);
     }
 }

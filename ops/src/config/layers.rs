@@ -54,10 +54,7 @@ pub struct Layers(BTreeMap<&'static str, Value>);
 impl Layers {
     /// The defaults alone.
     pub fn defaults() -> Self {
-        let value = |text| Value {
-            text,
-            origin: Origin::Default,
-        };
+        let value = |text| Value { text, origin: Origin::Default };
         let default = |key: &'static Key| (key.name, value(key.default.to_owned()));
         let mut layers: BTreeMap<_, _> = KEYS.iter().map(default).collect();
         // The one default that depends on who asks, and where.
@@ -69,13 +66,9 @@ impl Layers {
 
     /// Puts a TOML document over it.
     pub fn file(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
-        let broken = |why: String| ConfigError::File {
-            path: path.to_owned(),
-            why,
-        };
-        let document: toml::Table = text
-            .parse()
-            .map_err(|error: toml::de::Error| broken(error.to_string()))?;
+        let broken = |why: String| ConfigError::File { path: path.to_owned(), why };
+        let document: toml::Table =
+            text.parse().map_err(|error: toml::de::Error| broken(error.to_string()))?;
         let mut flat = Vec::new();
         flatten("", &document, &mut flat).map_err(broken)?;
         let origin = Origin::File(path.to_owned());
@@ -123,23 +116,13 @@ impl Layers {
         self.put(named, text, origin, Path::new(""))
     }
 
-    fn put(
-        &mut self,
-        named: Named,
-        text: String,
-        origin: Origin,
-        beside: &Path,
-    ) -> Result<(), ConfigError> {
+    fn put(&mut self, named: Named, text: String, origin: Origin, beside: &Path) -> Result<(), ConfigError> {
         let (key, text) = match named {
             Named::Value(key) => (key, text),
             Named::File(key) => {
                 let path = beside.join(&text);
                 let read = std::fs::read_to_string(&path);
-                let secret = read.map_err(|error| ConfigError::Secret {
-                    key: key.name,
-                    path,
-                    error,
-                })?;
+                let secret = read.map_err(|error| ConfigError::Secret { key: key.name, path, error })?;
                 (key, secret.trim().to_owned())
             }
         };
@@ -149,18 +132,12 @@ impl Layers {
 
     /// The value of a key, by its name.
     pub fn get(&self, name: &'static str) -> Result<&Value, ConfigError> {
-        self.0
-            .get(name)
-            .ok_or_else(|| ConfigError::unknown(name.to_owned(), &Origin::Default, None))
+        self.0.get(name).ok_or_else(|| ConfigError::unknown(name.to_owned(), &Origin::Default, None))
     }
 }
 
 /// `[armis] page_size = 5` becomes `armis.page_size` and `5`.
-fn flatten(
-    prefix: &str,
-    table: &toml::Table,
-    into: &mut Vec<(String, String)>,
-) -> Result<(), String> {
+fn flatten(prefix: &str, table: &toml::Table, into: &mut Vec<(String, String)>) -> Result<(), String> {
     for (name, value) in table {
         let name = format!("{prefix}{name}");
         match value {
@@ -181,9 +158,6 @@ fn scalar(name: &str, value: &toml::Value) -> Result<String, String> {
         toml::Value::String(text) => Ok(text.clone()),
         toml::Value::Integer(number) => Ok(number.to_string()),
         toml::Value::Boolean(truth) => Ok(truth.to_string()),
-        other => Err(format!(
-            "{name} is a {}: give a text, a whole number, true or false",
-            other.type_str()
-        )),
+        other => Err(format!("{name} is a {}: give a text, a whole number, true or false", other.type_str())),
     }
 }

@@ -81,10 +81,7 @@ impl Account {
                 _ => 0o001,
             };
             if found.mode() & bit == 0 {
-                return Err(PostgresError::OutOfReach {
-                    folder: folder.to_owned(),
-                    uid,
-                });
+                return Err(PostgresError::OutOfReach { folder: folder.to_owned(), uid });
             }
         }
         Ok(())

@@ -26,9 +26,7 @@ pub struct Binaries {
 impl Binaries {
     /// The newest one of this machine that will do; of version `major` where one is given.
     pub fn find(major: Option<u32>) -> Option<Self> {
-        Self::all()
-            .into_iter()
-            .rfind(|found| major.is_none_or(|major| found.major == major))
+        Self::all().into_iter().rfind(|found| major.is_none_or(|major| found.major == major))
     }
 
     /// Fetches one (18, or the `major` given) into the cache, unless it is there already.
@@ -37,13 +35,9 @@ impl Binaries {
     }
 
     /// Of this machine, within reach of the account, or else fetched.
-    pub(super) async fn find_or_fetch(
-        major: Option<u32>,
-        account: &Account,
-    ) -> Result<Self, PostgresError> {
+    pub(super) async fn find_or_fetch(major: Option<u32>, account: &Account) -> Result<Self, PostgresError> {
         let found = Self::all().into_iter().rfind(|found| {
-            major.is_none_or(|major| found.major == major)
-                && account.check_reach(&found.bin).is_ok()
+            major.is_none_or(|major| found.major == major) && account.check_reach(&found.bin).is_ok()
         });
         match found {
             Some(found) => Ok(found),
@@ -79,11 +73,7 @@ impl Binaries {
 /// `postgres (PostgreSQL) 15.14 (Debian …)` is 15; `18beta1` is 18.
 fn major(version: &str) -> Option<u32> {
     let number = version.strip_prefix("postgres (PostgreSQL) ")?;
-    number
-        .split(|c: char| !c.is_ascii_digit())
-        .next()?
-        .parse()
-        .ok()
+    number.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 fn has_extensions(bin: &Path, major: u32) -> bool {
@@ -95,11 +85,9 @@ fn has_extensions(bin: &Path, major: u32) -> bool {
         PathBuf::from("/usr/share/pgsql"),
         PathBuf::from("/usr/share/postgresql"),
     ];
-    shares.iter().any(|share| {
-        EXTENSIONS
-            .iter()
-            .all(|name| share.join(format!("extension/{name}.control")).is_file())
-    })
+    shares
+        .iter()
+        .any(|share| EXTENSIONS.iter().all(|name| share.join(format!("extension/{name}.control")).is_file()))
 }
 
 #[cfg(test)]
@@ -108,10 +96,7 @@ mod tests {
 
     #[test]
     fn versions_are_read_as_the_programs_print_them() {
-        assert_eq!(
-            major("postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)\n"),
-            Some(15)
-        );
+        assert_eq!(major("postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)\n"), Some(15));
         assert_eq!(major("postgres (PostgreSQL) 18beta1\n"), Some(18));
         assert_eq!(major("mysqld 8"), None);
     }

@@ -28,10 +28,7 @@ pub(super) async fn fetch(major: Option<u32>) -> Result<Binaries, PostgresError>
     tracing::info!(major, folder = %home.display(), "fetching PostgreSQL");
     download(major, &home).await?;
     Binaries::at(&home.join("bin")).ok_or_else(|| {
-        PostgresError::NoBinaries(format!(
-            "what was fetched into {} does not run here",
-            home.display()
-        ))
+        PostgresError::NoBinaries(format!("what was fetched into {} does not run here", home.display()))
     })
 }
 
@@ -46,12 +43,9 @@ async fn download(major: u32, home: &Path) -> Result<(), PostgresError> {
     for old in [&*partial, home].into_iter().filter(|old| old.exists()) {
         fs::remove_dir_all(old).map_err(PostgresError::at(old))?;
     }
-    extract(zonky::URL, &archive, &partial)
-        .await
-        .map_err(failed)?;
+    extract(zonky::URL, &archive, &partial).await.map_err(failed)?;
     // It was made for us alone; the server may run as somebody else.
-    fs::set_permissions(&partial, Permissions::from_mode(0o755))
-        .map_err(PostgresError::at(&partial))?;
+    fs::set_permissions(&partial, Permissions::from_mode(0o755)).map_err(PostgresError::at(&partial))?;
     fs::rename(&partial, home).map_err(PostgresError::at(home))
 }
 
@@ -60,7 +54,5 @@ async fn lock(cache: &Path) -> Result<File, PostgresError> {
     let path = cache.join("lock");
     let file = File::create(&path).map_err(PostgresError::at(&path))?;
     let waited = tokio::task::spawn_blocking(move || file.lock().map(|()| file)).await;
-    waited
-        .unwrap_or_else(|gone| Err(gone.into()))
-        .map_err(PostgresError::at(&path))
+    waited.unwrap_or_else(|gone| Err(gone.into())).map_err(PostgresError::at(&path))
 }

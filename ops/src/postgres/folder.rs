@@ -43,11 +43,7 @@ impl Folder {
         }
         account.own(&path)?;
         account.check_reach(&path)?;
-        let folder = Self {
-            path,
-            account,
-            _lock: lock,
-        };
+        let folder = Self { path, account, _lock: lock };
         server::stop_left_over(&folder.data()).await?;
         Ok(folder)
     }
@@ -61,9 +57,11 @@ impl Folder {
     pub(super) fn major(&self) -> Result<Option<u32>, PostgresError> {
         let path = self.data().join("PG_VERSION");
         match fs::read_to_string(&path) {
-            Ok(text) => text.trim().parse().map(Some).map_err(|_| {
-                PostgresError::at(&path)(io::Error::other(format!("{text:?} is no version")))
-            }),
+            Ok(text) => {
+                text.trim().parse().map(Some).map_err(|_| {
+                    PostgresError::at(&path)(io::Error::other(format!("{text:?} is no version")))
+                })
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(PostgresError::at(&path)(error)),
         }
@@ -86,13 +84,7 @@ impl Folder {
         let output = self
             .account
             .command(&binaries.bin.join("initdb"), &self.path)
-            .args([
-                "--username",
-                NAME,
-                "--auth=scram-sha-256",
-                "--encoding=UTF8",
-                "--locale=C",
-            ])
+            .args(["--username", NAME, "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"])
             .arg("--pwfile")
             .arg(&password_file)
             .arg("--pgdata")
@@ -113,9 +105,7 @@ impl Folder {
 
     /// The port of the last run where it is free, so that a URL stays good; else any free one.
     pub(super) fn free_port(&self) -> Result<u16, PostgresError> {
-        let former = fs::read_to_string(self.path.join("port"))
-            .ok()
-            .and_then(|text| text.parse().ok());
+        let former = fs::read_to_string(self.path.join("port")).ok().and_then(|text| text.parse().ok());
         let free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port))?.local_addr();
         former
             .map_or_else(|| free(0), |port| free(port).or_else(|_| free(0)))
@@ -141,12 +131,7 @@ impl Folder {
     }
 
     fn write_secret(&self, path: &Path, secret: &str) -> Result<(), PostgresError> {
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(path);
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
         let written = file.and_then(|mut file| io::Write::write_all(&mut file, secret.as_bytes()));
         written.map_err(PostgresError::at(path))?;
         self.account.own(path)

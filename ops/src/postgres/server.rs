@@ -59,23 +59,13 @@ pub(super) struct Server {
 
 impl Server {
     /// Starts it. It is not ready yet when this returns.
-    pub(super) fn start(
-        folder: &Folder,
-        binaries: &Binaries,
-        port: u16,
-    ) -> Result<Self, PostgresError> {
+    pub(super) fn start(folder: &Folder, binaries: &Binaries, port: u16) -> Result<Self, PostgresError> {
         use std::os::unix::process::CommandExt;
         let log = folder.new_log()?;
         let log_too = log.try_clone().map_err(PostgresError::at(&folder.path))?;
         let postgres = binaries.bin.join("postgres");
         let mut command = folder.account.command(Path::new("/bin/sh"), &folder.path);
-        command
-            .arg("-c")
-            .arg(RUN)
-            .arg(folder.data())
-            .arg(&postgres)
-            .arg("-D")
-            .arg(folder.data());
+        command.arg("-c").arg(RUN).arg(folder.data()).arg(&postgres).arg("-D").arg(folder.data());
         for setting in SETTINGS {
             command.args(["-c", setting]);
         }
@@ -135,10 +125,8 @@ impl Drop for Server {
     }
 }
 
-const ORDERLY_THEN_AT_ONCE: [(Signal, Duration); 2] = [
-    (Signal::SIGINT, STOP_WITHIN),
-    (Signal::SIGQUIT, QUIT_WITHIN),
-];
+const ORDERLY_THEN_AT_ONCE: [(Signal, Duration); 2] =
+    [(Signal::SIGINT, STOP_WITHIN), (Signal::SIGQUIT, QUIT_WITHIN)];
 
 fn looks(within: Duration) -> u128 {
     within.as_millis() / LOOK_EVERY.as_millis()
@@ -154,10 +142,7 @@ pub(super) async fn stop_left_over(data: &Path) -> Result<(), PostgresError> {
     let Ok(text) = fs::read_to_string(&pid_file) else {
         return Ok(());
     };
-    let first = text
-        .lines()
-        .next()
-        .and_then(|line| line.trim().parse().ok());
+    let first = text.lines().next().and_then(|line| line.trim().parse().ok());
     let Some(postmaster) = first.filter(|id| *id > 1) else {
         return Ok(());
     };
@@ -179,10 +164,7 @@ pub(super) async fn stop_left_over(data: &Path) -> Result<(), PostgresError> {
                 };
             }
             if look == 0 {
-                tracing::warn!(
-                    postmaster,
-                    "stopping a PostgreSQL that an earlier run left over"
-                );
+                tracing::warn!(postmaster, "stopping a PostgreSQL that an earlier run left over");
                 for id in processes {
                     if id == postmaster || signal == Signal::SIGQUIT {
                         kill(pid(id), signal).ok();
@@ -192,10 +174,7 @@ pub(super) async fn stop_left_over(data: &Path) -> Result<(), PostgresError> {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
-    Err(PostgresError::LeftOver {
-        data: data.to_owned(),
-        pid: postmaster,
-    })
+    Err(PostgresError::LeftOver { data: data.to_owned(), pid: postmaster })
 }
 
 /// The processes of a server on `data`: those that work in that folder.

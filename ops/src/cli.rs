@@ -1,0 +1,119 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{exit, output::Format, verbs};
+
+/// What is on the network, whether it is up, and why we believe so.
+#[derive(Debug, Parser)]
+#[command(name = "serviceradar", version, after_help = exit::HELP, propagate_version = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// Flags of every verb.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Everywhere")]
+pub(crate) struct Global {
+    /// The configuration file [default: config.toml in the folder for configuration, if it is there]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) config: Option<PathBuf>,
+    /// Sets any key of the configuration; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", global = true, value_parser = pair)]
+    pub(crate) set: Vec<(String, String)>,
+    /// Where data live [key: dir]
+    #[arg(long, value_name = "D", global = true)]
+    dir: Option<String>,
+    /// The tenant [key: tenant]
+    #[arg(long, value_name = "T", global = true)]
+    tenant: Option<String>,
+    /// The PostgreSQL to use instead of a private one [key: database.url]
+    #[arg(long, value_name = "URL", global = true)]
+    database: Option<String>,
+    /// Where /metrics, /healthz and /readyz answer [key: listen]
+    #[arg(long, value_name = "ADDRESS", global = true)]
+    listen: Option<String>,
+    /// What is told on stderr [key: log_level]
+    #[arg(long, value_name = "LEVEL", global = true)]
+    log: Option<String>,
+    /// How data are written to stdout
+    #[arg(long, value_name = "FORMAT", global = true, value_enum, default_value_t)]
+    pub(crate) output: Format,
+}
+
+impl Global {
+    /// The keys that these flags set, each with its flag; `--set` first, so that a flag of its own wins.
+    pub(crate) fn keys(&self) -> Vec<(&str, &str, String)> {
+        let own = [
+            ("--dir", "dir", &self.dir),
+            ("--tenant", "tenant", &self.tenant),
+            ("--database", "database.url", &self.database),
+            ("--listen", "listen", &self.listen),
+            ("--log", "log_level", &self.log),
+        ];
+        let set = self.set.iter().map(|(key, text)| ("--set", &**key, text.clone()));
+        set.chain(own.into_iter().filter_map(|(flag, key, text)| Some((flag, key, text.clone()?)))).collect()
+    }
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Runs the pipeline: from the log to the views, until it is stopped
+    Run(verbs::run::Run),
+    /// Shows how far the views are behind the log
+    Status(verbs::status::Status),
+    /// Brings the database's schema to what this program needs
+    Migrate(verbs::migrate::Migrate),
+    /// Answers as an Armis with a simulated network behind it
+    Faker(verbs::faker::Faker),
+    /// Fetches a source and publishes what it says
+    Sync(verbs::sync::Sync),
+    /// Lists, creates, describes and deletes topics
+    Topics(verbs::topics::Topics),
+    /// Shows the configuration
+    Config(verbs::config::Config),
+    /// Looks for what would keep this machine from running the program
+    Doctor(verbs::doctor::Doctor),
+    /// Prints completions for a shell
+    Completions(verbs::completions::Completions),
+}
+
+impl Verb {
+    /// The keys that the verb's own flags set.
+    pub(crate) fn keys(&self) -> Vec<(&str, &str, String)> {
+        match self {
+            Verb::Faker(faker) => faker.keys(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// The simulated network.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Population {
+    /// Devices of the simulated network [key: faker.devices]
+    #[arg(long, value_name = "N")]
+    devices: Option<String>,
+    /// What it is made from [key: faker.seed]
+    #[arg(long, value_name = "S")]
+    seed: Option<String>,
+}
+
+impl Population {
+    /// The keys that these flags set.
+    pub(crate) fn keys(&self) -> Vec<(&str, &str, String)> {
+        let own = [("--devices", "faker.devices", &self.devices), ("--seed", "faker.seed", &self.seed)];
+        own.into_iter().filter_map(|(flag, key, text)| Some((flag, key, text.clone()?))).collect()
+    }
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("give KEY=VALUE")?;
+    Ok((key.trim().to_owned(), value.trim().to_owned()))
+}

@@ -1,0 +1,69 @@
+//! How the program ends: one stable code per way.
+
+use std::{io, path::PathBuf, process::ExitCode};
+
+use serviceradar_ingest::sync::armis::CrawlError;
+use serviceradar_log::LogError;
+use serviceradar_ops::{config::ConfigError, postgres::PostgresError};
+
+/// The codes, as `--help` tells them.
+pub(crate) const HELP: &str = "\
+Exit codes:
+  0    done
+  1    failed
+  2    the command line or the configuration is wrong
+  3    something needed cannot be reached: the log store, the database, a source
+  4    looked, and found something wrong (doctor, status)
+  130  interrupted before it was done";
+
+/// What a check found is not as it should be. The findings are on stdout.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Wanting(pub(crate) String);
+
+/// No pipeline answers for a data folder.
+#[derive(Debug, thiserror::Error)]
+#[error("no pipeline runs on {dir} ({why:#}): start one with `serviceradar run --dir {dir}`")]
+pub(crate) struct NotRunning {
+    pub(crate) dir: PathBuf,
+    pub(crate) why: anyhow::Error,
+}
+
+/// Ctrl-C, or SIGTERM, before the work was done.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted; nothing is lost: the same command goes on from here")]
+pub(crate) struct Interrupted;
+
+/// The code of an error, by what is in its chain.
+pub(crate) fn code(error: &anyhow::Error) -> ExitCode {
+    for cause in error.chain() {
+        let found = if cause.is::<ConfigError>() {
+            2
+        } else if cause.is::<Wanting>() {
+            4
+        } else if cause.is::<Interrupted>() {
+            130
+        } else if is_unreachable(cause) {
+            3
+        } else {
+            continue;
+        };
+        return ExitCode::from(found);
+    }
+    ExitCode::from(1)
+}
+
+/// Whether stdout is gone: whoever read it has seen enough.
+pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let broken = |cause: &io::Error| cause.kind() == io::ErrorKind::BrokenPipe;
+    error.downcast_ref().is_some_and(broken)
+}
+
+fn is_unreachable(cause: &(dyn std::error::Error + 'static)) -> bool {
+    let database = cause.downcast_ref::<tokio_postgres::Error>();
+    matches!(cause.downcast_ref(), Some(LogError::Unavailable(_)))
+        || cause.is::<NotRunning>()
+        || matches!(cause.downcast_ref(), Some(CrawlError::Fetch { .. }))
+        || matches!(cause.downcast_ref(), Some(PostgresError::NoBinaries(_)))
+        || database.is_some_and(|error| error.is_closed() || error.as_db_error().is_none())
+}

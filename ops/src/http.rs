@@ -1,0 +1,126 @@
+//! `/metrics`, `/healthz`, `/readyz` and `/status`.
+
+use std::{net::SocketAddr, time::Duration};
+
+use anyhow::Context;
+use axum::{Json, Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use serde::Serialize;
+use serviceradar_ops::metrics;
+use serviceradar_replay::{DriverStatus, Phase};
+use tokio::{net::TcpListener, sync::watch};
+use tokio_util::sync::CancellationToken;
+
+/// In the data folder: where the pipeline answers.
+pub(crate) const ADDRESS_FILE: &str = "http.address";
+
+/// Seconds that crawls take: from a small network to a large one at a slow source.
+const BUCKETS: [f64; 9] = [0.5, 1.0, 3.0, 10.0, 30.0, 60.0, 300.0, 1_800.0, 7_200.0];
+/// How often the recorder folds what was sampled, asked or not, so that it does not pile up.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// Where to answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Listen {
+    /// The address and port.
+    pub(crate) address: SocketAddr,
+    /// Whether somebody asked for it; if not, and it is taken, a free port will do.
+    pub(crate) given: bool,
+}
+
+/// Whether the program does what it is for.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Readiness {
+    ready: bool,
+    role: &'static str,
+    detail: String,
+}
+
+impl Readiness {
+    /// Before anything runs.
+    pub(crate) fn starting() -> Self {
+        Self { ready: false, role: "starting", detail: String::new() }
+    }
+
+    /// Of a program that crawls.
+    pub(crate) fn sync() -> Self {
+        Self { ready: true, role: "sync", detail: String::new() }
+    }
+
+    /// Of a pipeline.
+    pub(crate) fn of(phase: &Phase) -> Self {
+        let (ready, role, detail) = match phase {
+            Phase::Starting => return Self::starting(),
+            Phase::Restoring => (false, "starting", "reading the views back"),
+            Phase::Running => (true, "writer", ""),
+            Phase::StandBy => (true, "stand-by", "another process writes the views"),
+            Phase::Stopped => (false, "stopped", ""),
+            Phase::Failed(why) => (false, "stopped", &**why),
+        };
+        Self { ready, role, detail: detail.to_owned() }
+    }
+}
+
+/// Answers until the shutdown, and returns where.
+pub(crate) fn serve(
+    listener: TcpListener,
+    readiness: watch::Receiver<Readiness>,
+    status: Option<watch::Receiver<DriverStatus>>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<SocketAddr> {
+    let prometheus = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS)?
+        .install_recorder()?;
+    metrics::describe();
+    let address = listener.local_addr()?;
+    let upkeep = prometheus.clone();
+    let mut routes = Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(readyz).with_state(readiness))
+        .route("/metrics", get(render).with_state(prometheus));
+    if let Some(status) = status {
+        let tell = async |State(status): State<watch::Receiver<DriverStatus>>| Json(status.borrow().clone());
+        routes = routes.route("/status", get(tell).with_state(status));
+    }
+    let keep_up = async move {
+        loop {
+            tokio::time::sleep(UPKEEP_EVERY).await;
+            upkeep.run_upkeep();
+        }
+    };
+    let serving = axum::serve(listener, routes).with_graceful_shutdown(shutdown.cancelled_owned());
+    tokio::spawn(async move {
+        tokio::select! {
+            served = serving.into_future() => {
+                if let Err(error) = served {
+                    tracing::error!(%error, "/metrics is no longer answered");
+                }
+            }
+            () = keep_up => {}
+        }
+    });
+    Ok(address)
+}
+
+/// Takes the address.
+pub(crate) async fn bind(listen: Listen) -> anyhow::Result<TcpListener> {
+    let Listen { address, given } = listen;
+    let bound = match TcpListener::bind(address).await {
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && !given => {
+            tracing::warn!(%address, "taken by another program: answering on a free port instead");
+            TcpListener::bind((address.ip(), 0)).await
+        }
+        bound => bound,
+    };
+    bound.with_context(|| format!("cannot answer on {address}: give another --listen"))
+}
+
+async fn render(State(prometheus): State<PrometheusHandle>) -> String {
+    prometheus.render()
+}
+
+async fn readyz(State(readiness): State<watch::Receiver<Readiness>>) -> impl IntoResponse {
+    let now = readiness.borrow().clone();
+    let status = if now.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(now))
+}

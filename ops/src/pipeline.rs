@@ -1,0 +1,187 @@
+//! The pipeline of this machine: log, database and driver, started and stopped in order.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context as _, bail};
+use serviceradar_log::{LogStore, socket};
+use serviceradar_materializers::PostgresViews;
+use serviceradar_ops::{config::Config, metrics::Metric, postgres::PrivatePostgres};
+use serviceradar_replay::{Driver, DriverConfig, DriverHandle, DriverStatus, Phase};
+use serviceradar_schemas::time::SystemClock;
+use serviceradar_streams::rules::Rules;
+use tokio::{sync::watch, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    http::{self, Readiness},
+    log_store,
+    verbs::topics,
+};
+
+/// How often the metrics follow the status.
+const MEASURE_EVERY: Duration = Duration::from_secs(1);
+/// Partitions hardly ever come in numbers, and a second worker on two cores costs latency.
+const WORKERS: usize = 1;
+
+/// A running pipeline. Ends in order only by [`Pipeline::stop`].
+pub(crate) struct Pipeline {
+    /// The log it reads.
+    pub(crate) log: Arc<dyn LogStore>,
+    /// The database it writes.
+    pub(crate) database_url: String,
+    driver: DriverHandle,
+    socket: JoinHandle<Result<(), socket::ServeError>>,
+    stopping: CancellationToken,
+    postgres: Option<PrivatePostgres>,
+}
+
+impl Pipeline {
+    /// Starts it. `migrate`: whether a database that is not ours is brought up to date, too.
+    pub(crate) async fn start(config: &Config, migrate: bool) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(&config.dir)
+            .with_context(|| format!("cannot make {}: give another --dir", config.dir.display()))?;
+        let stopping = CancellationToken::new();
+        let listen = http::Listen { address: config.listen, given: config.listen_given };
+        let listener = http::bind(listen).await?;
+        let log = log_store::hold(config).await?;
+        topics::create(log.as_ref(), config).await?;
+        let socket = serve_log(config, log.clone(), stopping.clone());
+        let (postgres, database_url) = database(config).await?;
+        let views = PostgresViews::connect(&database_url).await?;
+        if migrate || postgres.is_some() {
+            views.migrate().await?;
+        } else {
+            views.check().await?;
+        }
+        let driver = Driver::start(DriverConfig {
+            tenant: config.tenant.clone(),
+            writer: writer(config)?,
+            workers: WORKERS,
+            rules: Rules::default(),
+            log: log.clone(),
+            views: Arc::new(views),
+            clock: Arc::new(SystemClock),
+            ticks: true,
+        });
+        let (readiness, ready) = watch::channel(Readiness::starting());
+        let address = http::serve(listener, ready, Some(driver.watch()), stopping.clone())?;
+        // So that `status` finds it, whatever the port.
+        std::fs::write(config.dir.join(http::ADDRESS_FILE), address.to_string())?;
+        tracing::info!(%address, "answering /metrics, /healthz, /readyz and /status");
+        tokio::spawn(measure(driver.watch(), readiness, stopping.clone()));
+        Ok(Self { log, database_url, driver, socket, stopping, postgres })
+    }
+
+    /// What it is doing.
+    pub(crate) fn status(&self) -> DriverStatus {
+        self.driver.status()
+    }
+
+    /// Waits until everything in the log is in the views.
+    pub(crate) async fn caught_up(&self) -> anyhow::Result<()> {
+        self.driver.caught_up().await?;
+        self.check()
+    }
+
+    /// Fails if it has ended by itself.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        match self.status().phase {
+            Phase::Failed(why) => bail!("the pipeline has stopped: {why}"),
+            Phase::Stopped => bail!("the pipeline has stopped"),
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until it ends by itself, which it does only when it cannot go on.
+    pub(crate) async fn ended(&self) -> anyhow::Result<()> {
+        let mut status = self.driver.watch();
+        let over = |status: &DriverStatus| matches!(status.phase, Phase::Failed(_) | Phase::Stopped);
+        // Whoever tells is gone when it has ended.
+        let _ = status.wait_for(over).await;
+        self.check()
+    }
+
+    /// Commits the epoch under way, leaves the tenant, and stops everything that was started.
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
+        let stopped = self.driver.stop().await;
+        self.stopping.cancel();
+        let served = self.socket.await;
+        drop(self.log);
+        if let Some(postgres) = self.postgres {
+            postgres.stop().await;
+        }
+        stopped?;
+        Ok(served??)
+    }
+}
+
+fn serve_log(
+    config: &Config,
+    log: Arc<dyn LogStore>,
+    stopping: CancellationToken,
+) -> JoinHandle<Result<(), socket::ServeError>> {
+    let path = log_store::socket(config);
+    tokio::spawn(async move {
+        let served = socket::serve(log, &path, stopping.cancelled_owned()).await;
+        if let Err(error) = &served {
+            tracing::error!(%error, "other programs of this machine cannot reach the log");
+        }
+        served
+    })
+}
+
+/// The database of the configuration, or a private one.
+pub(crate) async fn database(config: &Config) -> anyhow::Result<(Option<PrivatePostgres>, String)> {
+    match &config.database_url {
+        Some(url) => Ok((None, url.reveal().to_owned())),
+        None => {
+            let postgres = PrivatePostgres::start(&config.dir.join("postgres")).await?;
+            let url = postgres.url().to_owned();
+            Ok((Some(postgres), url))
+        }
+    }
+}
+
+/// One name for whoever holds the log of this folder: its lock says that the former one is gone, so the
+/// next need not wait until the database has noticed.
+fn writer(config: &Config) -> anyhow::Result<String> {
+    let host = nix::unistd::gethostname()?;
+    Ok(format!("embedded:{}:{}", host.to_string_lossy(), config.dir.canonicalize()?.display()))
+}
+
+/// Lets metrics and readiness follow the status.
+async fn measure(
+    mut status: watch::Receiver<DriverStatus>,
+    readiness: watch::Sender<Readiness>,
+    stopping: CancellationToken,
+) {
+    loop {
+        let now = status.borrow_and_update().clone();
+        readiness.send_replace(Readiness::of(&now.phase));
+        gauge(&now);
+        tokio::select! {
+            () = stopping.cancelled() => return,
+            () = tokio::time::sleep(MEASURE_EVERY) => {}
+        }
+    }
+}
+
+fn gauge(status: &DriverStatus) {
+    let truth = |truth: bool| f64::from(u8::from(truth));
+    let running = status.phase == Phase::Running;
+    Metric::Running.set(None, truth(running));
+    Metric::CaughtUp.set(None, truth(running && status.lag() == 0));
+    Metric::Epoch.set(None, status.epoch as f64);
+    Metric::EpochMilliseconds.set(None, status.epoch_ms as f64);
+    Metric::Records.set(None, status.records as f64);
+    Metric::BiggestBlock.set(None, status.biggest_block as f64);
+    Metric::Events.raise_to(status.events);
+    Metric::Changes.raise_to(status.changes);
+    Metric::BlocksDecided.raise_to(status.blocks_decided);
+    Metric::Refusals.raise_to(status.dead_letters);
+    for (partition, found) in &status.partitions {
+        Metric::LagEvents.set(Some(partition), found.end.saturating_sub(found.next_offset) as f64);
+        Metric::NextOffset.set(Some(partition), found.next_offset as f64);
+        Metric::Stalled.set(Some(partition), truth(found.stalled.is_some()));
+    }
+}

@@ -1,0 +1,100 @@
+//! How far a piece of work has come, on stderr: a bar on a terminal, a JSON line a second elsewhere.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    sync::LazyLock,
+    time::{Duration, Instant},
+};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use serde_json::json;
+
+/// Between two lines about the same work.
+const LINE_EVERY: Duration = Duration::from_secs(1);
+
+/// All bars of the process: what else is written to stderr makes way for them.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+
+/// Whether stderr is read by a person.
+pub(crate) fn on_terminal() -> bool {
+    io::stderr().is_terminal()
+}
+
+/// A piece of work under way. Gone from the screen when dropped.
+pub(crate) struct Progress {
+    step: &'static str,
+    begun: Instant,
+    told: Option<Instant>,
+    bar: Option<ProgressBar>,
+}
+
+impl Progress {
+    /// Begins; `what` is shown beside the bar, `step` is its name in the lines.
+    pub(crate) fn begin(step: &'static str, what: &str) -> Self {
+        let bar = on_terminal().then(|| {
+            let template = "{spinner} {msg:28} {wide_bar} {human_pos}/{human_len} {elapsed}";
+            let style =
+                ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+            let bar = BARS.add(ProgressBar::new(0).with_style(style).with_message(what.to_owned()));
+            bar.enable_steady_tick(Duration::from_millis(100));
+            bar
+        });
+        Self { step, begun: Instant::now(), told: None, bar }
+    }
+
+    /// It has come to `done` of `total`.
+    pub(crate) fn at(&mut self, done: u64, total: u64) {
+        match &self.bar {
+            Some(bar) => {
+                bar.set_length(total);
+                bar.set_position(done);
+            }
+            None if self.told.is_none_or(|told| told.elapsed() >= LINE_EVERY) => {
+                self.told = Some(Instant::now());
+                self.tell(done, total);
+            }
+            None => {}
+        }
+    }
+
+    /// It is done; what came of it stays on the screen.
+    pub(crate) fn end(self, done: u64, result: &str) {
+        let seconds = self.begun.elapsed().as_secs_f64();
+        match &self.bar {
+            Some(bar) => {
+                bar.finish_and_clear();
+                // Nothing can be done about a stderr that is gone.
+                BARS.println(format!("✓ {result} ({seconds:.1} s)")).ok();
+            }
+            None => self.tell(done, done),
+        }
+    }
+
+    fn tell(&self, done: u64, total: u64) {
+        let seconds = self.begun.elapsed().as_millis() as f64 / 1_000.0;
+        let line = json!({"step": self.step, "done": done, "total": total, "seconds": seconds});
+        writeln!(io::stderr(), "{line}").ok();
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Stderr for the log: bars make way while it is written to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Stderr;
+
+impl Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        BARS.suspend(|| io::stderr().write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}

@@ -1,0 +1,41 @@
+//! The verbs, a file each.
+
+pub(crate) mod completions;
+pub(crate) mod config;
+pub(crate) mod doctor;
+pub(crate) mod faker;
+pub(crate) mod migrate;
+pub(crate) mod run;
+pub(crate) mod status;
+pub(crate) mod sync;
+pub(crate) mod topics;
+
+use serviceradar_ops::config::{Config, Layers};
+
+use crate::{cli::Verb, output::Format};
+
+/// What every verb is given.
+#[derive(Debug)]
+pub(crate) struct Context {
+    /// Checked.
+    pub(crate) config: Config,
+    /// What it was made from.
+    pub(crate) layers: Layers,
+    /// How data go to stdout.
+    pub(crate) format: Format,
+}
+
+/// Does what the verb says.
+pub(crate) async fn run(verb: Verb, context: Context) -> anyhow::Result<()> {
+    match verb {
+        Verb::Run(run) => run.run(&context).await,
+        Verb::Status(status) => status.run(&context).await,
+        Verb::Migrate(migrate) => migrate.run(&context).await,
+        Verb::Faker(faker) => faker.run(&context).await,
+        Verb::Sync(sync) => sync.run(&context).await,
+        Verb::Topics(topics) => topics.run(&context).await,
+        Verb::Config(config) => config.run(&context),
+        Verb::Doctor(doctor) => doctor.run(&context).await,
+        Verb::Completions(completions) => completions.run(),
+    }
+}

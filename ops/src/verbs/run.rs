@@ -1,0 +1,23 @@
+//! `run`: the pipeline, until it is stopped.
+
+use clap::Args;
+
+use super::Context;
+use crate::{pipeline::Pipeline, shutdown};
+
+/// Runs the pipeline: from the log to the views, until it is stopped
+#[derive(Debug, Args)]
+pub(crate) struct Run {}
+
+impl Run {
+    pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
+        let shutdown = shutdown::on_signal()?;
+        let pipeline = Pipeline::start(&context.config, false).await?;
+        let ended = tokio::select! {
+            ended = pipeline.ended() => ended,
+            () = shutdown.cancelled() => Ok(()),
+        };
+        let stopped = pipeline.stop().await;
+        ended.and(stopped)
+    }
+}
