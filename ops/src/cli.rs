@@ -64,6 +64,8 @@ impl Global {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
+    /// Shows all of it: a simulated network, crawled into a log, made into views in SQL
+    Demo(verbs::demo::Demo),
     /// Runs the pipeline: from the log to the views, until it is stopped
     Run(verbs::run::Run),
     /// Shows how far the views are behind the log
@@ -88,6 +90,7 @@ impl Verb {
     /// The keys that the verb's own flags set.
     pub(crate) fn keys(&self) -> Vec<(&str, &str, String)> {
         match self {
+            Verb::Demo(demo) => demo.population.keys(),
             Verb::Faker(faker) => faker.keys(),
             _ => Vec::new(),
         }

@@ -165,7 +165,7 @@ impl Config {
                 secret: optional(layers, "armis.secret")?.map(Secret),
                 url: optional(layers, "armis.url")?,
             },
-            database_url: optional(layers, "database.url")?.map(Secret),
+            database_url: database_url(layers)?,
             dir: optional(layers, "dir")?.map(PathBuf::from).ok_or_else(|| ConfigError::unset("dir"))?,
             faker: Faker {
                 devices: within(layers, "faker.devices", 1, usize::MAX)?,
@@ -230,6 +230,20 @@ fn parse<T: FromStr<Err: Display>>(layers: &Layers, key: &'static str) -> Result
 
 fn optional(layers: &Layers, key: &'static str) -> Result<Option<String>, ConfigError> {
     Ok(Some(layers.get(key)?.text.clone()).filter(|text| !text.is_empty()))
+}
+
+/// In the one form that can be shown without its password and added to.
+fn database_url(layers: &Layers) -> Result<Option<Secret>, ConfigError> {
+    let url = optional(layers, "database.url")?;
+    match url {
+        Some(url) if !url.starts_with("postgresql://") && !url.starts_with("postgres://") => {
+            let (key, text) = ("database.url", "(secret)".to_owned());
+            let origin = layers.get(key)?.origin.clone();
+            let why = "give postgresql://user:password@host:port/database".to_owned();
+            Err(ConfigError::Value { key, text, origin, why })
+        }
+        url => Ok(url.map(Secret)),
+    }
 }
 
 fn list<T: FromStr<Err: Display>>(layers: &Layers, key: &'static str) -> Result<Vec<T>, ConfigError> {

@@ -3,6 +3,7 @@
 mod cli;
 mod crawls;
 mod exit;
+mod found;
 mod http;
 mod log_store;
 mod output;

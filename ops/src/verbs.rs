@@ -2,6 +2,7 @@
 
 pub(crate) mod completions;
 pub(crate) mod config;
+pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod faker;
 pub(crate) mod migrate;
@@ -28,6 +29,7 @@ pub(crate) struct Context {
 /// Does what the verb says.
 pub(crate) async fn run(verb: Verb, context: Context) -> anyhow::Result<()> {
     match verb {
+        Verb::Demo(demo) => demo.run(&context).await,
         Verb::Run(run) => run.run(&context).await,
         Verb::Status(status) => status.run(&context).await,
         Verb::Migrate(migrate) => migrate.run(&context).await,

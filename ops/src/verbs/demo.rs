@@ -1,8 +1,12 @@
 //! `demo`: all of it on one machine, with nothing installed.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use anyhow::bail;
 use clap::Args;
 use serde_json::json;
 use serviceradar_ingest::{
@@ -11,20 +15,33 @@ use serviceradar_ingest::{
     sync::armis::{ArmisClient, ArmisConfig},
 };
 use serviceradar_log::Publisher;
-use serviceradar_materializers::inventory::Inventory;
-use serviceradar_schemas::topics::Stream;
+use serviceradar_materializers::inventory::{Inventory, Totals};
+use serviceradar_schemas::{time::SystemClock, topics::Stream};
 use tokio_util::sync::CancellationToken;
 
 use super::{Context, faker};
 use crate::{
-    cli::Population, crawls, exit::Interrupted, found, output::{self, Format}, pipeline::Pipeline, progress::Progress,
+    cli::Population,
+    crawls,
+    exit::Interrupted,
+    found,
+    output::{self, Format},
+    pipeline::Pipeline,
+    progress::Progress,
     shutdown,
 };
 
-/// Shows all of it: a simulated network, crawled into an embedded log, made into views in SQL
+/// How often the progress of the views is shown anew.
+const SHOW_EVERY: Duration = Duration::from_millis(100);
+/// The kind of source whose devices are counted and followed.
+const KIND: &str = "armis";
+
+/// Shows all of it: a simulated network, crawled into a log, made into views in SQL
+///
+/// Lives on until Ctrl-C, so that you can look around; the same command goes on from there.
 #[derive(Debug, Args)]
 pub(crate) struct Demo {
-    /// Ends when the crawl is in the views
+    /// Ends when all crawls are in the views
     #[arg(long)]
     once: bool,
     /// Moves addresses among the devices and crawls again, N times
@@ -36,15 +53,17 @@ pub(crate) struct Demo {
 
 /// What is on the way from the simulated network to the views.
 struct Shown {
-    pipeline: Pipeline,
     faker: Arc<Faker>,
+    serving: Serving,
     client: ArmisClient,
     publisher: Publisher,
-    inventory: Inventory,
+    pipeline: Pipeline,
 }
 
 /// What the rounds came to.
 struct Outcome {
+    totals: Totals,
+    /// From the begin of the first crawl until all of it was in the views.
     seconds: f64,
     uids_changed: usize,
 }
@@ -57,6 +76,7 @@ impl Demo {
             () = shutdown.cancelled() => return Err(Interrupted.into()),
         };
         let worked = tokio::select! {
+            biased;
             worked = self.show(context, &shown, &shutdown) => worked,
             ended = shown.pipeline.ended() => ended,
             () = shutdown.cancelled() => Err(Interrupted.into()),
@@ -64,5 +84,134 @@ impl Demo {
         shutdown.cancel();
         let stopped = shown.pipeline.stop().await;
         worked.and(stopped)
+    }
+
+    async fn show(
+        &self,
+        context: &Context,
+        shown: &Shown,
+        shutdown: &CancellationToken,
+    ) -> anyhow::Result<()> {
+        let tenant = &context.config.tenant;
+        let mut inventory = Inventory::connect(&shown.pipeline.database_url, tenant).await?;
+        let outcome = self.crawl(shown, &mut inventory).await?;
+        let Outcome { totals, seconds, uids_changed } = outcome;
+        let private = context.config.database_url.is_none();
+        let url = found::url(&shown.pipeline.database_url, tenant, private);
+        match context.format {
+            Format::Json => output::line(
+                &json!({
+                    "devices": totals.devices_of_kind,
+                    "records": totals.records,
+                    "seconds": (seconds * 1_000.0).round() / 1_000.0,
+                    "uids_changed": uids_changed,
+                    "database_url": url,
+                })
+                .to_string(),
+            )?,
+            Format::Table => {
+                found::print(&mut inventory, totals).await?;
+                output::line(&format!(
+                    "\nThe first crawl was in the views after {seconds:.1} s. Devices of Armis whose uid changed: {uids_changed}."
+                ))?;
+                if !self.once {
+                    found::print_further(&url)?;
+                    output::line(&format!("\nArmis answers at {} until Ctrl-C.", shown.serving.url()))?;
+                }
+            }
+        }
+        if !self.once {
+            shutdown.cancelled().await;
+        }
+        Ok(())
+    }
+
+    /// Crawls, then shuffles and crawls again as often as asked.
+    async fn crawl(&self, shown: &Shown, inventory: &mut Inventory) -> anyhow::Result<Outcome> {
+        let mut uids = Uids::default();
+        // What an earlier run left.
+        shown.caught_up().await?;
+        uids.look(inventory).await?;
+        let mut first = None;
+        for round in 0..=self.shuffles {
+            if round > 0 {
+                let faker = shown.faker.clone();
+                tokio::task::spawn_blocking(move || faker.shuffle()).await??;
+            }
+            let begun = Instant::now();
+            shown.round().await?;
+            first.get_or_insert(begun.elapsed().as_secs_f64());
+            uids.look(inventory).await?;
+        }
+        let totals = inventory.totals(KIND).await?;
+        Ok(Outcome { totals, seconds: first.unwrap_or_default(), uids_changed: uids.changed() })
+    }
+}
+
+impl Shown {
+    async fn start(context: &Context, shutdown: &CancellationToken) -> anyhow::Result<Self> {
+        let config = &context.config;
+        // It moves addresses when it is told to, and not by itself.
+        let faker = faker::open(config, (Ipv4Addr::LOCALHOST, 0).into(), None)?;
+        let serving = faker.serve(shutdown.clone()).await?;
+        let armis = ArmisConfig::new(&serving.url(), SECRET, INSTANCE);
+        let client = ArmisClient::new(armis, Arc::new(SystemClock))?;
+        let pipeline = Pipeline::start(config, true).await?;
+        let publisher = Publisher::new(pipeline.log.clone(), Stream::Observations.topic(&config.tenant));
+        Ok(Self { faker, serving, client, publisher, pipeline })
+    }
+
+    /// Publishes what all sources see now, and waits until it is in the views.
+    async fn round(&self) -> anyhow::Result<()> {
+        publish(&self.publisher, self.faker.observations_of_others()).await?;
+        crawls::once(&self.client, &self.publisher).await?;
+        self.caught_up().await
+    }
+
+    /// Waits until everything in the log is in the views.
+    async fn caught_up(&self) -> anyhow::Result<()> {
+        let mut progress = Progress::begin("views", "Making the views");
+        let caught_up = self.pipeline.caught_up();
+        let mut caught_up = std::pin::pin!(caught_up);
+        loop {
+            let status = self.pipeline.status();
+            let in_views: u64 = status.partitions.values().map(|of| of.next_offset).sum();
+            progress.at(in_views, in_views + status.lag());
+            tokio::select! {
+                done = &mut caught_up => {
+                    done?;
+                    break;
+                }
+                () = tokio::time::sleep(SHOW_EVERY) => {}
+            }
+        }
+        let status = self.pipeline.status();
+        let in_views: u64 = status.partitions.values().map(|of| of.next_offset).sum();
+        progress.end(in_views, &format!("{in_views} events are in the views"));
+        Ok(())
+    }
+}
+
+/// The uids of the records of Armis, followed from look to look.
+#[derive(Default)]
+struct Uids {
+    first: BTreeMap<String, uuid::Uuid>,
+    last: BTreeMap<String, Option<uuid::Uuid>>,
+}
+
+impl Uids {
+    async fn look(&mut self, inventory: &mut Inventory) -> anyhow::Result<()> {
+        self.last = inventory.uids(KIND).await?;
+        for (record, uid) in &self.last {
+            if let Some(uid) = uid {
+                self.first.entry(record.clone()).or_insert(*uid);
+            }
+        }
+        Ok(())
+    }
+
+    /// How many records have another uid than at the first look, or none.
+    fn changed(&self) -> usize {
+        self.first.iter().filter(|(record, uid)| self.last.get(*record) != Some(&Some(**uid))).count()
     }
 }
