@@ -281,7 +281,8 @@ impl Judge {
 
     fn is_quarantined(&self, claim: ClaimId, holders: &[RecordId], dictionary: &Dictionary) -> bool {
         let entry = dictionary.claim_entry(claim);
-        if !entry.kind.is_tier_1() || entry.kind == Namespace::Other {
+        // The private claim of a detached record links, whatever else the record says.
+        if !entry.kind.is_tier_1() || entry.kind == Namespace::Detached {
             return false;
         }
         let mut values: HashMap<u32, HashSet<ClaimId>> = HashMap::new();
