@@ -55,21 +55,23 @@ impl Issues {
         let mut subjects: BTreeSet<Subject> =
             changed.claims.iter().map(|claim| Subject::Claim(*claim)).collect();
         subjects.extend(changed.records.iter().map(|record| Subject::Record(*record)));
-        subjects.extend(records.map(Subject::Record));
+        let records: Vec<RecordId> = records.collect();
+        subjects.extend(records.iter().map(|record| Subject::Record(*record)));
         let oversized = identity.blocks.oversized().clone();
         subjects
             .extend(oversized.symmetric_difference(&self.oversized).map(|record| Subject::Record(*record)));
         self.oversized = oversized;
-        // An issue names devices: where those moved, it is told anew.
-        let moved: BTreeSet<RecordId> = changed
+        // An issue names the devices of its claimants: where one moved or claims other things, it is told anew.
+        let claimants: BTreeSet<RecordId> = changed
             .places
             .devices
             .iter()
             .filter_map(|device| identity.placer.members(*device))
             .flat_map(|members| members.records.keys().copied())
             .chain(changed.places.records.iter().copied())
+            .chain(records)
             .collect();
-        for record in moved.iter().filter_map(|record| fold.record(*record)) {
+        for record in claimants.iter().filter_map(|record| fold.record(*record)) {
             let told = |claim: &ClaimId| self.told.contains_key(&Subject::Claim(*claim));
             subjects.extend(record.claims.iter().map(|span| span.claim).filter(told).map(Subject::Claim));
             subjects
