@@ -191,7 +191,8 @@ impl Record {
         self.last_seen = self.last_seen.max(sighting.event_time);
         self.first_asserted = self.first_asserted.min(sighting.intake_time);
         match &sighting.fetch {
-            None => self.seen_outside = true,
+            None => (self.seen_outside, self.first_fetch) = (true, None),
+            Some(_) if self.seen_outside => {}
             Some(fetch) => {
                 let first = self.first_fetch.map_or(fetch.begin, |begin| begin.min(fetch.begin));
                 self.first_fetch = Some(first);
