@@ -55,17 +55,27 @@ impl Winners {
     }
 }
 
-/// The row of a device. `pinned` are the values that operators pinned, by attribute.
+/// A value that an operator pinned.
+pub struct Pin<'a> {
+    /// The attribute.
+    pub attribute: &'a str,
+    /// The value.
+    pub value: &'a str,
+    /// When.
+    pub at: i64,
+}
+
+/// The row of a device.
 pub fn device_row(
     uid: Uid,
     partition: &str,
     members: &[Member<'_>],
-    pinned: &BTreeMap<String, String>,
+    pins: &[Pin<'_>],
     is_authoritative: bool,
     authority: &Authority,
     dictionary: &Dictionary,
 ) -> DeviceRow {
-    let winners = winners(members, pinned, authority, dictionary);
+    let winners = winners(members, pins, authority, dictionary);
     let spoken: Vec<&Member<'_>> = members.iter().filter(|member| member.speaks()).collect();
     let probe = members.iter().filter_map(|m| m.record.now.probe).max_by_key(|(up, at)| (*at, *up));
     let latest = members.iter().filter(|member| member.record.collector.is_some());
@@ -122,7 +132,7 @@ pub fn device_row(
 
 fn winners(
     members: &[Member<'_>],
-    pinned: &BTreeMap<String, String>,
+    pins: &[Pin<'_>],
     authority: &Authority,
     dictionary: &Dictionary,
 ) -> Winners {
@@ -140,8 +150,8 @@ fn winners(
             winners.offer(name, weight, &attribute.value);
         }
     }
-    for (name, value) in pinned {
-        winners.offer(name, (true, true, u8::MAX, i64::MAX, 0), value);
+    for pin in pins {
+        winners.offer(pin.attribute, (true, true, u8::MAX, pin.at, id_hash(pin.value)), pin.value);
     }
     winners
 }

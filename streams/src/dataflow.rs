@@ -22,7 +22,7 @@ use timely::{
 };
 
 use crate::{
-    decisions::{Decisions, Scoped, Taken},
+    decisions::Scoped,
     describe::{CountChange, Describer},
     dictionary::{Dictionary, RecordId},
     fold::{Fold, RecordChange},
@@ -40,8 +40,8 @@ use crate::{
 pub enum Event {
     /// A normalised observation.
     Sighting(Box<Sighting>),
-    /// A decision that makes sense.
-    Decision(Box<Taken>),
+    /// What a decision does, that came (+1) or went (-1).
+    Effect(Box<Scoped>, isize),
     /// Nothing: an epoch in which the restored state alone settles.
     Nothing,
 }
@@ -98,7 +98,6 @@ pub struct Dataflow {
 
 /// The state of the operator `fold`.
 struct Folding {
-    decisions: Decisions,
     fold: Fold,
     snapshots: Snapshots,
 }
@@ -108,7 +107,6 @@ impl Dataflow {
     pub fn build(worker: &mut Worker, tenant: &str, rules: &Arc<Rules>) -> Self {
         let dictionary = Rc::new(RefCell::new(Dictionary::new(tenant)));
         let folding = Rc::new(RefCell::new(Folding {
-            decisions: Decisions::default(),
             fold: Fold::new(dictionary.clone(), rules.clone()),
             snapshots: Snapshots::new(dictionary.clone()),
         }));
@@ -227,27 +225,25 @@ fn fold_operator(
 ) -> impl FnMut(Vec<(Event, isize)>) -> Vec<(Folded, isize)> {
     move |events| {
         let mut folding = folding.borrow_mut();
-        let Folding { decisions, fold, snapshots } = &mut *folding;
-        let mut taken = Vec::new();
+        let Folding { fold, snapshots } = &mut *folding;
+        let mut effects = Vec::new();
         for (event, _) in events {
             match event {
                 Event::Nothing => {}
-                Event::Decision(decision) => taken.push(*decision),
+                Event::Effect(effect, diff) => effects.push((*effect, diff)),
                 Event::Sighting(sighting) => {
                     let record = fold.take(&sighting);
                     snapshots.take(&sighting, record);
                 }
             }
         }
-        let changes = decisions.take(taken);
-        for (effect, diff) in &changes.effects {
+        for (effect, diff) in &effects {
             fold.decide(effect, *diff);
             snapshots.decide(effect, *diff);
         }
         let records = fold.settle();
         let (rows, members) = snapshots.settle();
         let mut closing = closing.borrow_mut();
-        closing.output.decisions = changes.rows;
         closing.output.snapshots = rows;
         closing.output.snapshot_members = members;
         for (row, is_new) in fold.moved() {
@@ -259,14 +255,12 @@ fn fold_operator(
         }
         closing.undecided = snapshots.undecided(fold);
         closing.tick = fold.tick();
-        let mut out = Vec::with_capacity(records.len() * 2 + changes.effects.len());
+        let mut out = Vec::with_capacity(records.len() * 2 + effects.len());
         for (before, after) in records {
             out.extend(before.map(|before| (Folded::Record(before), -1)));
             out.push((Folded::Record(after), 1));
         }
-        out.extend(
-            changes.effects.into_iter().map(|(effect, diff)| (Folded::Effect(Box::new(effect)), diff)),
-        );
+        out.extend(effects.into_iter().map(|(effect, diff)| (Folded::Effect(Box::new(effect)), diff)));
         out
     }
 }

@@ -7,7 +7,7 @@ use serviceradar_schemas::{Decision, Source};
 use crate::{
     claim::is_name,
     normalise::{ClaimKey, claim_key, clamp_time},
-    rows::{Changed, Changes, DecisionRow},
+    rows::{Changed, Changes, DecisionRow, RecordRow},
 };
 
 /// What a decision in force does, in its partition.
@@ -23,12 +23,14 @@ pub enum Effect {
     Detach(String),
     /// The claim names its device.
     PinUid(ClaimKey),
-    /// The value shown, of a claim's device: claim, attribute, value.
-    PinValue(ClaimKey, String, String),
+    /// The value shown, of a claim's device: claim, attribute, value, when it was pinned.
+    PinValue(ClaimKey, String, String, i64),
     /// The fetch ends what it did not list: source, begin, why.
     AcceptSnapshot(Source, i64, String),
     /// The fetch ends nothing: source, begin, why.
     HoldSnapshot(Source, i64, String),
+    /// The fetch had verdicts, and all were revoked: source, begin. The guard gives no other.
+    UnjudgedSnapshot(Source, i64),
 }
 
 /// An effect and the partition it holds in.
@@ -115,12 +117,10 @@ impl Kind {
     }
 }
 
-/// A decision that was taken in.
+/// A decision that was taken in, its times clamped.
 #[derive(Clone, Debug)]
 pub struct Taken {
     decision: Decision,
-    /// Its time, clamped.
-    at: i64,
     kind: Kind,
     revoked: bool,
     target: Target,
@@ -128,28 +128,36 @@ pub struct Taken {
 
 impl Taken {
     /// Reads a decision; `intake_time` is absent where there is none (a file).
-    pub fn read(decision: Decision, intake_time: Option<i64>) -> Result<Self, DecisionRefusal> {
-        if decision.id.is_empty() || decision.id.contains('\0') {
+    pub fn read(mut decision: Decision, intake_time: Option<i64>) -> Result<Self, DecisionRefusal> {
+        if decision.id.is_empty() {
             return Err(DecisionRefusal::Field("id"));
         }
         if !is_name(&decision.partition) {
             return Err(DecisionRefusal::Field("partition"));
         }
+        decision.event_time = clamp_time(decision.event_time, intake_time);
+        if let Some(begin) = &mut decision.target.begin {
+            *begin = clamp_time(*begin, intake_time);
+        }
         let revoked = decision.action == "revoke";
         let action = if revoked { decision.revokes.as_deref().unwrap_or("") } else { &decision.action };
         let kind = Kind::of(action).ok_or_else(|| DecisionRefusal::Action(decision.action.clone()))?;
-        let target = target(&decision, kind, intake_time)?;
-        let at = clamp_time(decision.event_time, intake_time);
-        Ok(Self { decision, at, kind, revoked, target })
-    }
-
-    /// The partition it holds in.
-    pub fn partition(&self) -> &str {
-        &self.decision.partition
+        let target = target(&decision, kind)?;
+        Ok(Self { decision, kind, revoked, target })
     }
 
     fn weight(&self) -> (i64, &str) {
-        (self.at, &self.decision.id)
+        (self.decision.event_time, &self.decision.id)
+    }
+
+    /// Of two with one id the lesser counts: of two deliveries of one decision that is the earlier, by
+    /// whose intake time the times are clamped.
+    fn precedence(&self) -> (i64, Option<i64>, String) {
+        (self.decision.event_time, self.decision.target.begin, format!("{:?}", self.decision))
+    }
+
+    fn group(&self) -> GroupKey {
+        (self.decision.partition.clone(), self.kind.family(), self.target.clone())
     }
 
     fn effect(&self) -> Effect {
@@ -168,13 +176,13 @@ impl Taken {
             }
             (_, Target::Value(claim, attribute)) => {
                 let value = self.decision.value.clone().unwrap_or_default();
-                Effect::PinValue(claim, attribute, value)
+                Effect::PinValue(claim, attribute, value, self.decision.event_time)
             }
         }
     }
 }
 
-fn target(decision: &Decision, kind: Kind, intake_time: Option<i64>) -> Result<Target, DecisionRefusal> {
+fn target(decision: &Decision, kind: Kind) -> Result<Target, DecisionRefusal> {
     let missing = |needs| DecisionRefusal::Target { action: decision.action.clone(), needs };
     let normal = |claim: &serviceradar_schemas::Claim| {
         claim_key(&claim.namespace, &claim.value).map_err(|reason| DecisionRefusal::Claim {
@@ -197,7 +205,12 @@ fn target(decision: &Decision, kind: Kind, intake_time: Option<i64>) -> Result<T
             }
             if a <= b { Target::Claims(a, b) } else { Target::Claims(b, a) }
         }
-        Kind::Detach => Target::Record(target.record.clone().ok_or_else(|| missing("record"))?),
+        Kind::Detach => {
+            let key = target.record.as_deref().unwrap_or("");
+            let of_partition = RecordRow::split(key).filter(|(of, ..)| *of == decision.partition);
+            of_partition.ok_or_else(|| missing("record: a key of its partition"))?;
+            Target::Record(key.to_owned())
+        }
         Kind::PinValue => {
             let attribute = target.attribute.clone().ok_or_else(|| missing("attribute"))?;
             Target::Value(one_claim()?, attribute)
@@ -205,21 +218,25 @@ fn target(decision: &Decision, kind: Kind, intake_time: Option<i64>) -> Result<T
         Kind::Accept | Kind::Hold => {
             let source = target.source.clone().ok_or_else(|| missing("source"))?;
             let begin = target.begin.ok_or_else(|| missing("begin"))?;
-            Target::Fetch(source, clamp_time(begin, intake_time))
+            Target::Fetch(source, begin)
         }
     })
 }
 
+/// What decisions must share to outweigh one another: partition, family and target.
+type GroupKey = (String, u8, Target);
+
 /// All decisions of a tenant, and which of them are in force.
 #[derive(Default)]
 pub struct Decisions {
-    groups: BTreeMap<(String, u8, Target), Group>,
-}
-
-#[derive(Default)]
-struct Group {
     /// By id: a set, so that a duplicate changes nothing.
     taken: BTreeMap<String, Taken>,
+    groups: BTreeMap<GroupKey, Group>,
+}
+
+#[derive(Clone, Default)]
+struct Group {
+    ids: BTreeSet<String>,
     /// The id in force.
     in_force: Option<String>,
 }
@@ -227,7 +244,7 @@ struct Group {
 /// What taking in decisions changed.
 #[derive(Default)]
 pub struct DecisionChanges {
-    /// Effects that came, and went.
+    /// Effects that went (-1), and came (+1).
     pub effects: Vec<(Scoped, isize)>,
     /// `decisions`.
     pub rows: Changes<DecisionRow>,
@@ -236,64 +253,99 @@ pub struct DecisionChanges {
 impl Decisions {
     /// Takes in decisions, all of them at once.
     pub fn take(&mut self, taken: Vec<Taken>) -> DecisionChanges {
-        let mut changes = DecisionChanges::default();
-        let mut touched: BTreeMap<_, Group> = BTreeMap::new();
+        let mut rows: BTreeMap<String, Option<DecisionRow>> = BTreeMap::new();
+        let mut effects: BTreeMap<GroupKey, Option<Scoped>> = BTreeMap::new();
         for one in taken {
-            let key = (one.decision.partition.clone(), one.kind.family(), one.target.clone());
-            let group = self.groups.entry(key.clone()).or_default();
-            touched
-                .entry(key)
-                .or_insert_with(|| Group { taken: group.taken.clone(), in_force: group.in_force.clone() });
             let id = one.decision.id.clone();
-            // Of two with one id the greater counts, whichever came first.
-            let known = group.taken.get(&id).map(|known| format!("{:?}", known.decision));
-            if known.is_none_or(|known| format!("{:?}", one.decision) > known) {
-                group.taken.insert(id, one);
+            let known = self.taken.get(&id);
+            if known.is_some_and(|known| known.precedence() <= one.precedence()) {
+                continue;
+            }
+            let leaves = known.map(Taken::group);
+            for group in leaves.iter().chain([&one.group()]) {
+                let ids = self.groups.get(group).map(|group| group.ids.clone()).unwrap_or_default();
+                for id in ids.into_iter().chain([id.clone()]) {
+                    let row = self.row(&id);
+                    rows.entry(id).or_insert(row);
+                }
+                let effect = self.effect(group);
+                effects.entry(group.clone()).or_insert(effect);
+            }
+            if let Some(group) = leaves.and_then(|group| self.groups.get_mut(&group)) {
+                group.ids.remove(&id);
+            }
+            self.groups.entry(one.group()).or_default().ids.insert(id.clone());
+            self.taken.insert(id, one);
+        }
+        self.changes(rows, effects)
+    }
+
+    /// What is different from rows and effects as they were.
+    fn changes(
+        &mut self,
+        rows: BTreeMap<String, Option<DecisionRow>>,
+        effects: BTreeMap<GroupKey, Option<Scoped>>,
+    ) -> DecisionChanges {
+        let mut changes = DecisionChanges::default();
+        for (key, before) in effects {
+            let in_force = self.in_force(&key);
+            self.groups.entry(key.clone()).or_default().in_force = in_force;
+            let after = self.effect(&key);
+            if before != after {
+                changes.effects.extend(before.map(|effect| (effect, -1)));
+                changes.effects.extend(after.map(|effect| (effect, 1)));
             }
         }
-        for (key, before) in touched {
-            let Some(group) = self.groups.get_mut(&key) else {
-                continue;
-            };
-            group.in_force = in_force(&group.taken);
-            for (group, diff) in [(&before, -1), (&*group, 1)] {
-                let taken = group.in_force.as_ref().and_then(|id| group.taken.get(id));
-                if let Some(taken) = taken {
-                    changes.effects.push(((key.0.clone(), taken.effect()), diff));
+        for (id, before) in rows {
+            match (before, self.row(&id)) {
+                (None, Some(row)) => changes.rows.new.push(row),
+                (Some(old), Some(row)) if old != row => {
+                    changes.rows.changed.push(Changed { row, seen_only: false });
                 }
+                _ => {}
             }
-            row_changes(&before, group, &mut changes.rows);
         }
         changes
     }
-}
 
-/// Per action the greatest (event time, id) counts, and if that is a revocation, nothing; of what is
-/// left the greatest.
-fn in_force(taken: &BTreeMap<String, Taken>) -> Option<String> {
-    let kinds: BTreeSet<Kind> = taken.values().map(|taken| taken.kind).collect();
-    let greatest = kinds.into_iter().filter_map(|kind| {
-        let of_kind = taken.values().filter(|taken| taken.kind == kind);
-        of_kind.max_by(|a, b| a.weight().cmp(&b.weight())).filter(|taken| !taken.revoked)
-    });
-    let winner = greatest.max_by(|a, b| a.weight().cmp(&b.weight()));
-    winner.map(|taken| taken.decision.id.clone())
-}
-
-fn row_changes(before: &Group, after: &Group, rows: &mut Changes<DecisionRow>) {
-    let row = |group: &Group, id: &str| {
-        group.taken.get(id).map(|taken| DecisionRow {
-            decision: taken.decision.clone(),
-            at: taken.at,
-            in_force: group.in_force.as_deref() == Some(id),
-        })
-    };
-    for id in after.taken.keys() {
-        match (row(before, id), row(after, id)) {
-            (None, Some(row)) => rows.new.push(row),
-            (Some(old), Some(row)) if old != row => rows.changed.push(Changed { row, seen_only: false }),
-            _ => {}
+    /// Per action the greatest (event time, id) counts, and if that is a revocation, nothing; of what is
+    /// left the greatest.
+    fn in_force(&self, group: &GroupKey) -> Option<String> {
+        let ids = self.groups.get(group).map(|group| &group.ids).into_iter().flatten();
+        let mut greatest: BTreeMap<Kind, &Taken> = BTreeMap::new();
+        for taken in ids.filter_map(|id| self.taken.get(id)) {
+            let held = greatest.entry(taken.kind).or_insert(taken);
+            if held.weight() < taken.weight() {
+                *held = taken;
+            }
         }
+        let standing = greatest.into_values().filter(|taken| !taken.revoked);
+        let winner = standing.max_by(|a, b| a.weight().cmp(&b.weight()));
+        winner.map(|taken| taken.decision.id.clone())
+    }
+
+    /// What the decision of a group that is in force does, or that there was one.
+    fn effect(&self, group: &GroupKey) -> Option<Scoped> {
+        let Group { ids, in_force } = self.groups.get(group)?;
+        let effect = match (in_force, &group.2) {
+            (Some(id), _) => self.taken.get(id)?.effect(),
+            (None, Target::Fetch(source, begin)) => {
+                ids.iter().find(|id| self.taken.get(*id).is_some_and(|taken| !taken.revoked))?;
+                Effect::UnjudgedSnapshot(source.clone(), *begin)
+            }
+            _ => return None,
+        };
+        Some((group.0.clone(), effect))
+    }
+
+    fn row(&self, id: &str) -> Option<DecisionRow> {
+        let taken = self.taken.get(id)?;
+        let group = self.groups.get(&taken.group());
+        Some(DecisionRow {
+            decision: taken.decision.clone(),
+            at: taken.decision.event_time,
+            in_force: group.is_some_and(|group| group.in_force.as_deref() == Some(id)),
+        })
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 use hashbrown::{HashMap, HashSet};
 
 use crate::{
-    choose::{Member, device_row},
+    choose::{Member, Pin, device_row},
     claim::Namespace,
     decisions::{Effect, Scoped},
     dictionary::{ClaimId, Dictionary, RecordId},
@@ -67,13 +67,16 @@ pub fn dimension(name: &str) -> &'static str {
     DIMENSIONS.iter().find(|dimension| **dimension == name).copied().unwrap_or("all")
 }
 
+/// By claim and attribute: the value, and when it was pinned.
+type Pins = BTreeMap<ClaimId, BTreeMap<String, (String, i64)>>;
+
 /// The state of the operator.
 pub struct Describer {
     dictionary: Rc<RefCell<Dictionary>>,
     rules: Arc<Rules>,
     records: HashMap<RecordId, ToldRecord>,
     devices: HashMap<Device, ToldDevice>,
-    pins: HashMap<ClaimId, BTreeMap<String, String>>,
+    pins: Pins,
 }
 
 /// A device as it was before the epoch and is after it, by its uid.
@@ -89,7 +92,7 @@ type Now = (DeviceRow, (u64, u64), Box<[Counted]>, Uid);
 impl Describer {
     /// Empty.
     pub fn new(dictionary: Rc<RefCell<Dictionary>>, rules: Arc<Rules>) -> Self {
-        Self { dictionary, rules, records: HashMap::new(), devices: HashMap::new(), pins: HashMap::new() }
+        Self { dictionary, rules, records: HashMap::new(), devices: HashMap::new(), pins: BTreeMap::new() }
     }
 
     /// Writes the rows of an epoch into `out`; returns the counts that changed.
@@ -128,14 +131,14 @@ impl Describer {
     fn pin(&mut self, identity: &Identity, effects: &[(Scoped, isize)], devices: &mut BTreeSet<Device>) {
         let mut dictionary = self.dictionary.borrow_mut();
         for ((partition, effect), diff) in effects {
-            let Effect::PinValue(claim, attribute, value) = effect else {
+            let Effect::PinValue(claim, attribute, value, at) = effect else {
                 continue;
             };
             let scope = dictionary.scope(partition);
             let claim = dictionary.claim(scope, claim);
             let pins = self.pins.entry(claim).or_default();
             if *diff > 0 {
-                pins.insert(attribute.clone(), value.clone());
+                pins.insert(attribute.clone(), (value.clone(), *at));
             } else {
                 pins.remove(attribute);
             }
@@ -200,8 +203,10 @@ impl Describer {
                 turns.entry(uid).or_default().before = Some(before);
             }
         }
+        let pins = pins_of_devices(&self.pins, identity);
         for device in devices {
-            let Some((row, uid)) = self.device(identity, device) else {
+            let pins = pins.get(&device).map_or(&[][..], Vec::as_slice);
+            let Some((row, uid)) = self.device(identity, device, pins) else {
                 continue;
             };
             let hashes = hashes(&row);
@@ -250,7 +255,7 @@ impl Describer {
     }
 
     /// The row of a device, where it is one: it has a member that makes it.
-    fn device(&self, identity: &Identity, device: Device) -> Option<(DeviceRow, Uid)> {
+    fn device(&self, identity: &Identity, device: Device, pins: &[Pin<'_>]) -> Option<(DeviceRow, Uid)> {
         let members = identity.placer.members(device)?;
         let uid = members.uid?;
         let dictionary = self.dictionary.borrow();
@@ -269,16 +274,10 @@ impl Describer {
             member.placement == Placement::Anchored
                 && matches!(identity.macs.place(member.record.id), Place::Core(_))
         });
-        let mut pinned: BTreeMap<String, String> = BTreeMap::new();
-        for (claim, pins) in &self.pins {
-            if identity.placer.lead(*claim).is_some_and(|lead| lead.device == device) {
-                pinned.extend(pins.clone());
-            }
-        }
         let scope = dictionary.source_entry(of_device.first()?.record.source).scope;
         let partition = dictionary.partition(scope);
         let authority = &self.rules.authority;
-        let row = device_row(uid, partition, &of_device, &pinned, authoritative, authority, &dictionary);
+        let row = device_row(uid, partition, &of_device, pins, authoritative, authority, &dictionary);
         Some((row, uid))
     }
 
@@ -325,6 +324,17 @@ impl Describer {
             None => ("claim", None),
         }
     }
+}
+
+/// The values pinned to each device, by the claims that lead there.
+fn pins_of_devices<'a>(pins: &'a Pins, identity: &Identity) -> HashMap<Device, Vec<Pin<'a>>> {
+    let mut pinned: HashMap<Device, Vec<Pin<'a>>> = HashMap::new();
+    for (claim, pins) in pins {
+        let Some(lead) = identity.placer.lead(*claim) else { continue };
+        let pins = pins.iter().map(|(attribute, (value, at))| Pin { attribute, value, at: *at });
+        pinned.entry(lead.device).or_default().extend(pins);
+    }
+    pinned
 }
 
 fn cause(moved: &BTreeMap<(Uid, Uid), Vec<RecordId>>, uid: Uid) -> String {
@@ -423,7 +433,7 @@ fn record_row(told: &ToldRecord, whole: bool, dictionary: &Dictionary) -> Record
         attributes: if whole { crate::evidence::attributes_json(record, dictionary) } else { "".into() },
         probe: record.probe.map(|(at, up)| (up, at)),
         collector: record.collector.clone(),
-        first_snapshot_begin: if record.seen_outside { None } else { record.first_fetch },
+        first_snapshot_begin: record.first_fetch,
         place: record.place.map(|(order, ip)| (ip, order)),
         last_assert: record.last_assert,
         last_full: record.last_full,

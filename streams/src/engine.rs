@@ -15,9 +15,9 @@ use serviceradar_schemas::Action;
 
 use crate::{
     dataflow::{Closing, Dataflow, Event, Gauges},
-    decisions::Taken,
+    decisions::{Decisions, Taken},
     normalise::Sighting,
-    rows::{EpochOutput, IssueRow, Row, State},
+    rows::{DecisionRow, EpochOutput, IssueRow, Row, State},
     rules::Rules,
     snapshots::Undecided,
 };
@@ -79,13 +79,15 @@ struct Worker {
 /// A tenant's dataflow.
 pub struct Engine {
     workers: Vec<Worker>,
+    /// Of all partitions: an id is one decision wherever it holds.
+    decisions: Decisions,
 }
 
 impl Engine {
     /// Starts as many workers for a tenant.
     pub fn start(tenant: &str, rules: &Arc<Rules>, workers: usize) -> Result<Self, EngineError> {
         let workers = (0..workers.max(1)).map(|index| Worker::start(index, tenant, rules));
-        Ok(Self { workers: workers.collect::<Result<_, _>>()? })
+        Ok(Self { workers: workers.collect::<Result<_, _>>()?, decisions: Decisions::default() })
     }
 
     /// Puts the state back that was read from the views, before the first epoch.
@@ -111,15 +113,9 @@ impl Engine {
                 None => shares.iter_mut().for_each(|share| share.watermarks.push(row.clone())),
             }
         }
-        let mut decisions = Vec::new();
-        for row in state.decisions {
-            // Its time as it was taken in: what is clamped stays clamped.
-            let mut decision = row.decision;
-            decision.event_time = row.at;
-            decisions.push(
-                Taken::read(decision, None).map_err(|refusal| EngineError::Restore(refusal.to_string()))?,
-            );
-        }
+        let read = |row: DecisionRow| Taken::read(row.decision, None);
+        let decisions = state.decisions.into_iter().map(read).collect::<Result<_, _>>();
+        let decisions = decisions.map_err(|refusal| EngineError::Restore(refusal.to_string()))?;
         for (worker, share) in self.workers.iter().zip(shares) {
             worker.tell(Command::Restore(Box::new(share)))?;
         }
@@ -146,14 +142,16 @@ impl Engine {
                 shares[worker].push(Event::Sighting(Box::new(sighting)));
             }
         }
-        for decision in batch.decisions {
-            let worker = self.worker_of(decision.partition());
-            shares[worker].push(Event::Decision(Box::new(decision)));
+        let decided = self.decisions.take(batch.decisions);
+        for (effect, diff) in decided.effects {
+            let worker = self.worker_of(&effect.0);
+            shares[worker].push(Event::Effect(Box::new(effect), diff));
         }
         for (worker, share) in self.workers.iter().zip(shares) {
             worker.tell(Command::Epoch(share))?;
         }
         let mut closed = Closed::default();
+        closed.output.decisions = decided.rows;
         for worker in &self.workers {
             match worker.hear()? {
                 Answer::Closed(closing) => closed.add(*closing),
@@ -193,7 +191,6 @@ impl Closed {
         own.evidence.append(output.evidence);
         own.issues.append(output.issues);
         own.counts.append(output.counts);
-        own.decisions.append(output.decisions);
         own.snapshots.append(output.snapshots);
         own.snapshot_members.append(output.snapshot_members);
         // Every worker tells the tenant's TICK.

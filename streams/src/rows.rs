@@ -210,9 +210,9 @@ pub struct CountRow {
 /// A decision, in force or not (`decisions`).
 #[derive(Clone, Debug, PartialEq)]
 pub struct DecisionRow {
-    /// As it stands in the log.
+    /// As it stands in the log, but for its times: they are clamped.
     pub decision: serviceradar_schemas::Decision,
-    /// Its time after clamping: what counts.
+    /// Its time.
     pub at: i64,
     /// Whether another outweighs it.
     pub in_force: bool,
@@ -231,7 +231,7 @@ pub struct SnapshotRow {
     pub id: String,
     /// How many records its SNAPSHOT_END says it has.
     pub counted: Option<i64>,
-    /// How many distinct ones came, while undecided; absent once there is a verdict.
+    /// How many distinct ones came, while undecided; absent once there was a verdict.
     pub members: Option<i64>,
     /// When its SNAPSHOT_END was taken in (intake time).
     pub ended_at: Option<i64>,

@@ -14,7 +14,7 @@ use crate::{
     dictionary::{Dictionary, RecordId, SourceId},
     fold::Fold,
     normalise::Sighting,
-    rows::{Changed, Changes, SnapshotMemberRow, SnapshotRow},
+    rows::{Changed, Changes, Row, SnapshotMemberRow, SnapshotRow},
     rules,
 };
 
@@ -27,8 +27,17 @@ struct Fetch {
     counted: Option<i64>,
     ended_at: Option<i64>,
     verdict: Option<(&'static str, String)>,
-    /// While undecided.
+    /// Whether there ever was a verdict, revoked or not.
+    judged: bool,
+    /// While not judged.
     members: BTreeSet<RecordId>,
+}
+
+impl Fetch {
+    /// Whether there is anything to tell of it: a revoked verdict is as if it had never been.
+    fn is_told(&self) -> bool {
+        !self.id.is_empty() || self.counted.is_some() || self.verdict.is_some() || !self.members.is_empty()
+    }
 }
 
 /// All fetches of a tenant.
@@ -118,12 +127,14 @@ impl Snapshots {
             let known = self
                 .fetches
                 .get(&key)
-                .is_some_and(|fetch| fetch.verdict.is_some() || fetch.members.contains(&record));
+                .is_some_and(|fetch| fetch.id >= of.id && (fetch.judged || fetch.members.contains(&record)));
             if !known {
                 let id = of.id.clone();
                 let fetch = self.touch(key);
                 fetch.id = id.max(std::mem::take(&mut fetch.id));
-                fetch.members.insert(record);
+                if !fetch.judged {
+                    fetch.members.insert(record);
+                }
             }
             return;
         }
@@ -140,8 +151,9 @@ impl Snapshots {
     /// Takes in the effect of a decision that came (+1) or went (-1).
     pub fn decide(&mut self, (partition, effect): &Scoped, diff: isize) {
         let (source, begin, verdict) = match effect {
-            Effect::AcceptSnapshot(source, begin, why) => (source, begin, ("accepted", why.clone())),
-            Effect::HoldSnapshot(source, begin, why) => (source, begin, ("held", why.clone())),
+            Effect::AcceptSnapshot(source, begin, why) => (source, begin, Some(("accepted", why.clone()))),
+            Effect::HoldSnapshot(source, begin, why) => (source, begin, Some(("held", why.clone()))),
+            Effect::UnjudgedSnapshot(source, begin) => (source, begin, None),
             _ => return,
         };
         let source = {
@@ -150,8 +162,9 @@ impl Snapshots {
             dictionary.source(scope, source)
         };
         let fetch = self.touch((source, *begin));
-        fetch.verdict = (diff > 0).then_some(verdict);
-        if fetch.verdict.is_some() {
+        fetch.judged = diff > 0;
+        fetch.verdict = verdict.filter(|_| fetch.judged);
+        if fetch.judged {
             fetch.members.clear();
         }
     }
@@ -172,7 +185,7 @@ impl Snapshots {
                     begin: key.1,
                     id: fetch.id.clone(),
                     counted: fetch.counted,
-                    members: fetch.verdict.is_none().then_some(fetch.members.len() as i64),
+                    members: (!fetch.judged).then_some(fetch.members.len() as i64),
                     ended_at: fetch.ended_at,
                     verdict: fetch.verdict.as_ref().map(|(verdict, _)| *verdict),
                     detail: fetch.verdict.as_ref().map(|(_, why)| why.clone()).unwrap_or_default(),
@@ -188,12 +201,12 @@ impl Snapshots {
             let old = before.as_ref().map_or(&none, |fetch| &fetch.members);
             members.new.extend(after.members.difference(old).map(member));
             members.gone.extend(old.difference(&after.members).map(member));
-            match before.as_ref().map(row) {
-                None => rows.new.push(row(after)),
-                Some(old) if old != row(after) => {
-                    rows.changed.push(Changed { row: row(after), seen_only: false });
-                }
-                Some(_) => {}
+            let told = |fetch: &&Fetch| fetch.is_told();
+            match (before.as_ref().filter(told).map(row), Some(after).filter(told).map(row)) {
+                (None, Some(row)) => rows.new.push(row),
+                (Some(old), Some(row)) if old != row => rows.changed.push(Changed { row, seen_only: false }),
+                (Some(old), None) => rows.gone.push(old.key()),
+                _ => {}
             }
         }
         (rows, members)
@@ -201,7 +214,7 @@ impl Snapshots {
 
     /// Fetches that nobody has judged yet.
     pub fn undecided(&self, fold: &Fold) -> Vec<Undecided> {
-        let waiting = self.fetches.iter().filter(|(_, fetch)| fetch.verdict.is_none());
+        let waiting = self.fetches.iter().filter(|(_, fetch)| !fetch.judged && fetch.is_told());
         waiting
             .map(|(key, fetch)| {
                 let later = self.fetches.range((key.0, key.1.saturating_add(1))..=(key.0, i64::MAX));
@@ -238,6 +251,8 @@ impl Snapshots {
                 counted: row.counted,
                 ended_at: row.ended_at,
                 verdict: row.verdict.map(|verdict| (verdict, row.detail.clone())),
+                // The decisions say so again.
+                judged: row.verdict.is_some(),
                 members: BTreeSet::new(),
             };
             self.fetches.insert((source, row.begin), fetch);
