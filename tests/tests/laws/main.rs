@@ -1,0 +1,34 @@
+//! The laws of identity as properties of the engine, on random worlds; and the engine against the
+//! oracle. Source: `identity.md` of the design, "Laws".
+//!
+//! A run is the same each time. `PROPTEST_CASES` (default 256) and `PROPTEST_RNG_SEED` ask for more
+//! of it, and for others. A world that broke a law is kept in `regressions`.
+
+mod order;
+
+mod run;
+
+mod tables;
+
+use proptest::{
+    prelude::ProptestConfig,
+    test_runner::{RngSeed, TestCaseError},
+};
+
+/// How a law ends in one world.
+type Checked<T = ()> = Result<T, TestCaseError>;
+
+/// A `share`-th of the cases asked for.
+fn cases(share: u32) -> ProptestConfig {
+    let asked = ProptestConfig::default();
+    ProptestConfig {
+        cases: asked.cases / share,
+        rng_seed: match asked.rng_seed {
+            RngSeed::Random => RngSeed::Fixed(3),
+            fixed => fixed,
+        },
+        failure_persistence: None,
+        max_shrink_iters: 50_000,
+        ..asked
+    }
+}
