@@ -1,6 +1,10 @@
 //! Reading events, whoever wrote them and in whichever framing.
 
-use std::{collections::BTreeMap, marker::PhantomData, sync::Arc};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    marker::PhantomData,
+    sync::Arc,
+};
 
 use apache_avro::{Schema, rabin::Rabin};
 
@@ -11,7 +15,7 @@ use super::{
     writer::{self, Writer},
 };
 
-/// Writers' schemas that a decoder keeps: a topic has few, and each is some 100 kB.
+/// Writers' schemas that a decoder keeps: a topic has a few; past this, all are asked for again.
 const WRITERS_MAX: usize = 64;
 
 /// How an event names its writer's schema.
@@ -58,29 +62,27 @@ impl<E: Event> Decoder<E> {
     }
 
     fn writer(&mut self, id: WriterId) -> Result<&Writer, DecodeError> {
-        if !self.writers.contains_key(&id) {
-            let writer = self.find(id)?;
-            if self.writers.len() >= WRITERS_MAX {
-                self.writers.clear();
-            }
-            self.writers.insert(id, writer);
+        if self.writers.len() >= WRITERS_MAX && !self.writers.contains_key(&id) {
+            self.writers.clear();
         }
-        self.writers.get(&id).ok_or(DecodeError::Empty)
+        match self.writers.entry(id) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(place) => Ok(place.insert(find::<E>(&*self.registry, id)?)),
+        }
     }
+}
 
-    fn find(&self, id: WriterId) -> Result<Writer, DecodeError> {
-        let text = match id {
-            WriterId::Fingerprint(fingerprint) => match known::<E>(fingerprint) {
-                Some(text) => text.to_owned(),
-                None => self
-                    .registry
-                    .by_fingerprint(fingerprint)?
-                    .ok_or(DecodeError::UnknownFingerprint(fingerprint))?,
-            },
-            WriterId::Registry(id) => self.registry.by_id(id)?.ok_or(DecodeError::UnknownId(id))?,
-        };
-        Writer::parse::<E>(&text)
-    }
+fn find<E: Event>(registry: &dyn WriterSchemas, id: WriterId) -> Result<Writer, DecodeError> {
+    let text = match id {
+        WriterId::Fingerprint(fingerprint) => match known::<E>(fingerprint) {
+            Some(text) => text.to_owned(),
+            None => {
+                registry.by_fingerprint(fingerprint)?.ok_or(DecodeError::UnknownFingerprint(fingerprint))?
+            }
+        },
+        WriterId::Registry(id) => registry.by_id(id)?.ok_or(DecodeError::UnknownId(id))?,
+    };
+    Writer::parse::<E>(&text)
 }
 
 /// The schema of this program with this fingerprint: the one of the specification, or the one
