@@ -4,7 +4,7 @@ use std::{
     fs::{self, DirBuilder, Permissions},
     future::Future,
     io,
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -80,9 +80,14 @@ pub async fn serve(
 /// Binds in a folder of our own and moves the socket into place: so nobody else can connect in the
 /// moment before its mode is set, and what a dead process left is replaced at once.
 fn listen(path: &Path) -> io::Result<UnixListener> {
+    if fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "what is there is not a socket"));
+    }
     let folder = path.with_extension(std::process::id().to_string());
-    DirBuilder::new().mode(0o700).create(&folder)?;
     let inside = folder.join("s");
+    // A process that had this one's number may have died here.
+    let _ = fs::remove_file(&inside).and_then(|()| fs::remove_dir(&folder));
+    DirBuilder::new().mode(0o700).create(&folder)?;
     let bound = UnixListener::bind(&inside).and_then(|listener| {
         fs::set_permissions(&inside, Permissions::from_mode(0o600))?;
         fs::rename(&inside, path)?;
