@@ -12,6 +12,8 @@
 
 mod block;
 mod ends;
+#[cfg(test)]
+mod faults;
 mod reader;
 mod storage;
 mod tables;
