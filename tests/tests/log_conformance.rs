@@ -1,5 +1,7 @@
 //! Every log store obeys the laws of `serviceradar_tests::log_conformance`.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
