@@ -107,8 +107,9 @@ impl Snapshots {
     }
 
     fn touch(&mut self, key: Key) -> &mut Fetch {
-        let before = self.fetches.get(&key).cloned();
-        self.touched.entry(key).or_insert(before);
+        let fetches = &self.fetches;
+        // Once an epoch: a fetch has as many members as its source has records.
+        self.touched.entry(key).or_insert_with(|| fetches.get(&key).cloned());
         self.fetches.entry(key).or_default()
     }
 
