@@ -23,6 +23,9 @@ const MEASURE_EVERY: Duration = Duration::from_secs(1);
 /// Partitions hardly ever come in numbers, and a second worker on two cores costs latency.
 const WORKERS: usize = 1;
 
+/// Of a source's instance.
+const WRITER_CHARS_MAX: usize = 64;
+
 /// A running pipeline. Ends in order only by [`Pipeline::stop`].
 pub(crate) struct Pipeline {
     /// The log it reads.
@@ -143,10 +146,12 @@ pub(crate) async fn database(config: &Config) -> anyhow::Result<(Option<PrivateP
 }
 
 /// One name for whoever holds the log of this folder: its lock says that the former one is gone, so the
-/// next need not wait until the database has noticed.
+/// next need not wait until the database has noticed. Has the form of a source's instance: TICKs carry it.
 fn writer(config: &Config) -> anyhow::Result<String> {
     let host = nix::unistd::gethostname()?;
-    Ok(format!("embedded:{}:{}", host.to_string_lossy(), config.dir.canonicalize()?.display()))
+    let place = format!("{}{}", host.to_string_lossy(), config.dir.canonicalize()?.display());
+    let name = place.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' });
+    Ok(name.skip(place.chars().count().saturating_sub(WRITER_CHARS_MAX)).collect())
 }
 
 /// Lets metrics and readiness follow the status.

@@ -50,6 +50,17 @@ async fn what_was_written_is_there_after_a_restart_at_the_same_url() {
 }
 
 #[tokio::test]
+async fn what_keeps_data_safe_is_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = PrivatePostgres::start(dir.path()).await.unwrap();
+    let client = connect(server.url()).await;
+    for setting in ["fsync", "synchronous_commit", "full_page_writes"] {
+        let row = client.query_one(&format!("SHOW {setting}"), &[]).await.unwrap();
+        assert_eq!(row.get::<_, &str>(0), "on", "{setting}");
+    }
+}
+
+#[tokio::test]
 async fn the_extensions_of_the_views_can_be_created() {
     let dir = tempfile::tempdir().unwrap();
     let server = PrivatePostgres::start(dir.path()).await.unwrap();

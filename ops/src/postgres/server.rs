@@ -25,11 +25,16 @@ const PROCESSES: &str = "/proc";
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Sized for a small machine that does other things too; everything that keeps data safe is on.
-const SETTINGS: [&str; 10] = [
+const SETTINGS: [&str; 14] = [
     "listen_addresses=127.0.0.1",
     "unix_socket_directories=",
     "shared_buffers=256MB",
     "max_wal_size=4GB",
+    "checkpoint_timeout=15min",
+    "maintenance_work_mem=256MB",
+    "max_parallel_workers_per_gather=1",
+    // What it would speed up is not asked here, and it costs more than most statements take.
+    "jit=off",
     "fsync=on",
     "synchronous_commit=on",
     "full_page_writes=on",
