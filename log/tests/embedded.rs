@@ -17,6 +17,8 @@ use serviceradar_schemas::time::SystemClock;
 use tokio::time::timeout;
 
 const TOPIC: &str = "t.observations";
+/// A page of the log's file.
+const PAGE_BYTES: usize = 4096;
 /// Longest wait for what must come: only what hangs takes so long.
 const HANGS: Duration = Duration::from_secs(120);
 
@@ -63,6 +65,41 @@ fn what_is_no_log_is_corrupt_and_left_alone() {
     }
     fs::write(file(folder.path()), &whole).unwrap();
     drop(open(folder.path()).unwrap());
+}
+
+/// After a crash the storage looks for the last commit that is whole. One that was acknowledged and
+/// damaged later must not pass for one that was never finished, or its events would be gone unseen.
+#[tokio::test]
+async fn damage_to_the_last_commit_is_not_taken_for_an_unfinished_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(folder.path()).unwrap();
+    log.create_topic(TOPIC, 1).await.unwrap();
+    let mut images = Vec::new();
+    for sequence in 0..3 {
+        log.append(TOPIC, 0, batch(1, sequence)).await.unwrap();
+        // What a crash at this moment would leave.
+        images.push(fs::read(file(folder.path())).unwrap());
+    }
+    let [before, last] = &images[1..] else { unreachable!() };
+    let page =
+        |image: &[u8], at: usize| image.get(at * PAGE_BYTES..(at + 1) * PAGE_BYTES).map(<[u8]>::to_vec);
+    let written = (1..last.len() / PAGE_BYTES).filter(|at| page(before, *at) != page(last, *at));
+    let mut damaged = 0;
+    for at in written {
+        let crashed = tempfile::tempdir().unwrap();
+        let mut image = last.clone();
+        image[at * PAGE_BYTES..(at + 1) * PAGE_BYTES].reverse();
+        fs::write(file(crashed.path()), image).unwrap();
+        let end = match open(crashed.path()) {
+            Ok(log) => log.offsets(TOPIC, 0).await.map(|offsets| offsets.end),
+            Err(error) => Err(error),
+        };
+        match end {
+            Err(LogError::Corrupt(_)) => damaged += 1,
+            end => assert_eq!(end, Ok(3), "with page {at} damaged"),
+        }
+    }
+    assert!(damaged > 0, "no page of the last commit was hit");
 }
 
 /// Such a process leaves a file of its own, and none that looks like a log.
