@@ -166,8 +166,8 @@ impl Storage {
     }
 }
 
-/// Makes an empty file under another name, and gives it the log's when it is whole and on disk: so
-/// a crash in between leaves nothing that looks like a damaged log, and an empty file is one.
+/// Makes an empty log under another name, and gives it the log's when it is whole and on disk. So a
+/// crash half-way is not in the way, and a file of that name that is no log is a damaged one.
 fn make(folder: &Path, path: &Path) -> Result<(), redb::Error> {
     fs::create_dir_all(folder)?;
     let new = folder.join(format!("{FILE}.{}", std::process::id()));
