@@ -30,6 +30,8 @@ use crate::{
 
 /// Most records named in a row of `device_merges`.
 pub const MERGE_RECORDS_MAX: usize = 100;
+/// Of a cause in a row of history: the first few say enough.
+const CAUSES_MAX: usize = 4;
 
 /// A dimension and value by which devices are counted; partition first.
 pub type Counted = (Arc<str>, &'static str, Arc<str>);
@@ -225,18 +227,20 @@ impl Describer {
         }
         let from: HashSet<Uid> = moved.keys().map(|(from, _)| *from).collect();
         let to: HashSet<Uid> = moved.keys().map(|(_, to)| *to).collect();
+        let causes = causes(moved);
+        let cause = |uid: Uid| causes.get(&uid).map(|words| words.join("; ")).unwrap_or_default();
         let mut counts = Vec::new();
         for (uid, turn) in turns {
             count_changes(&turn, &mut counts);
             match (turn.before, turn.after) {
                 (None, Some((row, ..))) => {
                     let change = if to.contains(&uid) { "split" } else { "created" };
-                    out.history.push(HistoryRow { uid, change, cause: cause(moved, uid) });
+                    out.history.push(HistoryRow { uid, change, cause: cause(uid) });
                     out.devices.new.push(row);
                 }
                 (Some(_), None) => {
                     let change = if from.contains(&uid) { "merged" } else { "forgotten" };
-                    out.history.push(HistoryRow { uid, change, cause: cause(moved, uid) });
+                    out.history.push(HistoryRow { uid, change, cause: cause(uid) });
                     out.devices.gone.push(uid.to_string());
                 }
                 (Some(before), Some((row, hashes, ..))) if before.hashes != hashes => {
@@ -244,7 +248,7 @@ impl Describer {
                     if !seen_only {
                         let retired = row.state == "retired" && !before.is_retired;
                         let change = if retired { "retired" } else { "changed" };
-                        out.history.push(HistoryRow { uid, change, cause: cause(moved, uid) });
+                        out.history.push(HistoryRow { uid, change, cause: cause(uid) });
                     }
                     out.devices.changed.push(Changed { row, seen_only });
                 }
@@ -337,17 +341,20 @@ fn pins_of_devices<'a>(pins: &'a Pins, identity: &Identity) -> HashMap<Device, V
     pinned
 }
 
-fn cause(moved: &BTreeMap<(Uid, Uid), Vec<RecordId>>, uid: Uid) -> String {
-    let mut words: Vec<String> = Vec::new();
-    for ((from, to), records) in moved {
-        if *to == uid {
-            words.push(format!("{} records came from {from}", records.len()));
-        } else if *from == uid {
-            words.push(format!("{} records went to {to}", records.len()));
+/// Where the records of devices came from and went to, in words, per uid.
+fn causes(moved: &BTreeMap<(Uid, Uid), Vec<RecordId>>) -> HashMap<Uid, Vec<String>> {
+    let mut causes: HashMap<Uid, Vec<String>> = HashMap::new();
+    let mut say = |uid: &Uid, words: String| {
+        let said = causes.entry(*uid).or_default();
+        if said.len() < CAUSES_MAX {
+            said.push(words);
         }
+    };
+    for ((from, to), records) in moved {
+        say(to, format!("{} records came from {from}", records.len()));
+        say(from, format!("{} records went to {to}", records.len()));
     }
-    words.truncate(4);
-    words.join("; ")
+    causes
 }
 
 fn evidence_changes(
