@@ -13,6 +13,7 @@ use std::{
 
 use cidr::IpCidr;
 pub use layers::{Layers, Origin};
+use serviceradar_ingest::faker::DEVICES_MAX;
 use serviceradar_schemas::topics;
 
 /// What is wrong with the configuration.
@@ -168,7 +169,7 @@ impl Config {
             database_url: database_url(layers)?,
             dir: optional(layers, "dir")?.map(PathBuf::from).ok_or_else(|| ConfigError::unset("dir"))?,
             faker: Faker {
-                devices: within(layers, "faker.devices", 1, usize::MAX)?,
+                devices: within(layers, "faker.devices", 1, DEVICES_MAX)?,
                 listen: parse(layers, "faker.listen")?,
                 seed: parse(layers, "faker.seed")?,
                 shuffle_every: Some(parse(layers, "faker.shuffle_every_s")?)

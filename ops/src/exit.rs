@@ -4,6 +4,7 @@ use std::{io, path::PathBuf, process::ExitCode};
 
 use serviceradar_ingest::sync::armis::CrawlError;
 use serviceradar_log::LogError;
+use serviceradar_materializers::views::ViewsError;
 use serviceradar_ops::{config::ConfigError, postgres::PostgresError};
 
 /// The codes, as `--help` tells them.
@@ -62,6 +63,7 @@ pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
 fn is_unreachable(cause: &(dyn std::error::Error + 'static)) -> bool {
     let database = cause.downcast_ref::<tokio_postgres::Error>();
     matches!(cause.downcast_ref(), Some(LogError::Unavailable(_)))
+        || matches!(cause.downcast_ref(), Some(ViewsError::Unavailable(_)))
         || cause.is::<NotRunning>()
         || matches!(cause.downcast_ref(), Some(CrawlError::Fetch { .. }))
         || matches!(cause.downcast_ref(), Some(PostgresError::NoBinaries(_)))

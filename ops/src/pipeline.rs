@@ -41,8 +41,7 @@ pub(crate) struct Pipeline {
 impl Pipeline {
     /// Starts it. `migrate`: whether a database that is not ours is brought up to date, too.
     pub(crate) async fn start(config: &Config, migrate: bool) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(&config.dir)
-            .with_context(|| format!("cannot make {}: give another --dir", config.dir.display()))?;
+        make_folder(config)?;
         let stopping = CancellationToken::new();
         let listen = http::Listen { address: config.listen, given: config.listen_given };
         let listener = http::bind(listen).await?;
@@ -116,6 +115,12 @@ impl Pipeline {
         stopped?;
         Ok(served??)
     }
+}
+
+/// Makes the data folder where it is not there.
+pub(crate) fn make_folder(config: &Config) -> anyhow::Result<()> {
+    std::fs::create_dir_all(&config.dir)
+        .with_context(|| format!("cannot make {}: give another --dir", config.dir.display()))
 }
 
 fn serve_log(

@@ -16,6 +16,7 @@ use serviceradar_ingest::{
 };
 use serviceradar_log::Publisher;
 use serviceradar_materializers::inventory::{Inventory, Totals};
+use serviceradar_replay::DriverStatus;
 use serviceradar_schemas::{time::SystemClock, topics::Stream};
 use tokio_util::sync::CancellationToken;
 
@@ -26,7 +27,7 @@ use crate::{
     exit::Interrupted,
     found,
     output::{self, Format},
-    pipeline::Pipeline,
+    pipeline::{self, Pipeline},
     progress::Progress,
     shutdown,
 };
@@ -130,7 +131,7 @@ impl Demo {
     async fn crawl(&self, shown: &Shown, inventory: &mut Inventory) -> anyhow::Result<Outcome> {
         let mut uids = Uids::default();
         // What an earlier run left.
-        shown.caught_up().await?;
+        shown.caught_up("start", "Starting").await?;
         uids.look(inventory).await?;
         let mut first = None;
         for round in 0..=self.shuffles {
@@ -151,6 +152,7 @@ impl Demo {
 impl Shown {
     async fn start(context: &Context, shutdown: &CancellationToken) -> anyhow::Result<Self> {
         let config = &context.config;
+        pipeline::make_folder(config)?;
         // It moves addresses when it is told to, and not by itself.
         let faker = faker::open(config, (Ipv4Addr::LOCALHOST, 0).into(), None)?;
         let serving = faker.serve(shutdown.clone()).await?;
@@ -165,31 +167,35 @@ impl Shown {
     async fn round(&self) -> anyhow::Result<()> {
         publish(&self.publisher, self.faker.observations_of_others()).await?;
         crawls::once(&self.client, &self.publisher).await?;
-        self.caught_up().await
-    }
-
-    /// Waits until everything in the log is in the views.
-    async fn caught_up(&self) -> anyhow::Result<()> {
-        let mut progress = Progress::begin("views", "Making the views");
-        let caught_up = self.pipeline.caught_up();
-        let mut caught_up = std::pin::pin!(caught_up);
-        loop {
-            let status = self.pipeline.status();
-            let in_views: u64 = status.partitions.values().map(|of| of.next_offset).sum();
-            progress.at(in_views, in_views + status.lag());
-            tokio::select! {
-                done = &mut caught_up => {
-                    done?;
-                    break;
-                }
-                () = tokio::time::sleep(SHOW_EVERY) => {}
-            }
-        }
-        let status = self.pipeline.status();
-        let in_views: u64 = status.partitions.values().map(|of| of.next_offset).sum();
+        let (progress, in_views) = self.caught_up("views", "Making the views").await?;
         progress.end(in_views, &format!("{in_views} events are in the views"));
         Ok(())
     }
+
+    /// Waits until everything in the log is in the views; returns how many events that is.
+    async fn caught_up(&self, step: &'static str, what: &str) -> anyhow::Result<(Progress, u64)> {
+        let mut progress = Progress::begin(step, what);
+        let caught_up = self.pipeline.caught_up();
+        let mut caught_up = std::pin::pin!(caught_up);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut caught_up => {
+                    done?;
+                    return Ok((progress, in_views(&self.pipeline.status())));
+                }
+                () = tokio::time::sleep(SHOW_EVERY) => {
+                    let status = self.pipeline.status();
+                    progress.at(in_views(&status), in_views(&status) + status.lag());
+                }
+            }
+        }
+    }
+}
+
+/// Events below the frontier.
+fn in_views(status: &DriverStatus) -> u64 {
+    status.partitions.values().map(|of| of.next_offset).sum()
 }
 
 /// The uids of the records of Armis, followed from look to look.
