@@ -6,11 +6,14 @@ CREATE EXTENSION IF NOT EXISTS btree_gin;
 CREATE EXTENSION IF NOT EXISTS btree_gist;
 
 -- TimescaleDB where the server has it loaded: the one place that asks for it is hypertable(), below.
+-- A role that may not see what is loaded makes do without.
 DO $$
 BEGIN
-  IF current_setting('shared_preload_libraries') LIKE '%timescaledb%'
-     AND EXISTS (SELECT FROM pg_available_extensions WHERE name = 'timescaledb') THEN
-    CREATE EXTENSION IF NOT EXISTS timescaledb;
+  IF pg_has_role('pg_read_all_settings', 'MEMBER') THEN
+    IF current_setting('shared_preload_libraries') LIKE '%timescaledb%'
+       AND EXISTS (SELECT FROM pg_available_extensions WHERE name = 'timescaledb') THEN
+      CREATE EXTENSION IF NOT EXISTS timescaledb;
+    END IF;
   END IF;
 END $$;
 
@@ -28,9 +31,12 @@ BEGIN
       NULL;
     END;
   END LOOP;
-  IF NOT pg_has_role(current_user, 'serviceradar_writer', 'MEMBER') THEN
-    EXECUTE format('GRANT serviceradar_writer TO %I', current_user);
-  END IF;
+  -- Whoever migrates may also write and read, as `run` and `demo` do.
+  FOREACH role IN ARRAY ARRAY['serviceradar_writer', 'serviceradar_reader'] LOOP
+    IF NOT pg_has_role(current_user, role, 'MEMBER') THEN
+      EXECUTE format('GRANT %I TO %I', role, current_user);
+    END IF;
+  END LOOP;
 END $$;
 
 -- What readers may: connect, and nothing else. What they may read is granted view by view.
