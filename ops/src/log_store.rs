@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use anyhow::Context;
 use serviceradar_log::{EmbeddedLog, LogStore, SocketLog};
 use serviceradar_ops::config::Config;
 use serviceradar_schemas::time::SystemClock;
@@ -16,8 +17,10 @@ pub(crate) fn socket(config: &Config) -> PathBuf {
     config.dir.join("log.sock")
 }
 
-/// Opens the log, for this process alone.
+/// Opens the log, for this process alone; whoever holds it has the whole data folder.
 pub(crate) async fn hold(config: &Config) -> anyhow::Result<Arc<dyn LogStore>> {
+    std::fs::create_dir_all(&config.dir)
+        .with_context(|| format!("cannot make {}: give another --dir", config.dir.display()))?;
     let folder = folder(config);
     // After a crash it is checked, which takes its time.
     let opened = tokio::task::spawn_blocking(move || EmbeddedLog::open(&folder, Arc::new(SystemClock)));

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use serviceradar_log::{LogStore, socket};
 use serviceradar_materializers::PostgresViews;
 use serviceradar_ops::{config::Config, metrics::Metric, postgres::PrivatePostgres};
@@ -39,13 +39,16 @@ pub(crate) struct Pipeline {
 }
 
 impl Pipeline {
-    /// Starts it. `migrate`: whether a database that is not ours is brought up to date, too.
-    pub(crate) async fn start(config: &Config, migrate: bool) -> anyhow::Result<Self> {
-        make_folder(config)?;
+    /// Starts it on a log that is held. `migrate`: whether a database that is not ours is brought up to
+    /// date, too.
+    pub(crate) async fn start(
+        config: &Config,
+        log: Arc<dyn LogStore>,
+        migrate: bool,
+    ) -> anyhow::Result<Self> {
         let stopping = CancellationToken::new();
         let listen = http::Listen { address: config.listen, given: config.listen_given };
         let listener = http::bind(listen).await?;
-        let log = log_store::hold(config).await?;
         topics::create(log.as_ref(), config).await?;
         let socket = serve_log(config, log.clone(), stopping.clone());
         let (postgres, database_url) = database(config).await?;
@@ -115,12 +118,6 @@ impl Pipeline {
         stopped?;
         Ok(served??)
     }
-}
-
-/// Makes the data folder where it is not there.
-pub(crate) fn make_folder(config: &Config) -> anyhow::Result<()> {
-    std::fs::create_dir_all(&config.dir)
-        .with_context(|| format!("cannot make {}: give another --dir", config.dir.display()))
 }
 
 fn serve_log(

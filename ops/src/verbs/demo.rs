@@ -25,9 +25,9 @@ use crate::{
     cli::Population,
     crawls,
     exit::Interrupted,
-    found,
+    found, log_store,
     output::{self, Format},
-    pipeline::{self, Pipeline},
+    pipeline::Pipeline,
     progress::Progress,
     shutdown,
 };
@@ -152,13 +152,13 @@ impl Demo {
 impl Shown {
     async fn start(context: &Context, shutdown: &CancellationToken) -> anyhow::Result<Self> {
         let config = &context.config;
-        pipeline::make_folder(config)?;
+        let log = log_store::hold(config).await?;
         // It moves addresses when it is told to, and not by itself.
         let faker = faker::open(config, (Ipv4Addr::LOCALHOST, 0).into(), None)?;
         let serving = faker.serve(shutdown.clone()).await?;
         let armis = ArmisConfig::new(&serving.url(), SECRET, INSTANCE);
         let client = ArmisClient::new(armis, Arc::new(SystemClock))?;
-        let pipeline = Pipeline::start(config, true).await?;
+        let pipeline = Pipeline::start(config, log, true).await?;
         let publisher = Publisher::new(pipeline.log.clone(), Stream::Observations.topic(&config.tenant));
         Ok(Self { faker, serving, client, publisher, pipeline })
     }

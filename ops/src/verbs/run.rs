@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::Context;
-use crate::{pipeline::Pipeline, shutdown};
+use crate::{log_store, pipeline::Pipeline, shutdown};
 
 /// Runs the pipeline: from the log to the views, until it is stopped
 #[derive(Debug, Args)]
@@ -12,7 +12,8 @@ pub(crate) struct Run {}
 impl Run {
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
         let shutdown = shutdown::on_signal()?;
-        let pipeline = Pipeline::start(&context.config, false).await?;
+        let log = log_store::hold(&context.config).await?;
+        let pipeline = Pipeline::start(&context.config, log, false).await?;
         let ended = tokio::select! {
             ended = pipeline.ended() => ended,
             () = shutdown.cancelled() => Ok(()),
