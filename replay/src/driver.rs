@@ -118,23 +118,26 @@ impl DriverHandle {
     /// Waits until the views hold everything that the log holds, and no complete fetch waits for the
     /// guard; or until the driver ends.
     pub async fn caught_up(&self) -> Result<(), LogError> {
-        loop {
-            let mut ends = BTreeMap::new();
-            for partition in topics::read_by(&*self.log, &self.tenant).await? {
-                let offsets = self.log.offsets(&partition.topic, partition.log_partition).await?;
-                ends.insert(partition.to_string(), offsets.end);
-            }
-            let status = self.status();
-            let reached = ends.iter().all(|(name, end)| {
-                *end == 0 || status.partitions.get(name).is_some_and(|p| p.next_offset >= *end)
-            });
-            let complete = |w: &Waiting| w.counted.is_some_and(|c| u64::try_from(c) == Ok(w.members));
-            let decided = !status.undecided.iter().any(complete);
-            if (status.phase == Phase::Running && reached && decided) || self.is_finished() {
-                return Ok(());
+        while !self.is_finished() {
+            if self.status().phase == Phase::Running && self.has_reached_the_ends().await? {
+                break;
             }
             tokio::time::sleep(POLL).await;
         }
+        Ok(())
+    }
+
+    async fn has_reached_the_ends(&self) -> Result<bool, LogError> {
+        let mut ends = BTreeMap::new();
+        for partition in topics::read_by(&*self.log, &self.tenant).await? {
+            let offsets = self.log.offsets(&partition.topic, partition.log_partition).await?;
+            ends.insert(partition.to_string(), offsets.end);
+        }
+        let status = self.status();
+        let reached =
+            |name: &String| status.partitions.get(name).map_or(0, |partition| partition.next_offset);
+        let complete = |w: &Waiting| w.counted.is_some_and(|c| u64::try_from(c) == Ok(w.members));
+        Ok(ends.iter().all(|(name, end)| reached(name) >= *end) && !status.undecided.iter().any(complete))
     }
 
     /// Finishes the epoch under way, leaves the tenant and ends.

@@ -1,4 +1,9 @@
 //! What crosses crates: the oracle of identity, and what the tests share.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+pub mod database;
 pub mod log_conformance;
 pub mod oracle;
+pub mod views_conformance;
+pub mod worlds;

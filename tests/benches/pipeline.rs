@@ -1,0 +1,213 @@
+//! From a crawl that lies in the log to complete views: `cargo bench -p serviceradar-tests --bench pipeline`.
+//!
+//! 50,000 devices as Armis, a mapper and a sweep see them. The pipeline runs in processes of its own, so that
+//! its memory is its own: one loads an empty database, the next restarts on it and then takes in a crawl in
+//! which nothing changed. The database is the private PostgreSQL, as migrated, with all indexes, views and roles.
+
+use std::{
+    error::Error,
+    path::Path,
+    process::Command,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serviceradar_ingest::{
+    faker::{Faker, FakerConfig, INSTANCE, SECRET},
+    publish::publish,
+    sync::armis::{ArmisClient, ArmisConfig, crawl},
+};
+use serviceradar_log::{EmbeddedLog, LogStore, NewEvent, Publisher, ReadLimit};
+use serviceradar_materializers::PostgresViews;
+use serviceradar_ops::postgres::PrivatePostgres;
+use serviceradar_replay::{Driver, DriverConfig, DriverHandle, Phase};
+use serviceradar_schemas::{
+    time::{Clock, SystemClock},
+    topics::Stream,
+};
+use serviceradar_streams::rules::Rules;
+use tokio_util::sync::CancellationToken;
+
+const TENANT: &str = "bench";
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+fn main() -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    // `cargo bench` gives flags of its own.
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["load", log, url] => runtime.block_on(load(log.as_ref(), url)),
+        ["again", log, url, second] => runtime.block_on(again(log.as_ref(), url, second.as_ref())),
+        _ => runtime.block_on(all()),
+    }
+}
+
+async fn all() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (first, second) = (dir.path().join("first"), dir.path().join("second"));
+    prepare(dir.path(), &first, &second).await?;
+    let postgres = PrivatePostgres::start(&dir.path().join("postgres")).await?;
+    PostgresViews::connect(postgres.url()).await?.migrate().await?;
+    let run = |stage: &str, more: &[&Path]| {
+        let me = std::env::current_exe()?;
+        let status = Command::new(me).arg(stage).arg(&first).arg(postgres.url()).args(more).status()?;
+        if status.success() { Ok(()) } else { Err(format!("{stage} failed").into()) }
+    };
+    let ran = run("load", &[]).and_then(|()| run("again", &[&second]));
+    figures(postgres.url()).await?;
+    postgres.stop().await;
+    ran
+}
+
+/// Two crawls of the same devices, each into a log of its own.
+async fn prepare(dir: &Path, first: &Path, second: &Path) -> Result<()> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let config = FakerConfig { shuffle_every: None, ..FakerConfig::new(dir.join("faker")) };
+    let faker = Faker::open(config, clock.clone())?;
+    let stop = CancellationToken::new();
+    let serving = faker.serve(stop.clone()).await?;
+    let client = ArmisClient::new(ArmisConfig::new(&serving.url(), SECRET, INSTANCE), clock.clone())?;
+    for log in [first, second] {
+        std::fs::create_dir_all(log)?;
+        let store: Arc<dyn LogStore> = Arc::new(EmbeddedLog::open(log, clock.clone())?);
+        let topic = Stream::Observations.topic(TENANT);
+        store.create_topic(&topic, Stream::Observations.log_partitions()).await?;
+        let publisher = Publisher::new(store, topic);
+        let report = crawl(&client, &publisher, &*clock, |_| {}).await?;
+        println!("{:<44} {:>9.2} s  {} records", "crawl into the log", report.seconds, report.records);
+        let others = publish(&publisher, faker.observations_of_others()).await?;
+        println!("{:<44} {others:>9} records", "mapper and sweep");
+    }
+    stop.cancel();
+    Ok(serving.task.await?)
+}
+
+async fn start(log: &Path, url: &str) -> Result<(DriverHandle, Arc<dyn LogStore>)> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let store: Arc<dyn LogStore> = Arc::new(EmbeddedLog::open(log, clock.clone())?);
+    let driver = Driver::start(DriverConfig {
+        tenant: TENANT.to_owned(),
+        writer: "bench".to_owned(),
+        workers: 1,
+        rules: Rules::default(),
+        log: store.clone(),
+        views: Arc::new(PostgresViews::connect(url).await?),
+        clock,
+        ticks: false,
+    });
+    Ok((driver, store))
+}
+
+async fn load(log: &Path, url: &str) -> Result<()> {
+    let started = Instant::now();
+    let (driver, _store) = start(log, url).await?;
+    watch(&driver);
+    driver.caught_up().await?;
+    told("all views complete, from an empty database", started);
+    tell(&driver);
+    driver.stop().await?;
+    memory("memory at most, load");
+    Ok(())
+}
+
+async fn again(log: &Path, url: &str, second: &Path) -> Result<()> {
+    let started = Instant::now();
+    let (driver, store) = start(log, url).await?;
+    watch(&driver);
+    driver.watch().wait_for(|status| status.phase == Phase::Running).await?;
+    told("restart to live", started);
+    driver.caught_up().await?;
+    memory("memory at most, restart");
+    let (evidence, changes) = (driver.status().evidence_changes, driver.status().changes);
+
+    let events = read_all(second).await?;
+    let publisher = Publisher::new(store, Stream::Observations.topic(TENANT));
+    let count = events.len();
+    let started = Instant::now();
+    publisher.publish(events).await?;
+    told(&format!("{count} events appended"), started);
+    driver.caught_up().await?;
+    told("a crawl in which nothing changed, in the views", started);
+    let status = driver.status();
+    println!("{:<44} {:>9}", "rows of evidence written", status.evidence_changes - evidence);
+    println!("{:<44} {:>9}", "rows changed", status.changes - changes);
+    tell(&driver);
+    driver.stop().await?;
+    memory("memory at most");
+    Ok(())
+}
+
+async fn read_all(log: &Path) -> Result<Vec<NewEvent>> {
+    let store = EmbeddedLog::open(log, Arc::new(SystemClock))?;
+    let topic = Stream::Observations.topic(TENANT);
+    let limit = ReadLimit { events: 10_000, bytes: 16 << 20, wait: Duration::ZERO };
+    let mut events = Vec::new();
+    for partition in 0..Stream::Observations.log_partitions() {
+        let mut offset = 0;
+        loop {
+            let read = store.read(&topic, partition, offset, limit).await?;
+            if read.events.is_empty() {
+                break;
+            }
+            offset = read.next_offset;
+            let event = |event: serviceradar_log::Event| NewEvent {
+                key: event.key,
+                value: event.value,
+                headers: event.headers,
+            };
+            events.extend(read.events.into_iter().map(event));
+        }
+    }
+    Ok(events)
+}
+
+/// Prints each epoch.
+fn watch(driver: &DriverHandle) {
+    let mut status = driver.watch();
+    tokio::spawn(async move {
+        let mut epoch = status.borrow().epoch;
+        while status.changed().await.is_ok() {
+            let now = status.borrow_and_update().clone();
+            if now.epoch > epoch && now.epoch_ms > 100 {
+                let commit = now.epoch_ms - now.dataflow_ms;
+                println!(
+                    "  epoch {:<4} {:>8} events so far, {:>5} ms dataflow, {commit:>5} ms commit",
+                    now.epoch, now.events, now.dataflow_ms
+                );
+            }
+            epoch = now.epoch;
+        }
+    });
+}
+
+fn told(what: &str, since: Instant) {
+    println!("{what:<44} {:>9.2} s", since.elapsed().as_secs_f64());
+}
+
+fn tell(driver: &DriverHandle) {
+    let status = driver.status();
+    println!(
+        "  {} events, {} records, {} rows changed, {} blocks decided",
+        status.events, status.records, status.changes, status.blocks_decided
+    );
+}
+
+fn memory(what: &str) {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("unknown");
+    println!("{what:<44} {:>9}", line.trim());
+}
+
+async fn figures(url: &str) -> Result<()> {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
+    tokio::spawn(connection);
+    for table in ["devices", "device_records", "device_evidence", "identity_issues", "device_counts"] {
+        let count: i64 = client.query_one(&format!("SELECT count(*) FROM views_1.{table}"), &[]).await?.get(0);
+        println!("{table:<44} {count:>9} rows");
+    }
+    let armis = "SELECT count(DISTINCT uid) FROM views_1.device_records WHERE source_kind = 'armis'";
+    let count: i64 = client.query_one(armis, &[]).await?.get(0);
+    println!("{:<44} {count:>9}", "devices with an Armis record");
+    Ok(())
+}

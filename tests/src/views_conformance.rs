@@ -1,0 +1,419 @@
+//! What every implementation of `Views` must do: one function a law, run over each of them.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::json;
+use serviceradar_materializers::views::{
+    DeadLetter, Epoch, Frontier, OutboxEntry, Resume, TenantWriter, Views, ViewsError, Witness,
+};
+use serviceradar_schemas::{Collector, Decision, DeviceChange, NetworkInterface, Source, Target, encode};
+use serviceradar_streams::rows::{
+    Changed, Changes, CountRow, DecisionRow, EpochOutput, EvidenceRow, EvidenceState, HistoryRow, IssueRow, MergeRow,
+    Order, Placement, RecordRow, SnapshotMemberRow, SnapshotRow, State, Uid, WatermarkRow,
+};
+use uuid::Uuid;
+
+const T0: i64 = 1_767_225_600_000_000;
+const TENANT: &str = "acme";
+
+fn uid(n: u128) -> Uid {
+    Uid(Uuid::from_u128(n))
+}
+
+fn order(n: i64) -> Order {
+    // Above 2^63 as well: hashes are unsigned.
+    Order { time: T0 + n, hash: u64::MAX - n.unsigned_abs() }
+}
+
+fn source() -> Source {
+    Source { kind: "armis".to_owned(), instance: "hq".to_owned() }
+}
+
+/// A record with every field set that can be.
+pub fn full_record(key: &str, seen: i64) -> RecordRow {
+    RecordRow {
+        record_key: format!("default/armis/hq/{key}").into(),
+        uid: Some(uid(1)),
+        placement: Placement::Anchored,
+        open: true,
+        first_seen: Some(T0),
+        last_seen: Some(T0 + seen),
+        first_asserted: Some(T0 + 1),
+        attributes: r#"{"name": "x \\ \" ü"}"#.into(),
+        probe: Some((true, T0 + 5)),
+        collector: Some(Arc::new(Collector { agent: "a".to_owned(), ..Collector::default() })),
+        first_snapshot_begin: Some(T0 - 1),
+        place: Some(("fe80::1:2".parse().unwrap(), order(seen))),
+        last_assert: Some((order(seen), T0 + seen)),
+        last_full: Some((order(seen), T0 + seen)),
+        last_end: Some(order(-9)),
+    }
+}
+
+/// A record of which only its END is known.
+fn bare_record(key: &str) -> RecordRow {
+    RecordRow {
+        record_key: format!("default/armis/hq/{key}").into(),
+        uid: None,
+        placement: Placement::Closed,
+        open: false,
+        first_seen: None,
+        last_seen: None,
+        first_asserted: None,
+        attributes: "{}".into(),
+        probe: None,
+        collector: None,
+        first_snapshot_begin: None,
+        place: None,
+        last_assert: None,
+        last_full: None,
+        last_end: Some(order(1)),
+    }
+}
+
+fn evidence(record: &str, namespace: &str, value: &str) -> EvidenceRow {
+    let ip = (namespace == "ip").then(|| value.parse().unwrap());
+    EvidenceRow {
+        record_key: format!("default/armis/hq/{record}").into(),
+        namespace: namespace.into(),
+        value: value.into(),
+        claim_uid: (namespace == "mac").then(|| Uuid::from_u128(7)),
+        ip,
+        state: if ip.is_some() { EvidenceState::Corroborating } else { EvidenceState::Linking },
+        leads: namespace == "mac",
+        first_seen: T0,
+        first_asserted: T0 + 2,
+        last: (namespace == "mac").then(|| (order(3), T0 + 3)),
+    }
+}
+
+fn device(n: u128, name: &str) -> DeviceChange {
+    DeviceChange {
+        uid: uid(n).to_string(),
+        partition: "default".to_owned(),
+        name: Some(name.to_owned()),
+        ip: Some("10.0.0.1".to_owned()),
+        r#type: "Server".to_owned(),
+        type_id: 1,
+        discovery_sources: vec!["armis".to_owned()],
+        confidence: "authoritative".to_owned(),
+        state: "active".to_owned(),
+        first_seen: T0,
+        last_seen: T0 + 3,
+        network_interfaces: vec![NetworkInterface { ip: Some("10.0.0.1".to_owned()), ..Default::default() }],
+        records: 1,
+        ..DeviceChange::default()
+    }
+}
+
+fn decision(id: &str) -> DecisionRow {
+    let target = Target { source: Some(source()), begin: Some(T0), ..Target::default() };
+    let decision = Decision {
+        id: id.to_owned(),
+        event_time: T0 + 4,
+        partition: "default".to_owned(),
+        action: "accept_snapshot".to_owned(),
+        target,
+        actor: "guard".to_owned(),
+        reason: "all 2 came".to_owned(),
+        ..Decision::default()
+    };
+    DecisionRow { decision, at: T0 + 4, in_force: true }
+}
+
+fn snapshot(members: Option<i64>, verdict: Option<&'static str>) -> SnapshotRow {
+    SnapshotRow {
+        partition: "default".into(),
+        source: source(),
+        begin: T0,
+        id: "s1".to_owned(),
+        counted: Some(2),
+        members,
+        ended_at: Some(T0 + 9),
+        verdict,
+        detail: String::new(),
+    }
+}
+
+fn member(key: &str) -> SnapshotMemberRow {
+    SnapshotMemberRow {
+        partition: "default".into(),
+        source: source(),
+        begin: T0,
+        record_key: format!("default/armis/hq/{key}").into(),
+    }
+}
+
+fn new<R: serviceradar_streams::rows::Row>(rows: Vec<R>) -> Changes<R> {
+    Changes { new: rows, ..Changes::default() }
+}
+
+fn frontier(log_partition: u32, next_offset: u64) -> Frontier {
+    let witness = Witness { offset: next_offset - 1, append_time: T0, hash: -5 };
+    Frontier {
+        topic: format!("{TENANT}.observations"),
+        log_partition,
+        next_offset,
+        intake_max: T0 + 8,
+        witness: Some(witness),
+    }
+}
+
+fn epoch(number: u64, output: EpochOutput) -> Epoch {
+    Epoch {
+        number,
+        closed_at: T0 + 60_000_000 * number.cast_signed(),
+        events: 2,
+        intake_max: T0 + 8,
+        frontiers: vec![frontier(0, number * 10)],
+        output,
+        dead_letters: Vec::new(),
+    }
+}
+
+/// An epoch that has something of everything.
+pub fn first_epoch() -> Epoch {
+    let issue = IssueRow {
+        partition: "default".into(),
+        kind: "ambiguous",
+        namespace: "mac".into(),
+        value: "001b21aabb01".into(),
+        uids: vec![uid(1), uid(2)],
+        detail: "shared".to_owned(),
+    };
+    let count = CountRow {
+        partition: "default".into(),
+        dimension: "all",
+        value: "".into(),
+        devices: 2,
+        available: 0,
+        unavailable: 0,
+        unknown: 2,
+    };
+    let created = |n| HistoryRow { uid: uid(n), change: "created", cause: "armis/hq:1".to_owned() };
+    epoch(1, EpochOutput {
+        devices: new(vec![device(1, "one"), device(2, "two")]),
+        records: new(vec![full_record("1", 3), bare_record("2")]),
+        evidence: new(vec![
+            evidence("1", "mac", "001b21aabb01"),
+            evidence("1", "ip", "10.0.0.1"),
+            evidence("1", "hostname", "x"),
+        ]),
+        issues: new(vec![issue]),
+        counts: new(vec![count]),
+        decisions: new(vec![decision("d1"), decision("d2")]),
+        snapshots: new(vec![snapshot(Some(2), None)]),
+        snapshot_members: new(vec![member("1"), member("2")]),
+        watermarks: new(vec![
+            WatermarkRow { partition: Some("default".into()), at: T0 + 9 },
+            WatermarkRow { partition: None, at: T0 + 7 },
+        ]),
+        history: vec![created(1), created(2)],
+        merges: Vec::new(),
+    })
+}
+
+/// What follows it: rows of each table changed, gone and new.
+pub fn second_epoch() -> Epoch {
+    let seen = |row| Changed { row, seen_only: true };
+    let whole = |row| Changed { row, seen_only: false };
+    let mut record = full_record("1", 50);
+    record.attributes = "".into();
+    epoch(2, EpochOutput {
+        devices: Changes {
+            new: vec![device(3, "three")],
+            changed: vec![whole(device(1, "one renamed"))],
+            gone: vec![uid(2).to_string()],
+        },
+        records: Changes { new: vec![bare_record("3")], changed: vec![seen(record)], gone: Vec::new() },
+        evidence: Changes {
+            new: vec![evidence("3", "mac", "001b21aabb03")],
+            changed: vec![whole(EvidenceRow { state: EvidenceState::Lapsed, ..evidence("1", "ip", "10.0.0.1") })],
+            gone: vec![("default/armis/hq/1".into(), "hostname".into(), "x".into())],
+        },
+        decisions: Changes {
+            changed: vec![whole(DecisionRow { in_force: false, ..decision("d2") })],
+            ..Changes::default()
+        },
+        snapshots: Changes { changed: vec![whole(snapshot(None, Some("accepted")))], ..Changes::default() },
+        snapshot_members: Changes { gone: vec![member("1"), member("2")], ..Changes::default() },
+        watermarks: Changes {
+            changed: vec![whole(WatermarkRow { partition: None, at: T0 + 70 })],
+            ..Changes::default()
+        },
+        history: vec![
+            HistoryRow { uid: uid(1), change: "changed", cause: String::new() },
+            HistoryRow { uid: uid(2), change: "merged", cause: String::new() },
+            HistoryRow { uid: uid(3), change: "split", cause: String::new() },
+        ],
+        merges: vec![MergeRow {
+            from_uid: uid(2),
+            to_uid: uid(1),
+            kind: "merge",
+            claim: Some("mac:001b21aabb01".to_owned()),
+            rule: "mac",
+            records: vec!["default/armis/hq/2".into()],
+        }],
+        ..EpochOutput::default()
+    })
+}
+
+/// In one order, whatever the store's.
+fn sorted(mut state: State) -> State {
+    state.records.sort_by(|a, b| a.record_key.cmp(&b.record_key));
+    state.evidence.sort_by(|a, b| (&a.record_key, &a.namespace, &a.value).cmp(&(&b.record_key, &b.namespace, &b.value)));
+    state.decisions.sort_by(|a, b| a.decision.id.cmp(&b.decision.id));
+    state.snapshot_members.sort();
+    state.watermarks.sort();
+    // JSON, which a database writes in its own way.
+    for record in &mut state.records {
+        let attributes: serde_json::Value = serde_json::from_str(&record.attributes).unwrap();
+        record.attributes = attributes.to_string().into();
+    }
+    state
+}
+
+fn assert_state(found: State, expected: State) {
+    let (found, expected) = (sorted(found), sorted(expected));
+    assert_eq!(found.records, expected.records);
+    assert_eq!(found.evidence, expected.evidence);
+    assert_eq!(found.decisions, expected.decisions);
+    assert_eq!(found.snapshots, expected.snapshots);
+    assert_eq!(found.snapshot_members, expected.snapshot_members);
+    assert_eq!(found.watermarks, expected.watermarks);
+}
+
+async fn take(views: &dyn Views, writer: &str) -> Result<(Box<dyn TenantWriter>, Resume), ViewsError> {
+    views.take(TENANT, writer, "f1", &json!({"a": 1})).await
+}
+
+/// A tenant that nobody wrote is at epoch 0, with nothing.
+pub async fn begins_empty(views: &dyn Views) {
+    let (_, resume) = take(views, "w").await.unwrap();
+    assert_eq!((resume.epoch, resume.generation, resume.frontiers.len()), (0, 1, 0));
+    assert_state(resume.state, State::default());
+}
+
+/// What was committed is what the next writer reads back, every field of it.
+pub async fn reads_back_what_was_committed(views: &dyn Views) {
+    let (mut writer, _) = take(views, "w").await.unwrap();
+    let mut expected = serviceradar_materializers::memory::Tables::default();
+    for epoch in [first_epoch(), second_epoch()] {
+        writer.commit(&epoch).await.unwrap();
+        expected.apply(&epoch.output).unwrap();
+        let (again, resume) = take(views, "w").await.unwrap();
+        writer = again;
+        assert_eq!(resume.epoch, epoch.number);
+        assert_eq!(resume.frontiers, [frontier(0, epoch.number * 10)]);
+        assert_state(resume.state, expected.state());
+    }
+}
+
+/// An epoch that is committed again, its answer lost, changes nothing more; one out of turn is refused.
+pub async fn commits_once(views: &dyn Views) {
+    let (mut writer, _) = take(views, "w").await.unwrap();
+    writer.commit(&first_epoch()).await.unwrap();
+    writer.commit(&first_epoch()).await.unwrap();
+    assert_eq!(writer.outbox(100).await.unwrap().len(), 2);
+    let mut late = second_epoch();
+    late.number = 3;
+    assert!(matches!(writer.commit(&late).await, Err(ViewsError::Refused(_))));
+    writer.commit(&second_epoch()).await.unwrap();
+    assert_eq!(take(views, "w").await.unwrap().1.epoch, 2);
+}
+
+/// While a writer beats, others stand by; when it has left, they take over; what it writes then is refused.
+pub async fn fences_the_writer_before(views: &dyn Views) {
+    let (mut first, _) = take(views, "first").await.unwrap();
+    first.beat().await.unwrap();
+    assert!(matches!(take(views, "second").await, Err(ViewsError::Held { writer, .. }) if writer == "first"));
+    first.leave().await.unwrap();
+    let (mut second, _) = take(views, "second").await.unwrap();
+    assert!(matches!(first.commit(&first_epoch()).await, Err(ViewsError::Fenced { .. })));
+    assert!(matches!(first.beat().await, Err(ViewsError::Fenced { .. })));
+    second.commit(&first_epoch()).await.unwrap();
+}
+
+/// A writer that was killed and starts again under its name need not wait for itself.
+pub async fn lets_a_writer_follow_itself(views: &dyn Views) {
+    let (mut killed, _) = take(views, "w").await.unwrap();
+    let (mut started_again, _) = take(views, "w").await.unwrap();
+    assert!(matches!(killed.commit(&first_epoch()).await, Err(ViewsError::Fenced { .. })));
+    started_again.commit(&first_epoch()).await.unwrap();
+}
+
+/// Views of another fingerprint are refused, and stay as they are.
+pub async fn refuses_another_fingerprint(views: &dyn Views) {
+    let (mut writer, _) = take(views, "w").await.unwrap();
+    let refused = views.take(TENANT, "w", "f2", &json!({})).await;
+    let found = matches!(&refused, Err(ViewsError::Fingerprint { found, wanted }) if found == "f1" && wanted == "f2");
+    assert!(found, "{:?}", refused.err());
+    writer.commit(&first_epoch()).await.unwrap();
+}
+
+/// Tenants are apart: each has its own epochs, rows and outbox.
+pub async fn keeps_tenants_apart(views: &dyn Views) {
+    let (mut acme, _) = take(views, "w").await.unwrap();
+    acme.commit(&first_epoch()).await.unwrap();
+    let (mut other, resume) = views.take("other", "w", "f1", &json!({})).await.unwrap();
+    assert_eq!(resume.epoch, 0);
+    assert_state(resume.state, State::default());
+    other.commit(&first_epoch()).await.unwrap();
+    other.outbox_published(1, i64::MAX).await.unwrap();
+    assert_eq!(acme.outbox(100).await.unwrap().len(), 2);
+}
+
+fn header(entry: &OutboxEntry, name: &str) -> Option<String> {
+    let found = entry.headers.iter().find(|(header, _)| header == name)?;
+    Some(String::from_utf8(found.1.to_vec()).unwrap())
+}
+
+/// The outbox tells devices whole, tombstones with where the records went, and dead letters unchanged; in order,
+/// until they are published.
+pub async fn publishes_in_order_what_changed(views: &dyn Views) {
+    let (mut writer, _) = take(views, "w").await.unwrap();
+    let mut first = first_epoch();
+    first.output.devices.new.push(device(3, "three"));
+    writer.commit(&first).await.unwrap();
+    let mut second = second_epoch();
+    let seen = Changed { row: device(3, "three"), seen_only: true };
+    second.output.devices.new.clear();
+    second.output.devices.changed.push(seen);
+    second.output.history.pop();
+    second.dead_letters = vec![DeadLetter {
+        topic: "acme.observations".to_owned(),
+        log_partition: 4,
+        offset: 77,
+        key: None,
+        value: Some(Bytes::from_static(b"\x00garbage\xff")),
+        headers: vec![("ce_id".to_owned(), Bytes::from_static(b"\xff\x00"))],
+        reason: "unknown schema".to_owned(),
+    }];
+    writer.commit(&second).await.unwrap();
+    let entries = writer.outbox(100).await.unwrap();
+    let places: Vec<(u64, i64)> = entries.iter().map(|entry| (entry.epoch, entry.sequence)).collect();
+    let mut in_order = places.clone();
+    in_order.sort_unstable();
+    assert_eq!(places, in_order);
+    let text = |bytes: &Option<Bytes>| bytes.as_ref().map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+    let of_second: Vec<&OutboxEntry> = entries.iter().filter(|entry| entry.epoch == 2).collect();
+    // What only sightings changed is not told.
+    assert_eq!(of_second.len(), 3);
+    let (renamed, tombstone, letter) = (of_second[0], of_second[1], of_second[2]);
+    assert_eq!(text(&renamed.key), Some(uid(1).to_string()));
+    assert_eq!(renamed.value.as_deref(), Some(&encode(&device(1, "one renamed"))[..]));
+    assert_eq!((header(renamed, "epoch").as_deref(), header(renamed, "generation").as_deref()), (Some("2"), Some("1")));
+    assert_eq!((text(&tombstone.key), &tombstone.value), (Some(uid(2).to_string()), &None));
+    assert_eq!(header(tombstone, "redirect"), Some(uid(1).to_string()));
+    assert_eq!(letter.stream, "dead-letters");
+    assert_eq!(letter.value.as_deref(), Some(&b"\x00garbage\xff"[..]));
+    assert_eq!(letter.headers[0], ("ce_id".to_owned(), Bytes::from_static(b"\xff\x00")));
+    assert_eq!(header(letter, "dead-letter-id").as_deref(), Some("acme.observations/4/77"));
+    assert_eq!(header(letter, "dead-letter-reason").as_deref(), Some("unknown schema"));
+
+    assert_eq!(writer.outbox(2).await.unwrap(), entries[..2]);
+    let (epoch, sequence) = places[3];
+    writer.outbox_published(epoch, sequence).await.unwrap();
+    assert_eq!(writer.outbox(100).await.unwrap(), entries[4..]);
+}
