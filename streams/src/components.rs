@@ -54,7 +54,7 @@ impl Components {
         torn.sort_unstable();
         torn.dedup();
         for label in torn {
-            self.resettle(label, &mut moves, &mut freed);
+            self.resettle(label, &mut moves);
         }
         for edge in coming {
             self.tie(edge, &mut moves, &mut freed);
@@ -119,8 +119,12 @@ impl Components {
     }
 
     /// Finds the parts of a component that lost inner edges.
-    fn resettle(&mut self, label: Label, moves: &mut Moves, freed: &mut Vec<Label>) {
+    fn resettle(&mut self, label: Label, moves: &mut Moves) {
         let mut rest = std::mem::take(&mut self.members[label as usize]);
+        // Nothing is left of it: `cut` has freed the label, and twice would be once too often.
+        if rest.is_empty() {
+            return;
+        }
         self.visited += rest.len() as u64;
         const UNSEEN: Label = Label::MAX;
         for node in &rest {
@@ -161,9 +165,6 @@ impl Components {
                 }
             }
             self.members[new as usize] = part;
-        }
-        if largest.is_none() {
-            freed.push(label);
         }
     }
 
