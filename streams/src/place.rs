@@ -75,6 +75,8 @@ pub struct Lead {
 struct ClaimState {
     /// Records that ever had it.
     records: Vec<RecordId>,
+    /// Its tier, when last placed.
+    tier: u8,
     /// The cluster in which it links.
     links: Option<Cluster>,
     /// The cluster to which it belongs.
@@ -301,11 +303,12 @@ impl Placer {
                     linked.and_then(|record| context.blocks.cluster(context.macs.place(record)))
                 }
             };
+            let tier = context.judge.tier(*claim);
             let Some(state) = self.claims.get_mut(claim) else {
                 continue;
             };
-            if state.links != place {
-                state.links = place;
+            if (state.links, state.tier) != (place, tier) {
+                (state.links, state.tier) = (place, tier);
                 let is_closed = |record: &&RecordId| self.facts.get(*record).is_some_and(|r| !r.now.open);
                 closed.extend(state.records.iter().filter(is_closed).copied());
             }
