@@ -24,6 +24,8 @@ pub struct BlockChanges {
     pub macs: Vec<ClaimId>,
     /// Edges that became, or ceased to be, refused.
     pub refused: Vec<(Place, ClaimId)>,
+    /// MAC-only records that became, or ceased to be, refused.
+    pub bridging: Vec<RecordId>,
 }
 
 /// What is decided of a block.
@@ -44,6 +46,8 @@ pub struct Blocks {
     nodes: HashMap<Place, Option<Cluster>>,
     macs: HashMap<ClaimId, Option<Cluster>>,
     blocks: HashMap<Label, Decided>,
+    /// Cores over the cap that share no MAC.
+    lone: HashMap<Place, Decided>,
     conflicts: HashMap<ClaimId, Vec<Place>>,
     bridging: BTreeSet<RecordId>,
     oversized: BTreeSet<RecordId>,
@@ -80,6 +84,7 @@ impl Blocks {
             nodes: HashMap::new(),
             macs: HashMap::new(),
             blocks: HashMap::new(),
+            lone: HashMap::new(),
             conflicts: HashMap::new(),
             bridging: BTreeSet::new(),
             oversized: BTreeSet::new(),
@@ -97,7 +102,7 @@ impl Blocks {
         self.conflicts.get(&mac).is_some_and(|places| places.contains(&place))
     }
 
-    /// The cluster in which a MAC links, where several nodes share it; none where one alone claims it.
+    /// The cluster in which a MAC links, where that does not follow from the one node that claims it.
     pub fn shared_mac(&self, mac: ClaimId) -> Option<Option<Cluster>> {
         self.macs.get(&mac).copied()
     }
@@ -154,6 +159,12 @@ impl Blocks {
                 self.undo(&decided, &mut out);
             }
         }
+        let moved = moves.iter().filter_map(|(node, ..)| place_of(*node));
+        for place in moved.chain(changes.nodes.iter().copied()) {
+            if let Some(decided) = self.lone.remove(&place) {
+                self.undo(&decided, &mut out);
+            }
+        }
         for place in &alone {
             self.undo_lone(*place, &mut out);
         }
@@ -166,8 +177,15 @@ impl Blocks {
             }
         }
         for place in alone {
-            if graph.label(node_of(place)).is_none() && macs.node(place).is_some() {
-                self.keep_lone(place, &mut out);
+            let info = if graph.label(node_of(place)).is_none() { macs.node(place) } else { None };
+            match info {
+                Some(info) if info.records.len() > self.cap => {
+                    let decided = self.decide_block(&[node_of(place)], macs);
+                    self.keep(&decided, &mut out);
+                    self.lone.insert(place, decided);
+                }
+                Some(_) => self.keep_lone(place, &mut out),
+                None => {}
             }
         }
         self.difference(out, &changes.nodes)
@@ -188,6 +206,7 @@ impl Blocks {
         }
         for record in &decided.bridging {
             self.bridging.remove(record);
+            out.bridging.insert(*record);
         }
         if let Some(record) = &decided.oversized {
             self.oversized.remove(record);
@@ -214,6 +233,7 @@ impl Blocks {
             self.conflicts.entry(*mac).or_default().push(*place);
         }
         self.bridging.extend(&decided.bridging);
+        out.bridging.extend(&decided.bridging);
         self.oversized.extend(decided.oversized);
     }
 
@@ -253,9 +273,13 @@ impl Blocks {
         for (index, cluster) in joined.nodes.iter().enumerate() {
             decided.nodes.push((name(index), cluster.map(name)));
         }
-        for (mac, cluster) in of_macs.iter().zip(&joined.macs) {
-            // A MAC that one node alone claims needs no entry: it is where its node is.
-            if macs.sharers(*mac) > 1 {
+        let mut claimant = vec![0; of_macs.len()];
+        for edge in &block.edges {
+            claimant[edge.mac] = edge.node;
+        }
+        for ((mac, cluster), node) in of_macs.iter().zip(&joined.macs).zip(claimant) {
+            // A MAC that one node alone claims needs no entry where it is where its node is.
+            if macs.sharers(*mac) > 1 || *cluster != joined.nodes[node] {
                 decided.macs.push((*mac, cluster.map(name)));
             }
         }
@@ -291,6 +315,7 @@ impl Blocks {
             nodes: nodes.into_iter().collect(),
             macs,
             refused: undone.refused.into_iter().collect(),
+            bridging: undone.bridging.into_iter().collect(),
         }
     }
 }
@@ -302,6 +327,8 @@ struct Undone {
     macs: HashMap<ClaimId, Option<Option<Cluster>>>,
     /// Edges whose refusal came or went, or may have.
     refused: BTreeSet<(Place, ClaimId)>,
+    /// Likewise records.
+    bridging: BTreeSet<RecordId>,
 }
 
 fn block_edge(edge: &Edge, node: usize, macs: &[ClaimId], dictionary: &Dictionary) -> BlockEdge {

@@ -92,14 +92,13 @@ impl Identity {
 
         let mut out = IdentityChanges::default();
         out.evidence.extend(judged.links.iter().map(|(link, _)| link.record));
-        out.evidence.extend(judged.bridging.iter().chain(&macs.left_out));
+        out.evidence.extend(judged.bridging.iter().chain(&macs.left_out).chain(&blocks.bridging));
         out.evidence.extend(blocks.nodes.iter().flat_map(|place| self.macs.records_of(*place)));
         out.evidence.extend(blocks.refused.iter().flat_map(|(place, _)| self.macs.records_of(*place)));
         for claim in judged.verdicts.iter().chain(&macs.ambiguous) {
             out.evidence.extend(self.placer.claimants(*claim));
         }
         out.evidence.extend(&places.leads);
-        out.records.extend(judged.bridging.iter().chain(&macs.left_out));
         out.records.extend(&out.evidence);
         out.claims = claims;
         out.places = places;
