@@ -16,7 +16,7 @@ use serviceradar_schemas::{
 pub use strategy::{OneLine, orders, worlds};
 
 /// Most steps of a random world: enough for three sources to meet, few enough to read.
-pub const STEPS_MAX: usize = 24;
+pub const STEPS_MAX: usize = 32;
 /// When worlds begin: 2026-03-01, microseconds.
 pub const BEGINNING: i64 = 1_772_323_200_000_000;
 /// Kind and instance of the sources.

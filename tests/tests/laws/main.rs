@@ -4,10 +4,9 @@
 //! A run is the same each time. `PROPTEST_CASES` (default 256) and `PROPTEST_RNG_SEED` ask for more
 //! of it, and for others. A world that broke a law is kept in `regressions`.
 
+mod agreement;
 mod order;
-
 mod run;
-
 mod tables;
 
 use proptest::{
