@@ -9,8 +9,8 @@ use serviceradar_materializers::views::{
 };
 use serviceradar_schemas::{Collector, Decision, DeviceChange, NetworkInterface, Source, Target, encode};
 use serviceradar_streams::rows::{
-    Changed, Changes, CountRow, DecisionRow, EpochOutput, EvidenceRow, EvidenceState, HistoryRow, IssueRow, MergeRow,
-    Order, Placement, RecordRow, SnapshotMemberRow, SnapshotRow, State, Uid, WatermarkRow,
+    Changed, Changes, CountRow, DecisionRow, EpochOutput, EvidenceRow, EvidenceState, HistoryRow, IssueRow,
+    MergeRow, Order, Placement, RecordRow, SnapshotMemberRow, SnapshotRow, State, Uid, WatermarkRow,
 };
 use uuid::Uuid;
 
@@ -192,77 +192,97 @@ pub fn first_epoch() -> Epoch {
         unknown: 2,
     };
     let created = |n| HistoryRow { uid: uid(n), change: "created", cause: "armis/hq:1".to_owned() };
-    epoch(1, EpochOutput {
-        devices: new(vec![device(1, "one"), device(2, "two")]),
-        records: new(vec![full_record("1", 3), bare_record("2")]),
-        evidence: new(vec![
-            evidence("1", "mac", "001b21aabb01"),
-            evidence("1", "ip", "10.0.0.1"),
-            evidence("1", "hostname", "x"),
-        ]),
-        issues: new(vec![issue]),
-        counts: new(vec![count]),
-        decisions: new(vec![decision("d1"), decision("d2")]),
-        snapshots: new(vec![snapshot(Some(2), None)]),
-        snapshot_members: new(vec![member("1"), member("2")]),
-        watermarks: new(vec![
-            WatermarkRow { partition: Some("default".into()), at: T0 + 9 },
-            WatermarkRow { partition: None, at: T0 + 7 },
-        ]),
-        history: vec![created(1), created(2)],
-        merges: Vec::new(),
-    })
+    epoch(
+        1,
+        EpochOutput {
+            devices: new(vec![device(1, "one"), device(2, "two")]),
+            records: new(vec![full_record("1", 3), bare_record("2")]),
+            evidence: new(vec![
+                evidence("1", "mac", "001b21aabb01"),
+                evidence("1", "ip", "10.0.0.1"),
+                evidence("1", "hostname", "x"),
+            ]),
+            issues: new(vec![issue]),
+            counts: new(vec![count]),
+            decisions: new(vec![decision("d1"), decision("d2")]),
+            snapshots: new(vec![snapshot(Some(2), None)]),
+            snapshot_members: new(vec![member("1"), member("2")]),
+            watermarks: new(vec![
+                WatermarkRow { partition: Some("default".into()), at: T0 + 9 },
+                WatermarkRow { partition: None, at: T0 + 7 },
+            ]),
+            history: vec![created(1), created(2)],
+            merges: Vec::new(),
+        },
+    )
+}
+
+fn whole<R: serviceradar_streams::rows::Row>(row: R) -> Changed<R> {
+    Changed { row, seen_only: false }
 }
 
 /// What follows it: rows of each table changed, gone and new.
 pub fn second_epoch() -> Epoch {
-    let seen = |row| Changed { row, seen_only: true };
-    let whole = |row| Changed { row, seen_only: false };
     let mut record = full_record("1", 50);
     record.attributes = "".into();
-    epoch(2, EpochOutput {
-        devices: Changes {
-            new: vec![device(3, "three")],
-            changed: vec![whole(device(1, "one renamed"))],
-            gone: vec![uid(2).to_string()],
+    epoch(
+        2,
+        EpochOutput {
+            devices: Changes {
+                new: vec![device(3, "three")],
+                changed: vec![whole(device(1, "one renamed"))],
+                gone: vec![uid(2).to_string()],
+            },
+            records: Changes {
+                new: vec![bare_record("3")],
+                changed: vec![Changed { row: record, seen_only: true }],
+                gone: Vec::new(),
+            },
+            evidence: Changes {
+                new: vec![evidence("3", "mac", "001b21aabb03")],
+                changed: vec![whole(EvidenceRow {
+                    state: EvidenceState::Lapsed,
+                    ..evidence("1", "ip", "10.0.0.1")
+                })],
+                gone: vec![("default/armis/hq/1".into(), "hostname".into(), "x".into())],
+            },
+            decisions: Changes {
+                changed: vec![whole(DecisionRow { in_force: false, ..decision("d2") })],
+                ..Changes::default()
+            },
+            snapshots: Changes {
+                changed: vec![whole(snapshot(None, Some("accepted")))],
+                ..Changes::default()
+            },
+            snapshot_members: Changes { gone: vec![member("1"), member("2")], ..Changes::default() },
+            watermarks: Changes {
+                changed: vec![whole(WatermarkRow { partition: None, at: T0 + 70 })],
+                ..Changes::default()
+            },
+            history: vec![
+                HistoryRow { uid: uid(1), change: "changed", cause: String::new() },
+                HistoryRow { uid: uid(2), change: "merged", cause: String::new() },
+                HistoryRow { uid: uid(3), change: "split", cause: String::new() },
+            ],
+            merges: vec![MergeRow {
+                from_uid: uid(2),
+                to_uid: uid(1),
+                kind: "merge",
+                claim: Some("mac:001b21aabb01".to_owned()),
+                rule: "mac",
+                records: vec!["default/armis/hq/2".into()],
+            }],
+            ..EpochOutput::default()
         },
-        records: Changes { new: vec![bare_record("3")], changed: vec![seen(record)], gone: Vec::new() },
-        evidence: Changes {
-            new: vec![evidence("3", "mac", "001b21aabb03")],
-            changed: vec![whole(EvidenceRow { state: EvidenceState::Lapsed, ..evidence("1", "ip", "10.0.0.1") })],
-            gone: vec![("default/armis/hq/1".into(), "hostname".into(), "x".into())],
-        },
-        decisions: Changes {
-            changed: vec![whole(DecisionRow { in_force: false, ..decision("d2") })],
-            ..Changes::default()
-        },
-        snapshots: Changes { changed: vec![whole(snapshot(None, Some("accepted")))], ..Changes::default() },
-        snapshot_members: Changes { gone: vec![member("1"), member("2")], ..Changes::default() },
-        watermarks: Changes {
-            changed: vec![whole(WatermarkRow { partition: None, at: T0 + 70 })],
-            ..Changes::default()
-        },
-        history: vec![
-            HistoryRow { uid: uid(1), change: "changed", cause: String::new() },
-            HistoryRow { uid: uid(2), change: "merged", cause: String::new() },
-            HistoryRow { uid: uid(3), change: "split", cause: String::new() },
-        ],
-        merges: vec![MergeRow {
-            from_uid: uid(2),
-            to_uid: uid(1),
-            kind: "merge",
-            claim: Some("mac:001b21aabb01".to_owned()),
-            rule: "mac",
-            records: vec!["default/armis/hq/2".into()],
-        }],
-        ..EpochOutput::default()
-    })
+    )
 }
 
 /// In one order, whatever the store's.
 fn sorted(mut state: State) -> State {
     state.records.sort_by(|a, b| a.record_key.cmp(&b.record_key));
-    state.evidence.sort_by(|a, b| (&a.record_key, &a.namespace, &a.value).cmp(&(&b.record_key, &b.namespace, &b.value)));
+    state.evidence.sort_by(|a, b| {
+        (&a.record_key, &a.namespace, &a.value).cmp(&(&b.record_key, &b.namespace, &b.value))
+    });
     state.decisions.sort_by(|a, b| a.decision.id.cmp(&b.decision.id));
     state.snapshot_members.sort();
     state.watermarks.sort();
@@ -347,7 +367,8 @@ pub async fn lets_a_writer_follow_itself(views: &dyn Views) {
 pub async fn refuses_another_fingerprint(views: &dyn Views) {
     let (mut writer, _) = take(views, "w").await.unwrap();
     let refused = views.take(TENANT, "w", "f2", &json!({})).await;
-    let found = matches!(&refused, Err(ViewsError::Fingerprint { found, wanted }) if found == "f1" && wanted == "f2");
+    let found =
+        matches!(&refused, Err(ViewsError::Fingerprint { found, wanted }) if found == "f1" && wanted == "f2");
     assert!(found, "{:?}", refused.err());
     writer.commit(&first_epoch()).await.unwrap();
 }
@@ -396,14 +417,18 @@ pub async fn publishes_in_order_what_changed(views: &dyn Views) {
     let mut in_order = places.clone();
     in_order.sort_unstable();
     assert_eq!(places, in_order);
-    let text = |bytes: &Option<Bytes>| bytes.as_ref().map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+    let text =
+        |bytes: &Option<Bytes>| bytes.as_ref().map(|bytes| String::from_utf8_lossy(bytes).into_owned());
     let of_second: Vec<&OutboxEntry> = entries.iter().filter(|entry| entry.epoch == 2).collect();
     // What only sightings changed is not told.
     assert_eq!(of_second.len(), 3);
     let (renamed, tombstone, letter) = (of_second[0], of_second[1], of_second[2]);
     assert_eq!(text(&renamed.key), Some(uid(1).to_string()));
     assert_eq!(renamed.value.as_deref(), Some(&encode(&device(1, "one renamed"))[..]));
-    assert_eq!((header(renamed, "epoch").as_deref(), header(renamed, "generation").as_deref()), (Some("2"), Some("1")));
+    assert_eq!(
+        (header(renamed, "epoch").as_deref(), header(renamed, "generation").as_deref()),
+        (Some("2"), Some("1"))
+    );
     assert_eq!((text(&tombstone.key), &tombstone.value), (Some(uid(2).to_string()), &None));
     assert_eq!(header(tombstone, "redirect"), Some(uid(1).to_string()));
     assert_eq!(letter.stream, "dead-letters");
