@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod demo;
+mod pipeline;
+
 use std::{
     io::{BufRead, BufReader},
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
 };
 
 use serde_json::Value;
@@ -19,7 +22,7 @@ fn serviceradar(dir: &TempDir, arguments: &[&str]) -> Command {
         }
     }
     command.env("XDG_CONFIG_HOME", dir.path()).env_remove("RUST_LOG").args(arguments);
-    command.arg("--dir").arg(dir.path().join("data")).stdin(Stdio::null());
+    command.arg("--dir").arg(dir.path()).stdin(Stdio::null());
     command
 }
 
@@ -43,6 +46,29 @@ fn failure(dir: &TempDir, arguments: &[&str]) -> (i32, String) {
     let output = run(dir, arguments);
     assert_eq!(text(&output.stdout), "", "{arguments:?}");
     (output.status.code().unwrap(), text(&output.stderr).to_owned())
+}
+
+/// A run that goes on beside the test, and no longer than it.
+struct Running(Child);
+
+impl Running {
+    fn spawn(command: &mut Command) -> Self {
+        Self(command.spawn().unwrap())
+    }
+
+    /// Does as Ctrl-C does, and waits for the end; returns its code.
+    fn interrupt(&mut self) -> i32 {
+        let status = Command::new("kill").args(["-INT", &self.0.id().to_string()]).status().unwrap();
+        assert!(status.success());
+        self.0.wait().unwrap().code().unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
 }
 
 #[test]
@@ -107,9 +133,9 @@ fn topics_are_deleted_only_when_their_name_is_typed() {
 fn a_faker_that_serves_is_crawled_into_the_log() {
     let dir = tempfile::tempdir().unwrap();
     let arguments = ["faker", "--devices", "300", "--set", "faker.listen=127.0.0.1:0", "--output", "json"];
-    let mut faker = serviceradar(&dir, &arguments).stdout(Stdio::piped()).spawn().unwrap();
+    let mut faker = Running::spawn(serviceradar(&dir, &arguments).stdout(Stdio::piped()));
     let mut announced = String::new();
-    BufReader::new(faker.stdout.take().unwrap()).read_line(&mut announced).unwrap();
+    BufReader::new(faker.0.stdout.take().unwrap()).read_line(&mut announced).unwrap();
     let announced: Value = serde_json::from_str(&announced).unwrap();
     let url = format!("armis.url={}", announced["url"].as_str().unwrap());
     let secret = format!("armis.secret={}", announced["secret"].as_str().unwrap());
@@ -121,9 +147,7 @@ fn a_faker_that_serves_is_crawled_into_the_log() {
     let of = topics.iter().find(|row| row["topic"] == "default.observations").unwrap();
     assert_eq!(of["events"], 302, "the devices, a begin and an end");
 
-    // As Ctrl-C does.
-    let status = Command::new("kill").args(["-INT", &faker.id().to_string()]).status().unwrap();
-    assert!(status.success() && faker.wait().unwrap().success());
+    assert_eq!(faker.interrupt(), 0);
     assert_eq!(failure(&dir, &sync).0, 3, "nobody answers there now");
 }
 
