@@ -33,7 +33,7 @@ pub(crate) struct Pipeline {
     /// The database it writes.
     pub(crate) database_url: String,
     driver: DriverHandle,
-    socket: JoinHandle<Result<(), socket::ServeError>>,
+    socket: JoinHandle<()>,
     stopping: CancellationToken,
     postgres: Option<PrivatePostgres>,
 }
@@ -116,22 +116,16 @@ impl Pipeline {
             postgres.stop().await;
         }
         stopped?;
-        Ok(served??)
+        Ok(served?)
     }
 }
 
-fn serve_log(
-    config: &Config,
-    log: Arc<dyn LogStore>,
-    stopping: CancellationToken,
-) -> JoinHandle<Result<(), socket::ServeError>> {
+fn serve_log(config: &Config, log: Arc<dyn LogStore>, stopping: CancellationToken) -> JoinHandle<()> {
     let path = log_store::socket(config);
     tokio::spawn(async move {
-        let served = socket::serve(log, &path, stopping.cancelled_owned()).await;
-        if let Err(error) = &served {
+        if let Err(error) = socket::serve(log, &path, stopping.cancelled_owned()).await {
             tracing::error!(%error, "other programs of this machine cannot reach the log");
         }
-        served
     })
 }
 
