@@ -22,7 +22,7 @@ use crate::{
 /// Most events of an epoch.
 pub const EVENTS_MAX: u64 = 500_000;
 /// Most bytes of an epoch: decoded they take some four times as much memory.
-pub const BYTES_MAX: u64 = 64 * 1024 * 1024;
+pub const BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// An epoch closes when so long nothing more came.
 pub const QUIET: Duration = Duration::from_millis(10);
 /// An epoch closes so long after its first event at the latest.

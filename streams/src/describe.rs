@@ -208,10 +208,10 @@ impl Describer {
         let pins = pins_of_devices(&self.pins, identity);
         for device in devices {
             let pins = pins.get(&device).map_or(&[][..], Vec::as_slice);
-            let Some((row, uid)) = self.device(identity, device, pins) else {
+            let Some((mut row, uid)) = self.device(identity, device, pins) else {
                 continue;
             };
-            let hashes = hashes(&row);
+            let hashes = hashes(&mut row);
             let counted = counted(&row);
             self.devices.insert(
                 device,
@@ -448,19 +448,19 @@ fn record_row(told: &ToldRecord, whole: bool, dictionary: &Dictionary) -> Record
     }
 }
 
-fn hashes(row: &DeviceRow) -> (u64, u64) {
-    let of = |row: &DeviceRow| {
-        let mut hasher = DefaultHasher::new();
-        row.hash(&mut hasher);
-        hasher.finish()
-    };
-    let unseen = DeviceRow { last_seen: 0, availability_at: None, sources: Vec::new(), ..row.clone() };
-    let mut stable = DefaultHasher::new();
-    unseen.hash(&mut stable);
-    for source in &row.sources {
-        (&source.source, source.first_seen, source.records, source.open).hash(&mut stable);
+/// Hashes of a row: of all of it, and of what sightings alone leave as it is.
+fn hashes(row: &mut DeviceRow) -> (u64, u64) {
+    let seen =
+        (std::mem::take(&mut row.last_seen), row.availability_at.take(), std::mem::take(&mut row.sources));
+    let mut hasher = DefaultHasher::new();
+    row.hash(&mut hasher);
+    for source in &seen.2 {
+        (&source.source, source.first_seen, source.records, source.open).hash(&mut hasher);
     }
-    (of(row), stable.finish())
+    let stable = hasher.finish();
+    seen.hash(&mut hasher);
+    (row.last_seen, row.availability_at, row.sources) = seen;
+    (hasher.finish(), stable)
 }
 
 /// By what a device is counted.

@@ -259,7 +259,9 @@ impl Record {
             deadline.before(at.saturating_add(seconds.saturating_mul(1_000_000)))
         };
         let open = standing && (unlimited || alive(&mut deadline, self.last_seen, windows.record_ttl_s));
-        let end = self.last_end.max(ended_by_fetch);
+        // An END before the last FULL assert says nothing more: of two accepted fetches, nothing changes.
+        let end =
+            self.last_end.max(ended_by_fetch).filter(|end| Some(*end) > self.last_full.map(|(full, _)| full));
         let recent = open && alive(&mut deadline, self.last_seen, windows.stale_after_s);
         let probe = self
             .probe

@@ -23,6 +23,10 @@ use serviceradar_streams::{
 };
 use tokio_util::sync::CancellationToken;
 
+/// As the program has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 fn main() -> Result<()> {
@@ -41,7 +45,8 @@ fn main() -> Result<()> {
         epoch(&mut engine, "one record", Batch { sightings, decisions: Vec::new() })?;
     }
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let memory = |name: &str| status.lines().find_map(|l| l.strip_prefix(name)).unwrap_or("").trim().to_owned();
+    let memory =
+        |name: &str| status.lines().find_map(|l| l.strip_prefix(name)).unwrap_or("").trim().to_owned();
     println!("memory now {}, at most {}", memory("VmRSS:"), memory("VmHWM:"));
     Ok(())
 }

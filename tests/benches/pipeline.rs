@@ -30,12 +30,17 @@ use tokio_util::sync::CancellationToken;
 
 const TENANT: &str = "bench";
 
+/// As the program has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     // `cargo bench` gives flags of its own.
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    let arguments: Vec<String> =
+        std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["load", log, url] => runtime.block_on(load(log.as_ref(), url)),
         ["again", log, url, second] => runtime.block_on(again(log.as_ref(), url, second.as_ref())),
@@ -203,7 +208,8 @@ async fn figures(url: &str) -> Result<()> {
     let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
     tokio::spawn(connection);
     for table in ["devices", "device_records", "device_evidence", "identity_issues", "device_counts"] {
-        let count: i64 = client.query_one(&format!("SELECT count(*) FROM views_1.{table}"), &[]).await?.get(0);
+        let count: i64 =
+            client.query_one(&format!("SELECT count(*) FROM views_1.{table}"), &[]).await?.get(0);
         println!("{table:<44} {count:>9} rows");
     }
     let armis = "SELECT count(DISTINCT uid) FROM views_1.device_records WHERE source_kind = 'armis'";
