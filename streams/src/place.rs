@@ -186,7 +186,7 @@ impl Placer {
         let mut addresses: BTreeSet<(ScopeId, IpAddr)> = BTreeSet::new();
         self.pin(effects, &mut claims);
         for (before, after) in changes {
-            self.index(before.as_deref(), after, &mut records, &mut addresses);
+            self.index(before.as_deref(), after, &mut records, &mut claims, &mut addresses);
         }
         records.extend(nodes.iter().flat_map(|place| context.macs.records_of(*place)));
         for record in &records {
@@ -231,6 +231,7 @@ impl Placer {
         before: Option<&Record>,
         after: &Arc<Record>,
         records: &mut BTreeSet<RecordId>,
+        claims: &mut BTreeSet<ClaimId>,
         addresses: &mut BTreeSet<(ScopeId, IpAddr)>,
     ) {
         let id = after.id;
@@ -241,17 +242,16 @@ impl Placer {
         if !same_claims {
             records.insert(id);
             let old = before.map_or(&[][..], |before| &before.claims);
-            let mut old = old.iter().map(|span| span.claim).peekable();
-            for span in after.claims.iter() {
-                while let Some(gone) = old.next_if(|claim| *claim < span.claim) {
-                    self.forget(gone, id);
-                }
-                if old.next_if(|claim| *claim == span.claim).is_none() {
-                    self.claims.entry(span.claim).or_default().records.push(id);
-                }
+            let lacks = |spans: &[ClaimSpan], claim| spans.binary_search_by_key(&claim, |s| s.claim).is_err();
+            for span in after.claims.iter().filter(|span| lacks(old, span.claim)) {
+                self.claims.entry(span.claim).or_default().records.push(id);
             }
-            for gone in old {
-                self.forget(gone, id);
+            // The private claim of a record that is no longer detached.
+            for span in old.iter().filter(|span| lacks(&after.claims, span.claim)) {
+                if let Some(state) = self.claims.get_mut(&span.claim) {
+                    state.records.retain(|other| *other != id);
+                }
+                claims.insert(span.claim);
             }
         }
         let scope = self.dictionary.borrow().source_of(id).scope;
@@ -272,12 +272,6 @@ impl Placer {
         let place = |record: &Record| record.place_now().map(|(ip, _)| ip);
         if before.is_some_and(|before| place(before) != place(after)) {
             records.insert(id);
-        }
-    }
-
-    fn forget(&mut self, claim: ClaimId, record: RecordId) {
-        if let Some(state) = self.claims.get_mut(&claim) {
-            state.records.retain(|other| *other != record);
         }
     }
 
