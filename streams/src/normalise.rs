@@ -268,6 +268,7 @@ fn claims(observation: &Observation, notes: &mut Notes) -> Vec<ClaimKey> {
         let (_, namespace, value) = dropped.sort_key();
         notes.add(namespace, &value, "over the limit of claims");
     }
+    claims[rest..].sort_unstable();
     claims
 }
 
