@@ -13,7 +13,7 @@ use serviceradar_schemas::{
     Action, Address, Claim, Collector, Coverage, Decision, Observation, Probe, Snapshot, Source, Target,
 };
 
-pub use strategy::{OneLine, orders, worlds};
+pub use strategy::{OneLine, orders, rulings, worlds};
 
 /// Most steps of a random world: enough for three sources to meet, few enough to read.
 pub const STEPS_MAX: usize = 32;
@@ -233,7 +233,7 @@ impl Telling {
         let partition = PARTITIONS[usize::from(step.elsewhere)].to_owned();
         let event_time = self.now - step.late;
         let observation = Observation {
-            id: format!("e{}", self.told),
+            id: format!("e{:03}", self.told),
             event_time,
             partition: partition.clone(),
             ..Observation::default()
@@ -365,7 +365,7 @@ impl Telling {
             }
         };
         Decision {
-            id: format!("d{}", self.told),
+            id: format!("d{:03}", self.told),
             event_time: at,
             partition,
             action: if revoke { "revoke" } else { action }.into(),

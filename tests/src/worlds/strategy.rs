@@ -96,7 +96,7 @@ fn deed() -> impl Strategy<Value = Deed> {
     });
     let end = (source(), key()).prop_map(|(source, key)| Deed::End { source, key });
     let decide =
-        (ruling(), prop::bool::weighted(0.25)).prop_map(|(ruling, revoke)| Deed::Decide { ruling, revoke });
+        (rulings(), prop::bool::weighted(0.25)).prop_map(|(ruling, revoke)| Deed::Decide { ruling, revoke });
     prop_oneof![
         1 => Just(Deed::Tick),
         16 => assert().prop_map(Deed::Assert),
@@ -153,7 +153,8 @@ fn of_machine(machine: u8) -> [u8; 8] {
     [own, own + 1, shared, 8, SERIALS.start + machine, 16 + half, 9 + parity, 27 + half]
 }
 
-fn ruling() -> impl Strategy<Value = Ruling> {
+/// What decisions say.
+pub fn rulings() -> impl Strategy<Value = Ruling> {
     // Mostly of a few, so that decisions meet what they are about, and each other.
     let claim = || prop_oneof![3 => select(&[0, 1, 8, 9, 11, 12, 22][..]), 1 => 0..CLAIMS.len() as u8];
     let fetch = || (source(), 0..3u8);

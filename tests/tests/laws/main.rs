@@ -4,9 +4,15 @@
 //! A run is the same each time. `PROPTEST_CASES` (default 256) and `PROPTEST_RNG_SEED` ask for more
 //! of it, and for others. A world that broke a law is kept in `regressions`.
 
+mod additions;
 mod agreement;
+mod groups;
+mod journals;
+mod normal_form;
 mod order;
+mod regressions;
 mod run;
+mod structure;
 mod tables;
 
 use proptest::{
@@ -28,6 +34,7 @@ fn cases(share: u32) -> ProptestConfig {
         },
         failure_persistence: None,
         max_shrink_iters: 50_000,
+        max_global_rejects: u32::MAX,
         ..asked
     }
 }
