@@ -15,17 +15,9 @@ use serviceradar_tests::oracle::{OracleRules, Outcome, Placement, normalise, res
 #[derive(Deserialize)]
 #[serde(untagged, deny_unknown_fields)]
 enum Line {
-    Record {
-        record_key: String,
-        placement: String,
-        uid: Option<String>,
-    },
-    Redirects {
-        redirects: BTreeMap<String, String>,
-    },
-    Issues {
-        issues: BTreeSet<[String; 4]>,
-    },
+    Record { record_key: String, placement: String, uid: Option<String> },
+    Redirects { redirects: BTreeMap<String, String> },
+    Issues { issues: BTreeSet<[String; 4]> },
 }
 
 #[derive(Deserialize)]
@@ -57,9 +49,7 @@ struct Expect {
 type Timed = Vec<(Observation, i64)>;
 
 fn data(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("data")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(name)
 }
 
 fn json_lines<T: DeserializeOwned>(path: PathBuf) -> Result<Vec<T>> {
@@ -90,10 +80,7 @@ fn logs() -> impl Iterator<Item = String> {
 
 fn log(number: &str) -> Result<(Timed, Vec<Decision>)> {
     let file = |kind: &str| data(&format!("identity_logs/{number}.{kind}.jsonl"));
-    Ok((
-        timed(json_lines(file("observations"))?),
-        json_lines(file("decisions"))?,
-    ))
+    Ok((timed(json_lines(file("observations"))?), json_lines(file("decisions"))?))
 }
 
 #[test]
@@ -104,11 +91,7 @@ fn every_log_comes_to_what_is_expected() -> Result<()> {
         let mut records = BTreeMap::new();
         for line in json_lines(data(&format!("identity_logs/{number}.expected.jsonl")))? {
             match line {
-                Line::Record {
-                    record_key,
-                    placement,
-                    uid,
-                } => {
+                Line::Record { record_key, placement, uid } => {
                     records.insert(record_key, (placement, uid));
                 }
                 Line::Redirects { redirects } => {
@@ -120,9 +103,8 @@ fn every_log_comes_to_what_is_expected() -> Result<()> {
             }
         }
         let placed = outcome.records.into_iter();
-        let placed: BTreeMap<_, _> = placed
-            .map(|(key, (placement, uid))| (key, (placement.name().to_owned(), uid)))
-            .collect();
+        let placed: BTreeMap<_, _> =
+            placed.map(|(key, (placement, uid))| (key, (placement.name().to_owned(), uid))).collect();
         assert_eq!(placed, records, "records of log {number}");
     }
     Ok(())
@@ -132,22 +114,13 @@ fn every_log_comes_to_what_is_expected() -> Result<()> {
 fn every_scenario_comes_to_what_is_expected() -> Result<()> {
     let scenarios: Vec<Scenario> = json_lines(data("identity_scenarios.jsonl"))?;
     assert_eq!(scenarios.len(), 30);
-    for Scenario {
-        name,
-        observations,
-        decisions,
-        expect,
-    } in scenarios
-    {
+    for Scenario { name, observations, decisions, expect } in scenarios {
         let outcome = of(&timed(observations), &decisions);
         let uid_of = |record: &str| outcome.records[record].1.clone();
         let mut devices: BTreeMap<Option<String>, BTreeSet<String>> = BTreeMap::new();
         for (record, (placement, uid)) in &outcome.records {
             if *placement == Placement::Anchored {
-                devices
-                    .entry(uid.clone())
-                    .or_default()
-                    .insert(record.clone());
+                devices.entry(uid.clone()).or_default().insert(record.clone());
             }
         }
         let devices: BTreeSet<_> = devices.into_values().collect();
@@ -157,22 +130,14 @@ fn every_scenario_comes_to_what_is_expected() -> Result<()> {
             let (placement, uid) = &outcome.records[record];
             match to {
                 Some(to) => {
-                    assert_eq!(
-                        (*placement, uid),
-                        (Placement::Attached, &uid_of(to)),
-                        "{name}: {record}"
-                    );
+                    assert_eq!((*placement, uid), (Placement::Attached, &uid_of(to)), "{name}: {record}");
                 }
                 None => assert_eq!(*placement, Placement::Provisional, "{name}: {record}"),
             }
         }
         for (record, placement) in &expect.placed {
             let (placed, uid) = &outcome.records[record];
-            assert_eq!(
-                (placed.name(), uid),
-                (placement.as_str(), &None),
-                "{name}: {record}"
-            );
+            assert_eq!((placed.name(), uid), (placement.as_str(), &None), "{name}: {record}");
         }
         for (record, followed) in &expect.follows {
             let place = (Placement::Closed, uid_of(followed));
@@ -205,24 +170,17 @@ fn order_and_duplicates_change_nothing() -> Result<()> {
 fn assert_of(key: &str, minute: i64, claims: &[(&str, &str)], ips: &[&str]) -> (Observation, i64) {
     let parts: Vec<&str> = key.splitn(4, '/').collect();
     let time = 1_772_323_200_000_000 + minute * 60_000_000;
-    let claims = claims
-        .iter()
-        .map(|(namespace, value)| serviceradar_schemas::Claim {
-            namespace: (*namespace).into(),
-            value: (*value).into(),
-        });
-    let addresses = ips.iter().map(|ip| serviceradar_schemas::Address {
-        ip: (*ip).into(),
-        ..Default::default()
+    let claims = claims.iter().map(|(namespace, value)| serviceradar_schemas::Claim {
+        namespace: (*namespace).into(),
+        value: (*value).into(),
     });
+    let addresses =
+        ips.iter().map(|ip| serviceradar_schemas::Address { ip: (*ip).into(), ..Default::default() });
     let observation = Observation {
         id: format!("{key}@{minute}"),
         event_time: time,
         partition: parts[0].into(),
-        source: Source {
-            kind: parts[1].into(),
-            instance: parts[2].into(),
-        },
+        source: Source { kind: parts[1].into(), instance: parts[2].into() },
         native_key: parts[3].into(),
         coverage: serviceradar_schemas::Coverage::Full,
         claims: claims.collect(),
@@ -245,9 +203,8 @@ fn first_asserted_goes_by_intake_time() {
     late.1 = armis.1 + 60_000_000;
     let by_intake = of(&[agent, armis, late], &[]);
     let device = |outcome: &Outcome, key: &str| outcome.records[key].1.clone();
-    let with_agent = |outcome: &Outcome, key: &str| {
-        device(outcome, key) == device(outcome, "default/agent/self/a")
-    };
+    let with_agent =
+        |outcome: &Outcome, key: &str| device(outcome, key) == device(outcome, "default/agent/self/a");
     assert!(with_agent(&by_event_time, "default/armis/hq/2"));
     assert!(!with_agent(&by_event_time, "default/armis/hq/1"));
     assert!(with_agent(&by_intake, "default/armis/hq/1"));
@@ -264,12 +221,7 @@ fn a_claim_that_many_share_is_generic() {
     let over_it: Vec<_> = (0..17).map(mapped).collect();
     let outcome = of(&over_it, &[]);
     assert_eq!(outcome.issues, BTreeSet::from([generic]));
-    assert!(
-        outcome
-            .records
-            .values()
-            .all(|(placement, _)| *placement == Placement::Unplaced)
-    );
+    assert!(outcome.records.values().all(|(placement, _)| *placement == Placement::Unplaced));
 }
 
 #[test]
@@ -280,20 +232,11 @@ fn a_block_over_its_cap_joins_no_mac_only_record() {
         assert_of("default/mapper/m1/a", 1, &mac, &["10.0.0.1"]),
         assert_of("default/mapper/m1/b", 2, &mac, &[]),
     ];
-    let rules = OracleRules {
-        block_cap: 2,
-        ..OracleRules::default()
-    };
+    let rules = OracleRules { block_cap: 2, ..OracleRules::default() };
     let outcome = resolve("default", &observations, &[], &rules);
     assert_eq!(outcome.records["default/armis/hq/1"].0, Placement::Anchored);
-    assert_eq!(
-        outcome.records["default/mapper/m1/a"].0,
-        Placement::Provisional
-    );
-    assert_eq!(
-        outcome.records["default/mapper/m1/b"].0,
-        Placement::Unplaced
-    );
+    assert_eq!(outcome.records["default/mapper/m1/a"].0, Placement::Provisional);
+    assert_eq!(outcome.records["default/mapper/m1/b"].0, Placement::Unplaced);
     let issue = ["oversized", "default", "record", "default/armis/hq/1"].map(String::from);
     assert_eq!(outcome.issues, BTreeSet::from([issue]));
 }

@@ -30,10 +30,7 @@ pub(super) fn attach(
 ) -> Attached {
     let mut attached = Attached::default();
     let mut seen: BTreeMap<IpAddr, i64> = BTreeMap::new();
-    for record in records
-        .values()
-        .filter(|r| r.open && !anchored.contains_key(&r.key))
-    {
+    for record in records.values().filter(|r| r.open && !anchored.contains_key(&r.key)) {
         let Some((_, ip)) = record.place else {
             continue;
         };
@@ -46,9 +43,7 @@ pub(super) fn attach(
     }
     for (ip, at) in seen {
         let place = device_that_has(ip, at, records, anchored, rules);
-        attached
-            .places
-            .insert(ip, place.map_or(Place::Provisional, Place::Device));
+        attached.places.insert(ip, place.map_or(Place::Provisional, Place::Device));
     }
     attached
 }
@@ -72,9 +67,7 @@ fn device_that_has(
         .filter_map(|(key, device)| Some((current_sighting(&records[key], ip)?, key, device)))
         .collect();
     let within = |lease: i64| {
-        let near = holders
-            .iter()
-            .filter(move |(sighting, _, _)| (sighting - at).abs() <= lease);
+        let near = holders.iter().filter(move |(sighting, _, _)| (sighting - at).abs() <= lease);
         near.max().map(|(_, _, device)| (*device).clone())
     };
     let of_one_device = holders.iter().all(|(_, _, device)| *device == holders[0].2);

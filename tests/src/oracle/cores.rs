@@ -38,10 +38,7 @@ impl Cores {
                 groups.merge(&Node::Claim(a.clone()), &Node::Claim(b.clone()));
             }
         }
-        let mut cores = Self {
-            of: BTreeMap::new(),
-            holds: BTreeMap::new(),
-        };
+        let mut cores = Self { of: BTreeMap::new(), holds: BTreeMap::new() };
         for (record, claims) in links {
             if !claims.keys().any(|claim| normalise::tier(claim) == 1) {
                 continue;
@@ -49,9 +46,7 @@ impl Cores {
             let Node::Record(core) = groups.of(&Node::Record(record.clone())) else {
                 continue;
             };
-            let current = claims
-                .iter()
-                .filter(|(_, standing)| **standing == Standing::Current);
+            let current = claims.iter().filter(|(_, standing)| **standing == Standing::Current);
             let exclusive = current.filter(|(claim, _)| normalise::is_exclusive(claim));
             let held = cores.holds.entry(core.clone()).or_default();
             held.extend(exclusive.map(|(claim, _)| claim.0.clone()));
@@ -67,10 +62,7 @@ impl Cores {
 
     /// The records of a core.
     pub(super) fn members<'a>(&'a self, core: &'a str) -> impl Iterator<Item = &'a String> {
-        self.of
-            .iter()
-            .filter(move |(_, of)| *of == core)
-            .map(|(record, _)| record)
+        self.of.iter().filter(move |(_, of)| *of == core).map(|(record, _)| record)
     }
 
     /// The exclusive namespaces that a core holds.

@@ -30,11 +30,7 @@ pub(super) struct InForce {
 impl InForce {
     /// A local MAC that is allowed is tier 2.
     pub(super) fn tier(&self, claim: &Claim) -> u8 {
-        if claim.0 == "mac" && self.allowed.contains(claim) {
-            2
-        } else {
-            normalise::tier(claim)
-        }
+        if claim.0 == "mac" && self.allowed.contains(claim) { 2 } else { normalise::tier(claim) }
     }
 }
 
@@ -44,11 +40,7 @@ pub(super) fn in_force(partition: &str, decisions: &[Decision]) -> InForce {
     let mut latest: BTreeMap<(&str, Target), &Decision> = BTreeMap::new();
     for decision in decisions.iter().filter(|d| d.partition == partition) {
         let revoked = decision.revokes.as_deref().unwrap_or_default();
-        let action = if decision.action == "revoke" {
-            revoked
-        } else {
-            &decision.action
-        };
+        let action = if decision.action == "revoke" { revoked } else { &decision.action };
         let Some(target) = target(action, decision) else {
             continue;
         };
@@ -114,9 +106,7 @@ fn target(action: &str, decision: &Decision) -> Option<Target> {
             _ => None,
         },
         "detach" => target.record.clone().map(Target::Record),
-        "accept_snapshot" | "hold_snapshot" => {
-            Some(Target::Snapshot(target.source.clone()?, target.begin?))
-        }
+        "accept_snapshot" | "hold_snapshot" => Some(Target::Snapshot(target.source.clone()?, target.begin?)),
         _ => None,
     }
 }

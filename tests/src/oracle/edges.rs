@@ -54,43 +54,30 @@ impl Edges {
         drop_of_the_gone(&mut of_cores, records, cores, &loose);
         edges.judged.retain(|(record, mac), _| {
             let survives = |core| of_cores.get(mac).is_some_and(|by| by.contains_key(core));
-            cores
-                .of
-                .get(record)
-                .map_or(!edges.left_out.contains(record), survives)
+            cores.of.get(record).map_or(!edges.left_out.contains(record), survives)
         });
         edges
     }
 
     fn drop_ambiguous(&mut self, of_cores: &mut OfCores, cores: &Cores) {
         of_cores.retain(|mac, by| {
-            let current = || {
-                by.iter()
-                    .filter(|(_, s)| **s == Standing::Current)
-                    .map(|(c, _)| c)
-            };
+            let current = || by.iter().filter(|(_, s)| **s == Standing::Current).map(|(c, _)| c);
             let ambiguous = current().any(|a| current().any(|b| cores.clash(a, b)));
             if ambiguous {
                 self.ambiguous.insert(mac.clone());
             }
             !ambiguous
         });
-        self.judged
-            .retain(|(_, mac), _| !self.ambiguous.contains(mac));
+        self.judged.retain(|(_, mac), _| !self.ambiguous.contains(mac));
     }
 
     /// Leaves out the MAC-only records that currently claim MACs of two cores that clash.
     fn leave_out(&mut self, of_cores: &OfCores, cores: &Cores) {
         for (record, macs) in self.loose_claims(cores) {
             let claimers = macs.iter().filter_map(|mac| of_cores.get(mac)).flatten();
-            let claimers: BTreeSet<&String> = claimers
-                .filter(|(_, s)| **s == Standing::Current)
-                .map(|(core, _)| core)
-                .collect();
-            if claimers
-                .iter()
-                .any(|a| claimers.iter().any(|b| cores.clash(a, b)))
-            {
+            let claimers: BTreeSet<&String> =
+                claimers.filter(|(_, s)| **s == Standing::Current).map(|(core, _)| core).collect();
+            if claimers.iter().any(|a| claimers.iter().any(|b| cores.clash(a, b))) {
                 self.left_out.insert(record);
             }
         }
@@ -101,10 +88,7 @@ impl Edges {
         let mut claims: BTreeMap<String, BTreeSet<Claim>> = BTreeMap::new();
         for ((record, mac), standing) in &self.judged {
             if !cores.of.contains_key(record) && *standing == Standing::Current {
-                claims
-                    .entry(record.clone())
-                    .or_default()
-                    .insert(mac.clone());
+                claims.entry(record.clone()).or_default().insert(mac.clone());
             }
         }
         claims
@@ -140,19 +124,12 @@ fn drop_of_the_gone(
     let gone: Vec<&String> = cores.all().filter(is_gone).collect();
     let judged = of_cores.clone();
     for core in gone {
-        let left: BTreeSet<&Claim> = judged
-            .iter()
-            .filter(|(_, by)| by.contains_key(core))
-            .map(|(mac, _)| mac)
-            .collect();
-        let claims_all = |other: &String| {
-            left.iter()
-                .all(|mac| judged[*mac].get(other) == Some(&Standing::Current))
-        };
+        let left: BTreeSet<&Claim> =
+            judged.iter().filter(|(_, by)| by.contains_key(core)).map(|(mac, _)| mac).collect();
+        let claims_all =
+            |other: &String| left.iter().all(|mac| judged[*mac].get(other) == Some(&Standing::Current));
         let by_core = cores.all().any(|other| other != core && claims_all(other));
-        let by_loose = loose
-            .values()
-            .any(|macs| left.iter().all(|mac| macs.contains(*mac)));
+        let by_loose = loose.values().any(|macs| left.iter().all(|mac| macs.contains(*mac)));
         if !by_core && !by_loose {
             of_cores.values_mut().for_each(|by| _ = by.remove(core));
         }

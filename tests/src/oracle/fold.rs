@@ -61,11 +61,7 @@ impl Record {
     fn assert(&mut self, observation: &Observation, intake: i64, order: Order) {
         let time = observation.event_time;
         let extend = |span: Option<&Span>| {
-            let new = Span {
-                first_seen: time,
-                first_asserted: intake,
-                last: (order, time),
-            };
+            let new = Span { first_seen: time, first_asserted: intake, last: (order, time) };
             span.map_or(new.clone(), |old| Span {
                 first_seen: old.first_seen.min(time),
                 first_asserted: old.first_asserted.min(intake),
@@ -90,9 +86,7 @@ impl Record {
         match &observation.snapshot {
             None => self.asserted_alone = true,
             Some(snapshot) => {
-                let begin = self
-                    .first_begin
-                    .map_or(snapshot.begin, |b| b.min(snapshot.begin));
+                let begin = self.first_begin.map_or(snapshot.begin, |b| b.min(snapshot.begin));
                 self.first_begin = Some(begin);
             }
         }
@@ -102,22 +96,15 @@ impl Record {
 /// The watermark of each partition: the greatest of its event times and the tenant's TICKs, rounded
 /// down to a minute.
 pub(super) fn watermarks(observations: &[(Observation, i64)]) -> BTreeMap<String, i64> {
-    let ticks = observations
-        .iter()
-        .filter(|(o, _)| o.action == Action::Tick);
+    let ticks = observations.iter().filter(|(o, _)| o.action == Action::Tick);
     let tick = ticks.map(|(o, _)| o.event_time).max();
     let mut marks: BTreeMap<String, i64> = BTreeMap::new();
     for (observation, _) in observations.iter().filter(|(o, _)| counts(o)) {
-        let mark = marks
-            .entry(observation.partition.clone())
-            .or_insert(observation.event_time);
+        let mark = marks.entry(observation.partition.clone()).or_insert(observation.event_time);
         *mark = (*mark).max(observation.event_time);
     }
     for mark in marks.values_mut() {
-        *mark = tick
-            .map_or(*mark, |tick| tick.max(*mark))
-            .div_euclid(MINUTE)
-            * MINUTE;
+        *mark = tick.map_or(*mark, |tick| tick.max(*mark)).div_euclid(MINUTE) * MINUTE;
     }
     marks
 }
@@ -125,11 +112,7 @@ pub(super) fn watermarks(observations: &[(Observation, i64)]) -> BTreeMap<String
 /// Whether an observation belongs to a partition and names what it speaks of; what does not is
 /// refused before identity.
 fn counts(observation: &Observation) -> bool {
-    let names = [
-        &observation.partition,
-        &observation.source.kind,
-        &observation.source.instance,
-    ];
+    let names = [&observation.partition, &observation.source.kind, &observation.source.instance];
     let speaks_of_a_record = matches!(observation.action, Action::Assert | Action::End);
     observation.action != Action::Tick
         && names.iter().all(|name| normalise::is_name(name))
@@ -164,10 +147,7 @@ pub(super) fn records(
         }
     }
     for record in records.values_mut() {
-        let accepted = decisions
-            .accepted
-            .get(&record.source)
-            .and_then(|begins| begins.last());
+        let accepted = decisions.accepted.get(&record.source).and_then(|begins| begins.last());
         if let Some(begin) = accepted {
             record.last_end = record.last_end.max(Some((*begin, None)));
         }
@@ -175,23 +155,15 @@ pub(super) fn records(
         record.unproven = !proven;
         let last_assert = record.asserts.as_ref().map(|span| span.last.0);
         let lives = rules.record_ttl_unlimited.contains(&record.source.kind)
-            || record
-                .last_seen
-                .is_some_and(|seen| watermark < seen + rules.record_ttl);
+            || record.last_seen.is_some_and(|seen| watermark < seen + rules.record_ttl);
         record.open = last_assert > record.last_end && lives;
     }
     records
 }
 
 fn order(observation: &Observation) -> Order {
-    let begin = observation
-        .snapshot
-        .as_ref()
-        .map_or(i64::MIN, |snapshot| snapshot.begin);
+    let begin = observation.snapshot.as_ref().map_or(i64::MIN, |snapshot| snapshot.begin);
     let hash = Sha256::digest(&observation.id);
-    let hash = hash
-        .iter()
-        .take(8)
-        .fold(0, |number, byte| number << 8 | u64::from(*byte));
+    let hash = hash.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte));
     (observation.event_time.max(begin), Some(hash))
 }

@@ -4,8 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    OracleRules, cores::Cores, edges::Edges, fold::Record, groups::Groups, judge::Standing,
-    normalise::Claim,
+    OracleRules, cores::Cores, edges::Edges, fold::Record, groups::Groups, judge::Standing, normalise::Claim,
 };
 
 /// What is joined. A cluster goes by its smallest node, which is a MAC only where nothing else is in it.
@@ -40,9 +39,7 @@ impl Clusters {
         edges: &Edges,
         rules: &OracleRules,
     ) -> Self {
-        let holds = cores
-            .all()
-            .map(|core| (Node::Core(core.clone()), cores.holds(core)));
+        let holds = cores.all().map(|core| (Node::Core(core.clone()), cores.holds(core)));
         let mut clusters = Self {
             groups: Groups::new(),
             holds: holds.collect(),
@@ -107,10 +104,7 @@ impl Clusters {
     ) -> BTreeSet<String> {
         let mut order: Vec<&String> = Vec::new();
         let mut macs: BTreeMap<&String, Vec<Node>> = BTreeMap::new();
-        for (_, record, mac) in edges
-            .into_iter()
-            .filter(|(_, r, _)| !cores.of.contains_key(*r))
-        {
+        for (_, record, mac) in edges.into_iter().filter(|(_, r, _)| !cores.of.contains_key(*r)) {
             if !macs.contains_key(record) {
                 order.push(record);
             }
@@ -137,12 +131,7 @@ impl Clusters {
     /// Makes one cluster of those of `nodes`, unless two of them clash; whether it did.
     fn join(&mut self, nodes: &[Node], always: bool) -> bool {
         let clusters: BTreeSet<Node> = nodes.iter().map(|node| self.of(node)).collect();
-        let held = || {
-            clusters
-                .iter()
-                .filter_map(|cluster| self.holds.get(cluster))
-                .flatten()
-        };
+        let held = || clusters.iter().filter_map(|cluster| self.holds.get(cluster)).flatten();
         let all: BTreeSet<String> = held().cloned().collect();
         if !always && held().count() > all.len() {
             return false;
@@ -164,17 +153,13 @@ impl Clusters {
     }
 
     fn issue(&mut self, kind: &str, namespace: &str, value: &str) {
-        self.issues
-            .insert([kind.to_owned(), namespace.to_owned(), value.to_owned()]);
+        self.issues.insert([kind.to_owned(), namespace.to_owned(), value.to_owned()]);
     }
 }
 
 /// What joins for a record: its core, or itself.
 pub(super) fn node(cores: &Cores, record: &String) -> Node {
-    cores
-        .of
-        .get(record)
-        .map_or(Node::Loose(record.clone()), |core| Node::Core(core.clone()))
+    cores.of.get(record).map_or(Node::Loose(record.clone()), |core| Node::Core(core.clone()))
 }
 
 /// The cores and MAC-only records of blocks of too many records, each with the smallest record key
@@ -188,16 +173,10 @@ fn oversized(cores: &Cores, edges: &Edges, rules: &OracleRules) -> BTreeMap<Node
     }
     let mut members: BTreeMap<Node, BTreeSet<&String>> = BTreeMap::new();
     for record in records {
-        members
-            .entry(blocks.of(&node(cores, record)))
-            .or_default()
-            .insert(record);
+        members.entry(blocks.of(&node(cores, record))).or_default().insert(record);
     }
     let mut big = BTreeMap::new();
-    for block in members
-        .into_values()
-        .filter(|block| block.len() > rules.block_cap)
-    {
+    for block in members.into_values().filter(|block| block.len() > rules.block_cap) {
         let Some(smallest) = block.first() else {
             continue;
         };

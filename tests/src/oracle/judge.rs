@@ -42,26 +42,16 @@ pub(super) fn judge(
     rules: &OracleRules,
     watermark: i64,
 ) -> Judged {
-    let offer = |record: &Record| {
-        (
-            record.key.clone(),
-            offers(record, decisions, rules, watermark),
-        )
-    };
+    let offer = |record: &Record| (record.key.clone(), offers(record, decisions, rules, watermark));
     let offers: Links = records.values().map(offer).collect();
-    let mut judged = Judged {
-        links: offers.clone(),
-        ..Judged::default()
-    };
+    let mut judged = Judged { links: offers.clone(), ..Judged::default() };
     for (key, links) in &mut judged.links {
         for namespace in namespaces_of_others(&offers[key], rules) {
             let native = records[key].native.as_ref();
             links.retain(|claim, _| {
                 claim.0 != namespace || Some(claim) == native || decisions.allowed.contains(claim)
             });
-            judged
-                .issues
-                .insert(["bridging".into(), "record".into(), key.clone()]);
+            judged.issues.insert(["bridging".into(), "record".into(), key.clone()]);
         }
     }
     let claims: BTreeSet<&Claim> = records.values().flat_map(|r| r.claims.keys()).collect();
@@ -80,9 +70,7 @@ pub(super) fn judge(
         let Some(verdict) = verdict else { continue };
         judged.unusable.insert(claim.clone());
         if verdict != "blocked" {
-            judged
-                .issues
-                .insert([verdict.into(), claim.0.clone(), claim.1.clone()]);
+            judged.issues.insert([verdict.into(), claim.0.clone(), claim.1.clone()]);
         }
     }
     for links in judged.links.values_mut() {
@@ -107,19 +95,17 @@ fn offers(
     };
     if decisions.detached.contains(&record.key) {
         let standing = record.asserts.as_ref().and_then(live);
-        return standing
-            .map(|s| (private_claim(&record.key), s))
-            .into_iter()
-            .collect();
+        return standing.map(|s| (private_claim(&record.key), s)).into_iter().collect();
     }
     let mut offers = BTreeMap::new();
     for (claim, span) in &record.claims {
         let Some(mut standing) = live(span) else {
             continue;
         };
-        let corrected = record.claims.iter().any(|(other, span)| {
-            other.0 == claim.0 && other.1 != claim.1 && record.is_current(span)
-        });
+        let corrected = record
+            .claims
+            .iter()
+            .any(|(other, span)| other.0 == claim.0 && other.1 != claim.1 && record.is_current(span));
         if standing == Standing::Lapsed && normalise::is_exclusive(claim) && corrected {
             continue;
         }
@@ -134,20 +120,13 @@ fn offers(
 }
 
 /// The exclusive namespaces of which a record currently asserts so many values that it speaks of others.
-fn namespaces_of_others(
-    offers: &BTreeMap<Claim, Standing>,
-    rules: &OracleRules,
-) -> BTreeSet<String> {
+fn namespaces_of_others(offers: &BTreeMap<Claim, Standing>, rules: &OracleRules) -> BTreeSet<String> {
     too_many(current_exclusive(offers).collect(), rules)
 }
 
 fn current_exclusive(offers: &BTreeMap<Claim, Standing>) -> impl Iterator<Item = &Claim> {
-    let current = offers
-        .iter()
-        .filter(|(_, standing)| **standing == Standing::Current);
-    current
-        .map(|(claim, _)| claim)
-        .filter(|claim| normalise::is_exclusive(claim))
+    let current = offers.iter().filter(|(_, standing)| **standing == Standing::Current);
+    current.map(|(claim, _)| claim).filter(|claim| normalise::is_exclusive(claim))
 }
 
 /// The namespaces of which there are more values than one device could have.
@@ -156,9 +135,7 @@ fn too_many(claims: BTreeSet<&Claim>, rules: &OracleRules) -> BTreeSet<String> {
     for claim in claims {
         *values.entry(&claim.0).or_default() += 1;
     }
-    let many = values
-        .into_iter()
-        .filter(|(_, count)| *count > rules.exclusive_values);
+    let many = values.into_iter().filter(|(_, count)| *count > rules.exclusive_values);
     many.map(|(namespace, _)| namespace.to_owned()).collect()
 }
 
@@ -169,29 +146,19 @@ fn is_generic(
     records: &BTreeMap<String, Record>,
     rules: &OracleRules,
 ) -> bool {
-    let live = offers
-        .values()
-        .filter(|of_record| of_record.contains_key(claim))
-        .count();
+    let live = offers.values().filter(|of_record| of_record.contains_key(claim)).count();
     let mut current: BTreeMap<_, usize> = BTreeMap::new();
     for (key, of_record) in offers {
         if of_record.get(claim) == Some(&Standing::Current) {
             *current.entry(&records[key].source).or_default() += 1;
         }
     }
-    live > rules.spread_cap
-        || current
-            .values()
-            .any(|count| *count > rules.source_spread_cap)
+    live > rules.spread_cap || current.values().any(|count| *count > rules.source_spread_cap)
 }
 
 /// Tier 1, and those that currently assert it assert too many values of one *other* exclusive namespace.
 fn is_quarantined(claim: &Claim, offers: &Links, rules: &OracleRules) -> bool {
-    let asserters = offers
-        .values()
-        .filter(|of| of.get(claim) == Some(&Standing::Current));
-    let others = asserters
-        .flat_map(current_exclusive)
-        .filter(|other| other.0 != claim.0);
+    let asserters = offers.values().filter(|of| of.get(claim) == Some(&Standing::Current));
+    let others = asserters.flat_map(current_exclusive).filter(|other| other.0 != claim.0);
     normalise::tier(claim) == 1 && !too_many(others.collect(), rules).is_empty()
 }

@@ -97,10 +97,7 @@ pub fn resolve(
     decisions: &[Decision],
     rules: &OracleRules,
 ) -> Outcome {
-    let mut outcome = Outcome {
-        watermarks: fold::watermarks(observations),
-        ..Outcome::default()
-    };
+    let mut outcome = Outcome { watermarks: fold::watermarks(observations), ..Outcome::default() };
     for (partition, watermark) in outcome.watermarks.clone() {
         let decisions = decide::in_force(&partition, decisions);
         let records = fold::records(&partition, observations, &decisions, rules, watermark);
@@ -116,10 +113,7 @@ pub fn resolve(
             edges: &edges,
             clusters: &clusters,
         };
-        let scope = Scope {
-            tenant,
-            partition: &partition,
-        };
+        let scope = Scope { tenant, partition: &partition };
         let devices = Devices::new(&evidence, |claim| scope.uid(claim));
         let attached = attach::attach(&records, &devices.anchored, rules);
         scope.report(&evidence, &devices, &attached, &mut outcome);
@@ -138,36 +132,19 @@ impl Scope<'_> {
         normalise::uid(self.tenant, self.partition, claim)
     }
 
-    fn report(
-        &self,
-        evidence: &Evidence<'_>,
-        devices: &Devices,
-        attached: &Attached,
-        outcome: &mut Outcome,
-    ) {
+    fn report(&self, evidence: &Evidence<'_>, devices: &Devices, attached: &Attached, outcome: &mut Outcome) {
         for record in evidence.records.values() {
             let placed = self.placed(record, devices, attached);
             outcome.records.insert(record.key.clone(), placed);
             let first_seen = record.asserts.as_ref().map(|span| span.first_seen);
-            let seen = Seen {
-                open: record.open,
-                first_seen,
-                last_seen: record.last_seen,
-            };
+            let seen = Seen { open: record.open, first_seen, last_seen: record.last_seen };
             outcome.seen.insert(record.key.clone(), seen);
         }
         let ambiguous = evidence.edges.ambiguous.iter();
         let ambiguous = ambiguous.map(|mac| ["ambiguous".into(), mac.0.clone(), mac.1.clone()]);
-        let issues = evidence
-            .judged
-            .issues
-            .iter()
-            .chain(&evidence.clusters.issues)
-            .cloned();
+        let issues = evidence.judged.issues.iter().chain(&evidence.clusters.issues).cloned();
         for [kind, namespace, value] in issues.chain(ambiguous) {
-            outcome
-                .issues
-                .insert([kind, self.partition.to_owned(), namespace, value]);
+            outcome.issues.insert([kind, self.partition.to_owned(), namespace, value]);
         }
         for claim in devices.anchors.values() {
             outcome.anchors.insert(self.uid(claim), claim.clone());
@@ -180,19 +157,12 @@ impl Scope<'_> {
         devices.anchors.get(device).map(|claim| self.uid(claim))
     }
 
-    fn placed(
-        &self,
-        record: &Record,
-        devices: &Devices,
-        attached: &Attached,
-    ) -> (Placement, Option<String>) {
+    fn placed(&self, record: &Record, devices: &Devices, attached: &Attached) -> (Placement, Option<String>) {
         if let Some(device) = devices.anchored.get(&record.key) {
             return (Placement::Anchored, self.named(device, devices));
         }
         if let Some(device) = devices.closed.get(&record.key) {
-            let uid = device
-                .as_ref()
-                .and_then(|device| self.named(device, devices));
+            let uid = device.as_ref().and_then(|device| self.named(device, devices));
             return (Placement::Closed, uid);
         }
         let Some(ip) = attached.visitors.get(&record.key) else {
@@ -200,10 +170,7 @@ impl Scope<'_> {
         };
         match attached.places.get(ip) {
             Some(Place::Device(device)) => (Placement::Attached, self.named(device, devices)),
-            _ => (
-                Placement::Provisional,
-                Some(self.uid(&claim_of_address(ip))),
-            ),
+            _ => (Placement::Provisional, Some(self.uid(&claim_of_address(ip)))),
         }
     }
 
@@ -217,14 +184,9 @@ impl Scope<'_> {
         outcome: &mut Outcome,
     ) {
         for (claim, asserters) in name::asserters(evidence) {
-            let of_device = devices
-                .belongs
-                .get(&claim)
-                .and_then(|d| self.named(d, devices));
+            let of_device = devices.belongs.get(&claim).and_then(|d| self.named(d, devices));
             let of_visitor = || {
-                let first = asserters
-                    .iter()
-                    .find(|(_, r)| attached.visitors.contains_key(r));
+                let first = asserters.iter().find(|(_, r)| attached.visitors.contains_key(r));
                 first.and_then(|(_, record)| outcome.records.get(record)?.1.clone())
             };
             if let Some(to) = of_device.or_else(of_visitor) {

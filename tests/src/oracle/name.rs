@@ -50,23 +50,14 @@ impl Devices {
             if belongs.contains_key(&claim) {
                 continue;
             }
-            let home = |record| {
-                anchored
-                    .get(record)
-                    .or_else(|| closed.get(record)?.as_ref())
-            };
+            let home = |record| anchored.get(record).or_else(|| closed.get(record)?.as_ref());
             let first = asserters.iter().find_map(|(_, record)| home(record));
             if let Some(device) = first {
                 belongs.insert(claim, device.clone());
             }
         }
         let anchors = anchors(evidence, &belongs, uid);
-        Self {
-            anchored,
-            closed,
-            belongs,
-            anchors,
-        }
+        Self { anchored, closed, belongs, anchors }
     }
 }
 
@@ -74,9 +65,7 @@ impl Devices {
 fn anchored(evidence: &Evidence<'_>) -> BTreeMap<String, Node> {
     let in_cores = evidence.cores.of.keys();
     let records = in_cores.chain(&evidence.clusters.joined);
-    records
-        .map(|r| (r.clone(), evidence.clusters.of(&node(evidence.cores, r))))
-        .collect()
+    records.map(|r| (r.clone(), evidence.clusters.of(&node(evidence.cores, r)))).collect()
 }
 
 /// The device in which a claim links.
@@ -89,11 +78,7 @@ fn linked(evidence: &Evidence<'_>, anchored: &BTreeMap<String, Node>) -> BTreeMa
             }
         }
     }
-    let edges = evidence
-        .edges
-        .allowed
-        .iter()
-        .chain(evidence.edges.judged.keys());
+    let edges = evidence.edges.allowed.iter().chain(evidence.edges.judged.keys());
     for (_, mac) in edges {
         let device = evidence.clusters.of(&Node::Mac(mac.clone()));
         if !matches!(device, Node::Mac(_)) {
@@ -105,40 +90,23 @@ fn linked(evidence: &Evidence<'_>, anchored: &BTreeMap<String, Node>) -> BTreeMa
 
 /// The device whose history a closed record is: where the first of its tier 1 claims links, or else
 /// all MACs that it ever had.
-fn history_of(
-    record: &Record,
-    decisions: &InForce,
-    linked: &BTreeMap<Claim, Node>,
-) -> Option<Node> {
-    let of_tier = |tier| {
-        record
-            .claims
-            .iter()
-            .filter(move |(c, _)| decisions.tier(c) == tier)
-    };
-    let mut first: Vec<_> = of_tier(1)
-        .map(|(c, span)| (span.first_asserted, normalise::rank(c), c))
-        .collect();
+fn history_of(record: &Record, decisions: &InForce, linked: &BTreeMap<Claim, Node>) -> Option<Node> {
+    let of_tier = |tier| record.claims.iter().filter(move |(c, _)| decisions.tier(c) == tier);
+    let mut first: Vec<_> =
+        of_tier(1).map(|(c, span)| (span.first_asserted, normalise::rank(c), c)).collect();
     first.sort();
     if let Some(device) = first.iter().find_map(|(_, _, claim)| linked.get(*claim)) {
         return Some(device.clone());
     }
     let places: BTreeSet<Option<&Node>> = of_tier(2).map(|(mac, _)| linked.get(mac)).collect();
-    if places.len() == 1 {
-        places.first().copied().flatten().cloned()
-    } else {
-        None
-    }
+    if places.len() == 1 { places.first().copied().flatten().cloned() } else { None }
 }
 
 /// Per claim of tier 1 or 2, those that ever asserted it, by (first asserted, record key).
 pub(super) fn asserters(evidence: &Evidence<'_>) -> BTreeMap<Claim, BTreeSet<(i64, String)>> {
     let mut asserters: BTreeMap<Claim, BTreeSet<(i64, String)>> = BTreeMap::new();
     for record in evidence.records.values() {
-        let own = record
-            .claims
-            .iter()
-            .map(|(claim, span)| (claim.clone(), span));
+        let own = record.claims.iter().map(|(claim, span)| (claim.clone(), span));
         let detached = evidence.decisions.detached.contains(&record.key);
         let private = record.asserts.as_ref().filter(|_| detached);
         let private = private.map(|span| (private_claim(&record.key), span));
@@ -165,13 +133,7 @@ fn anchors(
         }
         let pinned = evidence.decisions.pinned.contains(claim);
         let tier = evidence.decisions.tier(claim);
-        let order = (
-            !pinned,
-            tier,
-            birth(claim, evidence),
-            normalise::rank(claim),
-            uid(claim),
-        );
+        let order = (!pinned, tier, birth(claim, evidence), normalise::rank(claim), uid(claim));
         candidates.entry(device).or_default().insert((order, claim));
     }
     let smallest = candidates.into_iter().filter_map(|(device, candidates)| {
@@ -185,11 +147,7 @@ fn anchors(
 fn birth(claim: &Claim, evidence: &Evidence<'_>) -> Option<i64> {
     let spans = evidence.records.values().filter_map(|record| {
         let private = claim.0 == "detached" && claim.1 == record.key;
-        if private {
-            record.asserts.as_ref()
-        } else {
-            record.claims.get(claim)
-        }
+        if private { record.asserts.as_ref() } else { record.claims.get(claim) }
     });
     spans.map(|span| span.first_seen).min()
 }

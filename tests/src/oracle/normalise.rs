@@ -40,27 +40,21 @@ pub fn claim(namespace: &str, value: &str) -> Option<Claim> {
 }
 
 fn mac(text: &str) -> Option<String> {
-    let digits: String = text
-        .chars()
-        .filter(|c| !matches!(c, ':' | '-' | '.') && !c.is_whitespace())
-        .collect();
+    let digits: String =
+        text.chars().filter(|c| !matches!(c, ':' | '-' | '.') && !c.is_whitespace()).collect();
     let digits = digits.to_ascii_lowercase();
     let is_mac = digits.len() == 12 && digits.chars().all(|c| c.is_ascii_hexdigit());
     let of_a_group = |mac: &str| first_octet(mac) & 0x01 != 0;
     let of_nobody = |mac: &str| {
         mac == "000000000000"
             || of_a_group(mac)
-            || MACS_OF_ROUTER_GROUPS
-                .iter()
-                .any(|start| mac.starts_with(start))
+            || MACS_OF_ROUTER_GROUPS.iter().any(|start| mac.starts_with(start))
     };
     Some(digits).filter(|mac| is_mac && !of_nobody(mac))
 }
 
 fn first_octet(mac: &str) -> u8 {
-    mac.get(..2)
-        .and_then(|octet| u8::from_str_radix(octet, 16).ok())
-        .unwrap_or(0)
+    mac.get(..2).and_then(|octet| u8::from_str_radix(octet, 16).ok()).unwrap_or(0)
 }
 
 fn serial(text: &str) -> Option<String> {
@@ -84,10 +78,8 @@ fn hwuuid(text: &str) -> Option<String> {
 fn hostname(text: &str) -> Option<String> {
     let name = text.trim().to_lowercase();
     let name = name.trim_end_matches(|c: char| c == '.' || c.is_whitespace());
-    let told = !name.is_empty()
-        && name != "localhost"
-        && name != "unknown"
-        && name.parse::<IpAddr>().is_err();
+    let told =
+        !name.is_empty() && name != "localhost" && name != "unknown" && name.parse::<IpAddr>().is_err();
     told.then(|| name.to_owned())
 }
 
@@ -122,9 +114,7 @@ pub fn addresses(observation: &Observation) -> Vec<IpAddr> {
 /// Whether `text` can name a partition, a kind or an instance: `[A-Za-z0-9._-]{1,64}`.
 pub fn is_name(text: &str) -> bool {
     (1..=64).contains(&text.len())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
 /// The tier of a claim, before any decision: 1, 2 or 3.
@@ -172,10 +162,7 @@ pub fn native_claim(observation: &Observation) -> Option<Claim> {
 /// The claims of an observation that count, the native key's first if there are too many.
 pub fn claims(observation: &Observation) -> Vec<Claim> {
     let native = native_claim(observation);
-    let written = observation
-        .claims
-        .iter()
-        .filter_map(|c| claim(&c.namespace, &c.value));
+    let written = observation.claims.iter().filter_map(|c| claim(&c.namespace, &c.value));
     let mut all: Vec<Claim> = native.iter().cloned().chain(written).collect();
     all.sort_by_key(|c| (Some(c) != native.as_ref(), tier(c), c.clone()));
     all.dedup();
@@ -216,20 +203,12 @@ mod tests {
 
     #[test]
     fn macs_of_nobody_claim_nothing() {
-        for mac in [
-            "00:00:00:00:00:00",
-            "ff:ff:ff:ff:ff:ff",
-            "01:00:5e:00:00:01",
-            "00005e000105",
-        ] {
+        for mac in ["00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff", "01:00:5e:00:00:01", "00005e000105"] {
             assert_eq!(value("mac", mac), None, "{mac}");
         }
         assert_eq!(value("mac", "00:00:0c:9f:f1:23"), None);
         assert_eq!(value("mac", "00:1b:21"), None);
-        assert_eq!(
-            value("mac", " 00-1B.21 AABB01"),
-            Some("001b21aabb01".into())
-        );
+        assert_eq!(value("mac", " 00-1B.21 AABB01"), Some("001b21aabb01".into()));
     }
 
     #[test]
@@ -238,23 +217,12 @@ mod tests {
         assert_eq!(value("serial", "dell:0000"), None);
         assert_eq!(value("serial", ":abc"), None);
         assert_eq!(value("serial", " dell : a:b "), Some("DELL:A:B".into()));
-        assert_eq!(
-            value("hwuuid", "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF"),
-            None
-        );
+        assert_eq!(value("hwuuid", "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF"), None);
     }
 
     #[test]
     fn addresses_that_mean_nothing_elsewhere_are_dropped() {
-        for ip in [
-            "0.0.0.0",
-            "127.0.0.1",
-            "::1",
-            "224.0.0.1",
-            "169.254.1.1",
-            "fe80::1%eth0/64",
-            "x",
-        ] {
+        for ip in ["0.0.0.0", "127.0.0.1", "::1", "224.0.0.1", "169.254.1.1", "fe80::1%eth0/64", "x"] {
             assert_eq!(address(ip), None, "{ip}");
         }
         assert_eq!(address("::ffff:10.0.0.1/96"), "10.0.0.1".parse().ok());
@@ -263,10 +231,7 @@ mod tests {
     #[test]
     fn the_published_uid_of_a_claim_never_changes() {
         let armis = ("armis/hq".to_owned(), "1000".to_owned());
-        assert_eq!(
-            uid("default", "default", &armis),
-            "sr:fc5f698e-95b9-8590-8896-6238486b070f"
-        );
+        assert_eq!(uid("default", "default", &armis), "sr:fc5f698e-95b9-8590-8896-6238486b070f");
     }
 
     proptest! {

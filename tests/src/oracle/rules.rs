@@ -37,9 +37,7 @@ impl Default for OracleRules {
             exclusive_values: 3,
             block_cap: 100_000,
             record_ttl: 30 * DAY,
-            record_ttl_unlimited: ["armis", "netbox", "integration", "manual"]
-                .map(String::from)
-                .into(),
+            record_ttl_unlimited: ["armis", "netbox", "integration", "manual"].map(String::from).into(),
             evidence_ttl: 30 * DAY,
             lease: 6 * HOUR,
             lease_of_sole_holder: 72 * HOUR,
@@ -51,13 +49,8 @@ impl Default for OracleRules {
 impl OracleRules {
     /// The lease of an address, microseconds.
     pub fn lease_of(&self, ip: IpAddr) -> i64 {
-        let covering = self
-            .subnets
-            .iter()
-            .filter(|(network, length, _)| covers(*network, *length, ip));
-        covering
-            .max_by_key(|(_, length, _)| *length)
-            .map_or(self.lease, |(_, _, lease)| *lease)
+        let covering = self.subnets.iter().filter(|(network, length, _)| covers(*network, *length, ip));
+        covering.max_by_key(|(_, length, _)| *length).map_or(self.lease, |(_, _, lease)| *lease)
     }
 }
 
@@ -79,15 +72,9 @@ mod tests {
     #[test]
     fn the_longest_prefix_says_the_lease() {
         let net = |text: &str| text.parse::<IpAddr>().unwrap();
-        let subnets = vec![
-            (net("10.0.0.0"), 8, HOUR),
-            (net("10.1.0.0"), 16, 72 * HOUR),
-            (net("::"), 0, 2 * HOUR),
-        ];
-        let rules = OracleRules {
-            subnets,
-            ..OracleRules::default()
-        };
+        let subnets =
+            vec![(net("10.0.0.0"), 8, HOUR), (net("10.1.0.0"), 16, 72 * HOUR), (net("::"), 0, 2 * HOUR)];
+        let rules = OracleRules { subnets, ..OracleRules::default() };
         assert_eq!(rules.lease_of(net("10.1.2.3")), 72 * HOUR);
         assert_eq!(rules.lease_of(net("10.2.2.3")), HOUR);
         assert_eq!(rules.lease_of(net("192.0.2.1")), 6 * HOUR);
