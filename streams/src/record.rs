@@ -136,7 +136,7 @@ pub struct Now {
     pub recent: bool,
     /// The latest verdict on reachability, while it holds: (up, event time).
     pub probe: Option<(bool, i64)>,
-    /// The least event time among those of its values that are fresh; `i64::MAX` where none is.
+    /// The least event time among those of its attributes and addresses that are fresh; `i64::MAX` where none is.
     pub fresh_from: i64,
 }
 
@@ -266,10 +266,10 @@ impl Record {
         let probe = self
             .probe
             .filter(|(at, _)| open && alive(&mut deadline, at.saturating_add(1), windows.probe_ttl_s));
-        let fresh_from = self
-            .attributes
-            .iter()
-            .map(|attribute| self.asserted(&attribute.last).1)
+        let attributes = self.attributes.iter().map(|attribute| &attribute.last);
+        let values = attributes.chain(self.addresses.iter().map(|address| &address.last));
+        let fresh_from = values
+            .map(|last| self.asserted(last).1)
             .filter(|at| open && alive(&mut deadline, *at, windows.freshness_s))
             .min()
             .unwrap_or(i64::MAX);
