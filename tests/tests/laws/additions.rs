@@ -168,7 +168,7 @@ fn corroborating() -> Vec<(&'static str, &'static str)> {
 }
 
 proptest! {
-    #![proptest_config(cases(1))]
+    #![proptest_config(cases())]
 
     #[test]
     fn a_newcomer_with_macs_alone_separates_no_two_records_that_current_claims_join(

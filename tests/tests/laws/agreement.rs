@@ -128,7 +128,7 @@ fn differ<K: Ord + std::fmt::Debug, V: PartialEq + std::fmt::Debug>(
 }
 
 proptest! {
-    #![proptest_config(cases(1))]
+    #![proptest_config(cases())]
 
     #[test]
     fn engine_and_oracle_agree(world in worlds()) {

@@ -93,7 +93,7 @@ pub(crate) fn journals(world: &World) -> Checked {
 }
 
 proptest! {
-    #![proptest_config(cases(2))]
+    #![proptest_config(cases())]
 
     #[test]
     fn history_and_merges_tell_what_became_of_each_device(world in worlds()) {

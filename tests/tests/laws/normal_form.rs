@@ -147,7 +147,7 @@ fn unnoted(mut sighting: Sighting) -> Sighting {
 }
 
 proptest! {
-    #![proptest_config(cases(1))]
+    #![proptest_config(cases())]
 
     #[test]
     fn normalise_is_idempotent(observation in observations()) {

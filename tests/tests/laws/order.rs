@@ -86,7 +86,7 @@ pub(crate) fn scopes_apart(world: &World, partition: &str) -> Checked {
 }
 
 proptest! {
-    #![proptest_config(cases(2))]
+    #![proptest_config(cases())]
 
     #[test]
     fn permutation_changes_nothing(world in worlds(), order in orders()) {

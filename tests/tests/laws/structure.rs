@@ -241,7 +241,7 @@ fn spans_grow(before: &Tables, after: &Tables) -> Checked {
 }
 
 proptest! {
-    #![proptest_config(cases(2))]
+    #![proptest_config(cases())]
 
     #[test]
     fn every_record_has_one_placement_and_devices_are_anchored_and_provisional(world in worlds()) {
