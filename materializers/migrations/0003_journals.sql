@@ -36,7 +36,7 @@ COMMENT ON COLUMN serviceradar_base.device_history.epoch IS 'The epoch';
 COMMENT ON COLUMN serviceradar_base.device_history.at IS 'When the epoch was closed';
 COMMENT ON COLUMN serviceradar_base.device_history.change IS 'created, merged, split, changed, retired, forgotten';
 COMMENT ON COLUMN serviceradar_base.device_history.before IS 'The fields that changed, as they were; of what is no more, all';
-COMMENT ON COLUMN serviceradar_base.device_history.after IS 'The fields that changed, as they became; of what is new, all';
+COMMENT ON COLUMN serviceradar_base.device_history.after IS 'The fields that changed, as they became; of what is new, those it is known by';
 COMMENT ON COLUMN serviceradar_base.device_history.cause IS 'The claims or records that caused it';
 COMMENT ON TABLE serviceradar_base.device_merges IS 'A merge or a split: records that went from one uid to another';
 COMMENT ON COLUMN serviceradar_base.device_merges.tenant IS 'The tenant';
