@@ -160,6 +160,8 @@ impl Dataflow {
         let (probe, next) = (&self.probe, time + 1);
         worker.step_while(|| probe.less_than(&next));
         let mut closing = self.closing.take();
+        // An epoch that changes no record leaves the sizes as they were.
+        self.closing.borrow_mut().gauges = closing.gauges.clone();
         closing.output.counts = Default::default();
         let dictionary = self.dictionary.borrow();
         for (key, (before, after)) in std::mem::take(&mut closing.tallies) {
