@@ -8,7 +8,7 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Running, data, failure, serviceradar, text};
+use super::{Running, failure, serviceradar, text};
 
 /// Runs a demo to its end; returns the one line that it must print.
 fn once(dir: &TempDir, devices: &str, arguments: &[&str]) -> Value {
@@ -101,9 +101,6 @@ async fn what_a_demo_prints_to_look_further_with_works_while_it_lives() {
     for title in ["Devices by type", "Devices by vendor", "What was merged", "Why", "Conflicts", "Unplaced"] {
         assert!(printed.contains(title), "{title} is missing: {printed}");
     }
-
-    // The last epoch was the guard's verdict, which changes no record.
-    assert!(data(&dir, &["status"])[0]["records"].as_u64().unwrap() > 1_000);
 
     let (_, further) = printed.split_once("psql '").unwrap();
     let (url, queries) = further.split_once('\'').unwrap();
