@@ -1,6 +1,8 @@
 //! The engine against given cases: random logs with the placements, redirects and issues that they
 //! must have, and scenarios with a reason each.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use serde_json::{Value, json};

@@ -158,6 +158,7 @@ pub enum Ruling {
 
 /// An event of the log, with its intake time.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "worlds are small, and boxes would be in every match")]
 pub enum Event {
     /// An observation.
     Observation(Observation, i64),
@@ -400,7 +401,7 @@ fn native_key(source: u8, key: u8) -> String {
 }
 
 fn address(place: u8) -> Address {
-    let mac = (place % 2 == 0).then(|| CLAIMS[usize::from(place) % 8].1.to_owned());
+    let mac = place.is_multiple_of(2).then(|| CLAIMS[usize::from(place) % 8].1.to_owned());
     Address { ip: ADDRESSES[usize::from(place) % ADDRESSES.len()].into(), mac, interface: None }
 }
 

@@ -288,11 +288,7 @@ type Told = (&'static str, bool, Vec<String>);
 
 /// What an epoch tells.
 fn told(epoch: &Epoch) -> Vec<Told> {
-    fn of<R: TableRow>(
-        changes: &Changes<R>,
-        text: impl Fn(R::Key) -> String,
-        told: &mut Vec<Told>,
-    ) {
+    fn of<R: TableRow>(changes: &Changes<R>, text: impl Fn(R::Key) -> String, told: &mut Vec<Told>) {
         let changed =
             |seen: bool| changes.changed.iter().filter(move |c| c.seen_only == seen).map(|c| c.row.key());
         let whole =
