@@ -5,5 +5,6 @@
 pub mod database;
 pub mod log_conformance;
 pub mod oracle;
+pub mod stand;
 pub mod views_conformance;
 pub mod worlds;

@@ -1,0 +1,225 @@
+//! A pipeline from end to end for tests: a faker and a crawler, a log, a driver; and how views are compared.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use serviceradar_ingest::{
+    faker::{ArmedFault, Faker, FakerConfig, INSTANCE, SECRET},
+    publish::publish,
+    sync::armis::{ArmisClient, ArmisConfig, CrawlError, crawl},
+};
+use serviceradar_log::{
+    Appended, Batch, Event, LogError, LogStore, Offsets, Publisher, Read, ReadLimit, TopicDescription,
+};
+use serviceradar_materializers::PostgresViews;
+use serviceradar_replay::{Driver, DriverConfig, DriverHandle};
+use serviceradar_schemas::{time::SystemClock, topics::Stream};
+use serviceradar_streams::rules::Rules;
+use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
+
+/// Whose pipeline it is.
+pub const TENANT: &str = "stand";
+
+/// A network behind an Armis, and how it is looked at.
+pub struct Network {
+    /// What is behind it.
+    pub faker: Arc<Faker>,
+    client: ArmisClient,
+    _dir: tempfile::TempDir,
+}
+
+impl Network {
+    /// One of so many devices, served.
+    pub async fn new(devices: usize) -> Self {
+        let clock = Arc::new(SystemClock);
+        let dir = tempfile::tempdir().unwrap();
+        let config = FakerConfig { devices, shuffle_every: None, ..FakerConfig::new(dir.path().to_owned()) };
+        let faker = Faker::open(config, clock.clone()).unwrap();
+        let serving = faker.serve(CancellationToken::new()).await.unwrap();
+        let mut config = ArmisConfig::new(&serving.url(), SECRET, INSTANCE);
+        config.page_size = devices.div_ceil(4);
+        config.retry_base = Duration::from_millis(1);
+        Self { faker, client: ArmisClient::new(config, clock).unwrap(), _dir: dir }
+    }
+
+    /// A crawl of Armis into the log.
+    pub async fn crawl(&self, log: &Arc<dyn LogStore>) -> Result<u64, CrawlError> {
+        let crawled = crawl(&self.client, &observations(log), &SystemClock, |_| {}).await?;
+        Ok(crawled.records.try_into().unwrap())
+    }
+
+    /// A crawl that meets a fault which no retry overcomes.
+    pub async fn crawl_in_vain(&self, log: &Arc<dyn LogStore>, fault: ArmedFault) {
+        self.faker.arm(fault).unwrap();
+        self.crawl(log).await.unwrap_err();
+    }
+
+    /// A crawl, and what mapper and sweep see.
+    pub async fn look(&self, log: &Arc<dyn LogStore>) {
+        self.crawl(log).await.unwrap();
+        publish(&observations(log), self.faker.observations_of_others()).await.unwrap();
+    }
+}
+
+/// Who appends observations.
+pub fn observations(log: &Arc<dyn LogStore>) -> Publisher {
+    Publisher::new(log.clone(), Stream::Observations.topic(TENANT))
+}
+
+/// Who appends decisions.
+pub fn decisions(log: &Arc<dyn LogStore>) -> Publisher {
+    Publisher::new(log.clone(), Stream::Decisions.topic(TENANT))
+}
+
+/// Makes the tenant's topics.
+pub async fn make_topics(log: &Arc<dyn LogStore>) {
+    serviceradar_replay::topics::ensure(&**log, TENANT).await.unwrap();
+}
+
+/// A driver of the tenant. It is always the same writer: a second one would wait for the beat of a killed one.
+pub async fn drive(log: Arc<dyn LogStore>, url: &str) -> DriverHandle {
+    Driver::start(DriverConfig {
+        tenant: TENANT.to_owned(),
+        writer: "stand".to_owned(),
+        workers: 1,
+        rules: Rules::default(),
+        log,
+        views: Arc::new(PostgresViews::connect(url).await.unwrap()),
+        clock: Arc::new(SystemClock),
+        ticks: false,
+    })
+}
+
+/// All events of a log partition.
+pub async fn read_all(log: &Arc<dyn LogStore>, topic: &str, log_partition: u32) -> Vec<Event> {
+    let limit = ReadLimit { events: 10_000, bytes: 16 << 20, wait: Duration::ZERO };
+    let (mut events, mut offset) = (Vec::new(), 0);
+    loop {
+        let read = log.read(topic, log_partition, offset, limit).await.unwrap();
+        if read.events.is_empty() {
+            return events;
+        }
+        offset = read.next_offset;
+        events.extend(read.events);
+    }
+}
+
+/// A log that is read in small pieces with a pause between them: so that taking it in takes many epochs.
+pub struct Slow {
+    /// The log.
+    pub log: Arc<dyn LogStore>,
+    /// Events of a piece.
+    pub events: usize,
+    /// The pause.
+    pub pause: Duration,
+}
+
+#[async_trait]
+impl LogStore for Slow {
+    async fn create_topic(&self, topic: &str, log_partitions: u32) -> Result<(), LogError> {
+        self.log.create_topic(topic, log_partitions).await
+    }
+    async fn describe_topic(&self, topic: &str) -> Result<TopicDescription, LogError> {
+        self.log.describe_topic(topic).await
+    }
+    async fn delete_topic(&self, topic: &str) -> Result<(), LogError> {
+        self.log.delete_topic(topic).await
+    }
+    async fn topics(&self, tenant: Option<&str>) -> Result<Vec<TopicDescription>, LogError> {
+        self.log.topics(tenant).await
+    }
+    async fn append(&self, topic: &str, log_partition: u32, batch: Batch) -> Result<Appended, LogError> {
+        self.log.append(topic, log_partition, batch).await
+    }
+    async fn read(
+        &self,
+        topic: &str,
+        log_partition: u32,
+        offset: u64,
+        limit: ReadLimit,
+    ) -> Result<Read, LogError> {
+        tokio::time::sleep(self.pause).await;
+        let limit = ReadLimit { events: limit.events.min(self.events), ..limit };
+        self.log.read(topic, log_partition, offset, limit).await
+    }
+    async fn offsets(&self, topic: &str, log_partition: u32) -> Result<Offsets, LogError> {
+        self.log.offsets(topic, log_partition).await
+    }
+    async fn delete_before(&self, topic: &str, log_partition: u32, offset: u64) -> Result<(), LogError> {
+        self.log.delete_before(topic, log_partition, offset).await
+    }
+}
+
+/// Two states of the views of one database: what a run left is kept aside, and a later one compared with it.
+pub struct Views {
+    client: Client,
+    /// Name and compared columns of each table, without bookkeeping.
+    tables: Vec<(String, String)>,
+}
+
+impl Views {
+    /// All base tables of the generation, and the watermarks.
+    pub async fn new(client: Client) -> Self {
+        let select =
+            "SELECT a.attrelid::regclass::text, string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum)
+            FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+            WHERE (c.relnamespace = 'views_1'::regnamespace
+                   OR c.oid = 'serviceradar_base.pipeline_watermarks'::regclass)
+              AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
+              AND a.attname NOT IN ('epoch', 'modified_at')
+            GROUP BY 1 ORDER BY 1";
+        let rows = client.query(select, &[]).await.unwrap();
+        let tables: Vec<_> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        assert!(tables.len() >= 10, "{tables:?}");
+        client.batch_execute("CREATE SCHEMA kept").await.unwrap();
+        Self { client, tables }
+    }
+
+    fn kept(table: &str) -> String {
+        format!("kept.{}", table.rsplit('.').next().unwrap())
+    }
+
+    /// Keeps the views as they are, and begins anew.
+    pub async fn keep_and_clear(&self) {
+        for (table, columns) in &self.tables {
+            let kept = Self::kept(table);
+            self.client
+                .batch_execute(&format!("CREATE TABLE {kept} AS SELECT {columns} FROM {table}"))
+                .await
+                .unwrap();
+        }
+        let kept = self.count("SELECT count(*) FROM kept.device_records").await;
+        assert!(kept > 0, "nothing to compare with");
+        self.clear().await;
+    }
+
+    /// As if nothing had ever been taken in.
+    pub async fn clear(&self) {
+        let select = "SELECT string_agg(c.oid::regclass::text, ', ') FROM pg_class c WHERE c.relkind = 'r'
+            AND (c.relnamespace = 'views_1'::regnamespace OR c.relnamespace = 'serviceradar_base'::regnamespace
+                 AND c.relname NOT IN ('migrations', 'pipeline_generations', 'analysts'))";
+        let tables: String = self.client.query_one(select, &[]).await.unwrap().get(0);
+        self.client.batch_execute(&format!("TRUNCATE {tables}")).await.unwrap();
+    }
+
+    /// The views are, row by row, what was kept.
+    pub async fn assert_as_kept(&self, what: &str) {
+        for (table, columns) in &self.tables {
+            let kept = Self::kept(table);
+            let (now, before) = (format!("SELECT {columns} FROM {table}"), format!("TABLE {kept}"));
+            for (one, other, which) in [(&now, &before, "new"), (&before, &now, "missing")] {
+                let select =
+                    format!("SELECT count(*), min(d::text) FROM (({one}) EXCEPT ALL ({other})) AS d");
+                let row = self.client.query_one(&select, &[]).await.unwrap();
+                let (rows, first): (i64, Option<String>) = (row.get(0), row.get(1));
+                assert_eq!(rows, 0, "{what}: {which} in {table}, such as {first:?}");
+            }
+        }
+    }
+
+    /// The number that a query gives.
+    pub async fn count(&self, sql: &str) -> i64 {
+        self.client.query_one(sql, &[]).await.unwrap().get(0)
+    }
+}

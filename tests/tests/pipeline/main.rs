@@ -1,0 +1,7 @@
+//! The whole pipeline: log, driver, PostgreSQL.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod dead_letters;
+mod kill;
+mod snapshots;

@@ -1,0 +1,115 @@
+//! Fetches that fail, shrink and shrink too much: what ends, and what the guard says.
+
+use std::sync::Arc;
+
+use serviceradar_ingest::{
+    faker::{ArmedFault, Fault},
+    publish::publish,
+};
+use serviceradar_log::{LogStore, MemoryLog};
+use serviceradar_replay::DriverHandle;
+use serviceradar_schemas::{
+    Action, Observation, Snapshot, Source,
+    time::{Clock, SystemClock},
+};
+use serviceradar_tests::{
+    database::Database,
+    stand::{Network, drive, make_topics, observations},
+};
+use tokio_postgres::Client;
+
+const OPEN: &str = "SELECT count(*) FROM views_1.device_records WHERE open";
+const VERDICTS: &str = "SELECT count(*) FROM views_1.decisions";
+
+struct Pipeline {
+    log: Arc<dyn LogStore>,
+    driver: DriverHandle,
+    client: Client,
+    _database: Database,
+}
+
+impl Pipeline {
+    async fn new() -> Self {
+        let log: Arc<dyn LogStore> = Arc::new(MemoryLog::new(Arc::new(SystemClock)));
+        make_topics(&log).await;
+        let database = Database::migrated().await;
+        let driver = drive(log.clone(), database.url()).await;
+        Self { log, driver, client: database.client().await, _database: database }
+    }
+
+    async fn count(&self, sql: &str) -> i64 {
+        self.client.query_one(sql, &[]).await.unwrap().get(0)
+    }
+
+    /// A complete fetch of the records `0..records`; returns the guard's verdict and its reason.
+    async fn fetch(&self, id: &str, records: i64) -> (String, String) {
+        let begin = SystemClock.now();
+        let event = |action, native_key: String, count| Observation {
+            id: format!("{id}/{action:?}/{native_key}"),
+            event_time: begin,
+            partition: "default".to_owned(),
+            source: Source { kind: "netbox".to_owned(), instance: "hq".to_owned() },
+            native_key,
+            action,
+            snapshot: Some(Snapshot { id: id.to_owned(), begin, count }),
+            ..Observation::default()
+        };
+        let first = event(Action::SnapshotBegin, String::new(), None);
+        let members = (0..records).map(|n| event(Action::Assert, n.to_string(), None));
+        let last = event(Action::SnapshotEnd, String::new(), Some(records));
+        let events = [first].into_iter().chain(members).chain([last]);
+        publish(&observations(&self.log), events).await.unwrap();
+        self.driver.caught_up().await.unwrap();
+        // The verdict is written after the epoch: caught up means that it is in the views, too.
+        let select = "SELECT d.action, d.reason FROM views_1.decisions d
+            JOIN views_1.snapshots s ON (d.target ->> 'begin')::timestamptz = s.begin WHERE s.id = $1";
+        let row = self.client.query_one(select, &[&id]).await.unwrap();
+        (row.get(0), row.get(1))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crawl_that_fails_half_way_ends_nothing() {
+    let pipeline = Pipeline::new().await;
+    let network = Network::new(40).await;
+    network.crawl(&pipeline.log).await.unwrap();
+    pipeline.driver.caught_up().await.unwrap();
+    assert_eq!((pipeline.count(OPEN).await, pipeline.count(VERDICTS).await), (40, 1));
+
+    let fault = ArmedFault { fault: Fault::TruncatedBody, after: 1, times: 1_000 };
+    network.crawl_in_vain(&pipeline.log, fault).await;
+    pipeline.driver.caught_up().await.unwrap();
+    assert_eq!((pipeline.count(OPEN).await, pipeline.count(VERDICTS).await), (40, 1));
+    let unfinished = "SELECT count(*) FROM views_1.snapshots WHERE ended_at IS NULL AND verdict IS NULL";
+    assert_eq!(pipeline.count(unfinished).await, 1);
+    pipeline.driver.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fetch_that_would_end_too_much_is_held_and_one_that_ends_less_is_believed() {
+    let pipeline = Pipeline::new().await;
+    assert_eq!(pipeline.fetch("all", 1_000).await.0, "accept_snapshot");
+    // 10 %: believed.
+    let (verdict, figures) = pipeline.fetch("tenth", 900).await;
+    assert_eq!(verdict, "accept_snapshot");
+    assert_eq!(figures, "900 records came as counted; 100 of 1000 open records end");
+    assert_eq!(pipeline.count(OPEN).await, 900);
+    // A third, and over 100: held.
+    let (verdict, figures) = pipeline.fetch("third", 600).await;
+    assert_eq!(verdict, "hold_snapshot");
+    assert_eq!(figures, "600 records came as counted; 300 of 900 open records end, more than 20 %");
+    assert_eq!(pipeline.count(OPEN).await, 900);
+    // 20 % exactly: not more than 20 %.
+    assert_eq!(pipeline.fetch("fifth", 720).await.0, "accept_snapshot");
+    assert_eq!(pipeline.count(OPEN).await, 720);
+    pipeline.driver.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_small_source_may_end_a_hundred_records_whatever_their_share() {
+    let pipeline = Pipeline::new().await;
+    pipeline.fetch("all", 150).await;
+    assert_eq!(pipeline.fetch("a third", 50).await.0, "accept_snapshot");
+    assert_eq!(pipeline.count(OPEN).await, 50);
+    pipeline.driver.stop().await.unwrap();
+}
