@@ -4,4 +4,5 @@
 
 mod dead_letters;
 mod kill;
+mod orders;
 mod snapshots;
