@@ -1,6 +1,6 @@
 //! The views against the faker's truth, record by record, through shuffles of all addresses' holders.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 use std::{collections::BTreeMap, sync::Arc};
 
