@@ -23,7 +23,7 @@ use crate::{
     record::Record,
     rows::{
         Changed, Changes, DeviceRow, EpochOutput, EvidenceRow, EvidenceState, HistoryRow, MergeRow,
-        Placement, RecordRow, Uid,
+        Placement, RecordRow, Row, Uid,
     },
     rules::Rules,
 };
@@ -371,32 +371,56 @@ fn evidence_changes(
     if unchanged {
         return;
     }
-    let rows = |told: &ToldRecord| -> Vec<EvidenceRow> {
-        let (claims, addresses) = told.evidence.split_at(told.record.claims.len());
-        let claims = told.record.claims.iter().zip(claims);
-        let claims =
-            claims.map(|(span, (state, leads))| claim_row(&told.record, span, *state, *leads, dictionary));
-        let addresses = told.record.addresses.iter().zip(addresses);
-        let addresses = addresses
-            .map(|(span, (state, leads))| address_row(&told.record, span, *state, *leads, dictionary));
-        claims.chain(addresses).collect()
-    };
-    let new = rows(now);
-    let Some(before) = before else {
-        out.new.extend(new);
-        return;
-    };
-    let mut old: BTreeMap<(Arc<str>, Arc<str>), EvidenceRow> =
-        rows(before).into_iter().map(|row| ((row.namespace.clone(), row.value.clone()), row)).collect();
-    for row in new {
-        match old.remove(&(row.namespace.clone(), row.value.clone())) {
-            None => out.new.push(row),
-            Some(old) if old != row => out.changed.push(Changed { row, seen_only: false }),
+    let none: &[(EvidenceState, bool)] = &[];
+    let split = |told: &'_ ToldRecord| told.record.claims.len();
+    let (old_claims, old_addresses) =
+        before.map_or((none, none), |before| before.evidence.split_at(split(before)));
+    let (claims, addresses) = now.evidence.split_at(split(now));
+    let record = &now.record;
+    let old = before.map_or(&[][..], |before| &before.record.claims);
+    span_changes(
+        (old, old_claims),
+        (&record.claims, claims),
+        |span| span.claim,
+        |a, b| (a.first_seen, a.first_asserted, &a.last) == (b.first_seen, b.first_asserted, &b.last),
+        |span, (state, leads)| claim_row(record, span, state, leads, dictionary),
+        out,
+    );
+    let old = before.map_or(&[][..], |before| &before.record.addresses);
+    span_changes(
+        (old, old_addresses),
+        (&record.addresses, addresses),
+        |span| span.ip,
+        |a, b| (a.first_seen, a.first_asserted, &a.last) == (b.first_seen, b.first_asserted, &b.last),
+        |span, (state, leads)| address_row(record, span, state, leads, dictionary),
+        out,
+    );
+}
+
+/// The rows of spans that came, went, or are told otherwise. Both lists are sorted by their keys; a row is made
+/// only where there is something to tell.
+fn span_changes<S, K: Ord>(
+    (old, old_told): (&[S], &[(EvidenceState, bool)]),
+    (new, told): (&[S], &[(EvidenceState, bool)]),
+    key: impl Fn(&S) -> K,
+    is_same: impl Fn(&S, &S) -> bool,
+    row: impl Fn(&S, (EvidenceState, bool)) -> EvidenceRow,
+    out: &mut Changes<EvidenceRow>,
+) {
+    let mut old = old.iter().zip(old_told).peekable();
+    for (span, told) in new.iter().zip(told) {
+        while let Some((gone, was)) = old.next_if(|(old, _)| key(old) < key(span)) {
+            out.gone.push(row(gone, *was).key());
+        }
+        match old.next_if(|(old, _)| key(old) == key(span)) {
+            None => out.new.push(row(span, *told)),
+            Some((before, was)) if was != told || !is_same(before, span) => {
+                out.changed.push(Changed { row: row(span, *told), seen_only: false });
+            }
             Some(_) => {}
         }
     }
-    let gone = old.into_values().map(|row| (row.record_key, row.namespace, row.value));
-    out.gone.extend(gone);
+    out.gone.extend(old.map(|(gone, was)| row(gone, *was).key()));
 }
 
 /// What of a record is not a sighting.
