@@ -89,7 +89,12 @@ pub fn start(
     let (says, hears) = mpsc::channel(CHUNKS_WAITING);
     tokio::spawn(async move {
         let reader = Reader { log, clock, partition, board, intake_max: frontier.intake_max };
-        reader.run(frontier, says, came).await;
+        // Whoever hears no more wants the log back at once, not when the read under way returns.
+        let deaf = says.clone();
+        tokio::select! {
+            () = deaf.closed() => {}
+            () = reader.run(frontier, says, came) => {}
+        }
     });
     hears
 }
