@@ -3,6 +3,7 @@
 use std::{
     env,
     io::{BufRead, BufReader},
+    os::unix::process::ExitStatusExt,
     path::Path,
     process::{Command, Stdio},
     sync::Arc,
@@ -23,6 +24,7 @@ const CUTS: usize = 5;
 /// Where the process under test finds the folder of its log and its database.
 const LOG: &str = "PIPELINE_TEST_LOG";
 const DATABASE: &str = "PIPELINE_TEST_DATABASE";
+const SIGKILL: i32 = 9;
 /// Says that an epoch is committed.
 const COMMITTED: &str = "committed epoch ";
 
@@ -90,12 +92,13 @@ fn kill_one(folder: &Path, url: &str, test: &str) {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let committed = lines.map_while(Result::ok).filter(|line| line.contains(COMMITTED)).take(2).count();
+    // Its end of the pipe stays open: it is to die of the kill, not of a word that nobody reads.
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let committed = lines.by_ref().filter(|line| line.contains(COMMITTED)).take(2).count();
     std::thread::sleep(Duration::from_millis(rand::rng().random_range(0..200)));
     child.kill().unwrap();
-    child.wait().unwrap();
-    assert_eq!(committed, 2, "the driver ended by itself");
+    let died_of = child.wait().unwrap().signal();
+    assert_eq!((committed, died_of), (2, Some(SIGKILL)), "the driver ended by itself");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
