@@ -9,7 +9,8 @@ use crate::{
     components::{Components, Label, Node},
     dictionary::{ClaimId, ClaimValue, Dictionary, RecordId},
     join::{Block, BlockEdge, BlockNode, join},
-    macs::{Edge, MacChanges, Macs, NodeInfo, Place},
+    macs::{Edge, Linked, MacChanges, Macs, NodeInfo, Place},
+    sort_unique,
 };
 
 /// A cluster: named by one of its nodes.
@@ -134,9 +135,10 @@ impl Blocks {
         moves: &[(Node, Option<Label>, Option<Label>)],
         graph: &Components,
         macs: &Macs,
+        linked: Linked<'_>,
     ) -> BlockChanges {
-        let mut dirty: BTreeSet<Label> = BTreeSet::new();
-        let mut alone: BTreeSet<Place> = BTreeSet::new();
+        let mut dirty: Vec<Label> = Vec::new();
+        let mut alone: Vec<Place> = Vec::new();
         for (node, before, after) in moves {
             dirty.extend(before.iter().chain(after));
             if after.is_none() {
@@ -145,14 +147,12 @@ impl Blocks {
         }
         for place in &changes.nodes {
             match graph.label(node_of(*place)) {
-                Some(label) => {
-                    dirty.insert(label);
-                }
-                None => {
-                    alone.insert(*place);
-                }
+                Some(label) => dirty.push(label),
+                None => alone.push(*place),
             }
         }
+        sort_unique(&mut dirty);
+        sort_unique(&mut alone);
         let mut out = Undone::default();
         for label in &dirty {
             if let Some(decided) = self.blocks.remove(label) {
@@ -171,16 +171,18 @@ impl Blocks {
         for label in dirty {
             let members = graph.members(label);
             if !members.is_empty() {
-                let decided = self.decide_block(members, macs);
+                let decided = self.decide_block(members, macs, linked);
                 self.keep(&decided, &mut out);
                 self.blocks.insert(label, decided);
             }
         }
         for place in alone {
-            let info = if graph.label(node_of(place)).is_none() { macs.node(place) } else { None };
-            match info {
-                Some(info) if info.records.len() > self.cap => {
-                    let decided = self.decide_block(&[node_of(place)], macs);
+            if graph.label(node_of(place)).is_some() {
+                continue;
+            }
+            match macs.records_in(place, linked) {
+                Some(records) if records > self.cap => {
+                    let decided = self.decide_block(&[node_of(place)], macs, linked);
                     self.keep(&decided, &mut out);
                     self.lone.insert(place, decided);
                 }
@@ -243,16 +245,13 @@ impl Blocks {
         out.nodes.entry(place).or_insert(before);
     }
 
-    fn decide_block(&mut self, members: &[Node], macs: &Macs) -> Decided {
+    fn decide_block(&mut self, members: &[Node], macs: &Macs, linked: Linked<'_>) -> Decided {
         self.decided += 1;
         let dictionary = self.dictionary.borrow();
         let mut places: Vec<Place> = members.iter().filter_map(|node| place_of(*node)).collect();
         places.sort_unstable();
-        let mut infos: Vec<(Place, NodeInfo)> =
-            places.into_iter().filter_map(|place| Some((place, macs.node(place)?))).collect();
-        for (_, info) in &mut infos {
-            info.edges.sort_unstable();
-        }
+        let infos: Vec<(Place, NodeInfo)> =
+            places.into_iter().filter_map(|place| Some((place, macs.node(place, linked)?))).collect();
         let mut of_macs: Vec<ClaimId> =
             infos.iter().flat_map(|(_, info)| info.edges.iter().map(|edge| edge.mac)).collect();
         of_macs.sort_unstable();
@@ -302,7 +301,7 @@ impl Blocks {
 
     /// What is different from what was undone.
     fn difference(&self, undone: Undone, touched: &[Place]) -> BlockChanges {
-        let mut nodes: BTreeSet<Place> = touched.iter().copied().collect();
+        let mut nodes: Vec<Place> = touched.to_vec();
         let differs =
             |place: &Place, before: &Option<Option<Cluster>>| self.nodes.get(place) != before.as_ref();
         nodes.extend(
@@ -311,8 +310,9 @@ impl Blocks {
         let macs = undone.macs.iter().filter(|(mac, before)| self.macs.get(*mac) != before.as_ref());
         let mut macs: Vec<ClaimId> = macs.map(|(mac, _)| *mac).collect();
         macs.sort_unstable();
+        sort_unique(&mut nodes);
         BlockChanges {
-            nodes: nodes.into_iter().collect(),
+            nodes,
             macs,
             refused: undone.refused.into_iter().collect(),
             bridging: undone.bridging.into_iter().collect(),

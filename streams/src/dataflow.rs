@@ -280,12 +280,13 @@ fn identity_operator(
     let dictionary = dictionary.clone();
     move |folded| {
         let (changes, effects) = paired(folded);
-        let changed = identity.step(&changes, &effects);
+        let folding = folding.borrow();
+        let facts = folding.fold.facts();
+        let changed = identity.step(facts, &changes, &effects);
         let mut closing = closing.borrow_mut();
         let output = &mut closing.output;
-        let counts = describer.describe(&identity, &changes, &effects, &changed, output);
-        let records = changes.iter().map(|(_, after)| after.id);
-        output.issues = issues.borrow_mut().settle(&identity, &folding.borrow().fold, &changed, records);
+        let counts = describer.describe(&identity, facts, &changes, &effects, &changed, output);
+        output.issues = issues.borrow_mut().settle(&identity, facts, &changed, &changes);
         closing.gauges = Gauges {
             records: dictionary.borrow().records() as u64,
             blocks_decided: identity.blocks.decided(),

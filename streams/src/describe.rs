@@ -2,7 +2,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     hash::{DefaultHasher, Hash, Hasher},
     rc::Rc,
     sync::Arc,
@@ -16,6 +16,7 @@ use crate::{
     decisions::{Effect, Scoped},
     dictionary::{ClaimId, Dictionary, RecordId},
     evidence::{address_row, claim_row, state_of},
+    facts::Facts,
     fold::RecordChange,
     identity::{Identity, IdentityChanges},
     macs::Place,
@@ -26,6 +27,7 @@ use crate::{
         Placement, RecordRow, Row, Uid,
     },
     rules::Rules,
+    sort_unique,
 };
 
 /// Most records named in a row of `device_merges`.
@@ -36,13 +38,18 @@ const CAUSES_MAX: usize = 4;
 /// A dimension and value by which devices are counted; partition first.
 pub type Counted = (Arc<str>, &'static str, Arc<str>);
 
-/// What was last told of a record.
+/// What was last told of a record, besides what it says itself.
 struct ToldRecord {
-    record: Arc<Record>,
     placement: Placement,
     uid: Option<Uid>,
     /// State and lead of each claim, then of each address.
     evidence: Box<[(EvidenceState, bool)]>,
+}
+
+/// A record, and what is told of it.
+struct Telling<'a> {
+    record: &'a Record,
+    told: &'a ToldRecord,
 }
 
 /// What was last told of a device.
@@ -76,7 +83,8 @@ type Pins = BTreeMap<ClaimId, BTreeMap<String, (String, i64)>>;
 pub struct Describer {
     dictionary: Rc<RefCell<Dictionary>>,
     rules: Arc<Rules>,
-    records: HashMap<RecordId, ToldRecord>,
+    /// By record.
+    records: Vec<Option<ToldRecord>>,
     devices: HashMap<Device, ToldDevice>,
     pins: Pins,
 }
@@ -94,43 +102,57 @@ type Now = (DeviceRow, (u64, u64), Box<[Counted]>, Uid);
 impl Describer {
     /// Empty.
     pub fn new(dictionary: Rc<RefCell<Dictionary>>, rules: Arc<Rules>) -> Self {
-        Self { dictionary, rules, records: HashMap::new(), devices: HashMap::new(), pins: BTreeMap::new() }
+        Self { dictionary, rules, records: Vec::new(), devices: HashMap::new(), pins: BTreeMap::new() }
     }
 
     /// Writes the rows of an epoch into `out`; returns the counts that changed.
     pub fn describe(
         &mut self,
         identity: &Identity,
+        facts: &Facts,
         changes: &[RecordChange],
         effects: &[(Scoped, isize)],
         changed: &IdentityChanges,
         out: &mut EpochOutput,
     ) -> Vec<CountChange> {
-        let mut devices: BTreeSet<Device> = changed.places.devices.clone();
-        self.pin(identity, effects, &mut devices);
-        let mut records: BTreeSet<RecordId> = changed.places.records.clone();
-        records.extend(changed.evidence.iter().chain(&changed.places.leads));
+        let mut devices: Vec<Device> = changed.places.devices.clone();
+        self.pin(identity, facts, effects, &mut devices);
+        // Whose evidence may do something else than before.
+        let mut touched: Vec<RecordId> = changed.places.records.clone();
+        touched.extend(changed.evidence.iter().chain(&changed.places.leads));
+        sort_unique(&mut touched);
+        let members = changed.places.devices.iter().filter_map(|device| identity.placer.members(*device));
+        let mut records: Vec<RecordId> = members.flat_map(|members| members.records.keys().copied()).collect();
+        records.extend(&touched);
         records.extend(changes.iter().map(|(_, after)| after.id));
-        for device in &changed.places.devices {
-            records.extend(identity.placer.members(*device).into_iter().flat_map(|m| m.records.keys()));
-        }
-        let facts: HashMap<RecordId, &Arc<Record>> =
-            changes.iter().map(|(_, after)| (after.id, after)).collect();
+        sort_unique(&mut records);
         let mut moved: BTreeMap<(Uid, Uid), Vec<RecordId>> = BTreeMap::new();
+        // Changes are in the order of their records too.
+        let mut changes = changes.iter().peekable();
+        let mut touched = touched.into_iter().peekable();
         for id in records {
-            let known = self.records.get(&id).map(|told| told.record.clone());
-            let Some(record) = facts.get(&id).map(|record| Arc::clone(record)).or(known) else {
+            let change = changes.next_if(|(_, after)| after.id == id);
+            let is_touched = touched.next_if_eq(&id).is_some();
+            let Some(after) = facts.record(id) else {
                 continue;
             };
+            let before = change.map_or(Some(after), |(before, _)| before.as_ref()).map(|before| &**before);
             devices.extend(identity.placer.placed(id).device);
-            self.describe_record(identity, &record, &mut moved, out);
+            self.describe_record(identity, facts, (before, after), is_touched, &mut moved, out);
         }
-        let counts = self.describe_devices(identity, devices, &moved, out);
-        self.describe_merges(&moved, out);
+        sort_unique(&mut devices);
+        let counts = self.describe_devices(identity, facts, devices, &moved, out);
+        self.describe_merges(facts, &moved, out);
         counts
     }
 
-    fn pin(&mut self, identity: &Identity, effects: &[(Scoped, isize)], devices: &mut BTreeSet<Device>) {
+    fn pin(
+        &mut self,
+        identity: &Identity,
+        facts: &Facts,
+        effects: &[(Scoped, isize)],
+        devices: &mut Vec<Device>,
+    ) {
         let mut dictionary = self.dictionary.borrow_mut();
         for ((partition, effect), diff) in effects {
             let Effect::PinValue(claim, attribute, value, at) = effect else {
@@ -144,57 +166,64 @@ impl Describer {
             } else {
                 pins.remove(attribute);
             }
-            devices.extend(identity.placer.lead(claim).map(|lead| lead.device));
+            let lead = identity.placer.lead(identity.context(facts), claim, &dictionary);
+            devices.extend(lead.map(|lead| lead.device));
         }
     }
 
     fn describe_record(
         &mut self,
         identity: &Identity,
-        record: &Arc<Record>,
+        facts: &Facts,
+        (before, record): (Option<&Record>, &Record),
+        is_touched: bool,
         moved: &mut BTreeMap<(Uid, Uid), Vec<RecordId>>,
         out: &mut EpochOutput,
     ) {
         let dictionary = self.dictionary.borrow();
         let Placed { placement, device } = identity.placer.placed(record.id);
         let uid = device.and_then(|device| identity.placer.uid(device));
-        let states = record.claims.iter().map(|span| {
-            let leads = identity.placer.lead(span.claim).is_some_and(|lead| lead.record == record.id);
-            (state_of(record, span, identity, &dictionary), leads)
+        let index = record.id as usize;
+        if self.records.len() <= index {
+            self.records.resize_with(index + 1, || None);
+        }
+        let told = self.records[index].take();
+        let same = before.is_some_and(|before| {
+            Arc::ptr_eq(&before.claims, &record.claims) && Arc::ptr_eq(&before.addresses, &record.addresses)
         });
-        let scope = dictionary.source_entry(record.source).scope;
-        let addresses = record.addresses.iter().map(|span| {
-            let lead = identity.placer.address_lead(scope, span.ip);
-            let state = if span.current { EvidenceState::Corroborating } else { EvidenceState::Lapsed };
-            (state, lead.is_some_and(|lead| lead.record == record.id))
-        });
-        let evidence: Box<[(EvidenceState, bool)]> = states.chain(addresses).collect();
-        let now = ToldRecord { record: record.clone(), placement, uid, evidence };
-        let before = self.records.get(&record.id);
-        evidence_changes(before, &now, &dictionary, &mut out.evidence);
-        match before {
-            None => out.records.new.push(record_row(&now, true, &dictionary)),
+        let evidence = match &told {
+            Some(told) if same && !is_touched => told.evidence.clone(),
+            _ => evidence_of(identity, facts, record, &dictionary),
+        };
+        let now = ToldRecord { placement, uid, evidence };
+        let telling = Telling { record, told: &now };
+        match before.zip(told.as_ref()).map(|(record, told)| Telling { record, told }) {
+            None => {
+                evidence_changes(None, &telling, &dictionary, &mut out.evidence);
+                out.records.new.push(record_row(&telling, true, &dictionary));
+            }
             Some(before) => {
-                let seen_only = is_seen_only(before, &now);
-                if !is_same(before, &now) {
-                    let row = record_row(&now, !seen_only, &dictionary);
+                evidence_changes(Some(&before), &telling, &dictionary, &mut out.evidence);
+                if !is_same(&before, &telling) {
+                    let seen_only = is_seen_only(&before, &telling);
+                    let row = record_row(&telling, !seen_only, &dictionary);
                     out.records.changed.push(Changed { row, seen_only });
                 }
-                if let (Some(from), Some(to)) = (before.uid, now.uid)
+                if let (Some(from), Some(to)) = (before.told.uid, uid)
                     && from != to
                 {
                     moved.entry((from, to)).or_default().push(record.id);
                 }
             }
         }
-        drop(dictionary);
-        self.records.insert(record.id, now);
+        self.records[index] = Some(now);
     }
 
     fn describe_devices(
         &mut self,
         identity: &Identity,
-        devices: BTreeSet<Device>,
+        facts: &Facts,
+        devices: Vec<Device>,
         moved: &BTreeMap<(Uid, Uid), Vec<RecordId>>,
         out: &mut EpochOutput,
     ) -> Vec<CountChange> {
@@ -205,10 +234,10 @@ impl Describer {
                 turns.entry(uid).or_default().before = Some(before);
             }
         }
-        let pins = pins_of_devices(&self.pins, identity);
+        let pins = pins_of_devices(&self.pins, identity, facts, &self.dictionary.borrow());
         for device in devices {
             let pins = pins.get(&device).map_or(&[][..], Vec::as_slice);
-            let Some((mut row, uid)) = self.device(identity, device, pins) else {
+            let Some((mut row, uid)) = self.device(identity, facts, device, pins) else {
                 continue;
             };
             let hashes = hashes(&mut row);
@@ -259,15 +288,20 @@ impl Describer {
     }
 
     /// The row of a device, where it is one: it has a member that makes it.
-    fn device(&self, identity: &Identity, device: Device, pins: &[Pin<'_>]) -> Option<(DeviceRow, Uid)> {
+    fn device(
+        &self,
+        identity: &Identity,
+        facts: &Facts,
+        device: Device,
+        pins: &[Pin<'_>],
+    ) -> Option<(DeviceRow, Uid)> {
         let members = identity.placer.members(device)?;
         let uid = members.uid?;
         let dictionary = self.dictionary.borrow();
         let of_device = members.records.iter().filter(|(_, placement)| **placement != Placement::Closed);
         let of_device: Vec<Member<'_>> = of_device
             .filter_map(|(record, placement)| {
-                let told = self.records.get(record)?;
-                Some(Member { record: &told.record, placement: *placement })
+                Some(Member { record: facts.record(*record)?, placement: *placement })
             })
             .collect();
         let makes = |member: &Member<'_>| member.placement != Placement::Attached;
@@ -286,7 +320,12 @@ impl Describer {
     }
 
     /// A merge where the device that records came from is no more, else a split.
-    fn describe_merges(&self, moved: &BTreeMap<(Uid, Uid), Vec<RecordId>>, out: &mut EpochOutput) {
+    fn describe_merges(
+        &self,
+        facts: &Facts,
+        moved: &BTreeMap<(Uid, Uid), Vec<RecordId>>,
+        out: &mut EpochOutput,
+    ) {
         let dictionary = self.dictionary.borrow();
         let gone: HashSet<&str> = out.devices.gone.iter().map(String::as_str).collect();
         for ((from, to), records) in moved {
@@ -294,20 +333,26 @@ impl Describer {
                 records.iter().map(|record| dictionary.record_entry(*record).key.clone()).collect();
             keys.sort_unstable();
             keys.truncate(MERGE_RECORDS_MAX);
-            let (rule, claim) = self.rule(records, *to, &dictionary);
+            let (rule, claim) = self.rule(facts, records, *to, &dictionary);
             let kind = if gone.contains(from.to_string().as_str()) { "merge" } else { "split" };
             out.merges.push(MergeRow { from_uid: *from, to_uid: *to, kind, claim, rule, records: keys });
         }
     }
 
     /// The claim by which records that moved hang together with others of the device where they are now.
-    fn rule(&self, records: &[RecordId], to: Uid, dictionary: &Dictionary) -> (&'static str, Option<String>) {
-        let told = |record: &RecordId| self.records.get(record);
-        if records.iter().filter_map(told).all(|told| told.placement != Placement::Anchored) {
+    fn rule(
+        &self,
+        facts: &Facts,
+        records: &[RecordId],
+        to: Uid,
+        dictionary: &Dictionary,
+    ) -> (&'static str, Option<String>) {
+        let told = |record: &RecordId| Some((facts.record(*record)?, self.records[*record as usize].as_ref()?));
+        if records.iter().filter_map(told).all(|(_, told)| told.placement != Placement::Anchored) {
             return ("attach", None);
         }
-        let linking = records.iter().filter_map(told).flat_map(|told| {
-            told.record
+        let linking = records.iter().filter_map(told).flat_map(|(record, told)| {
+            record
                 .claims
                 .iter()
                 .zip(told.evidence.iter())
@@ -331,10 +376,15 @@ impl Describer {
 }
 
 /// The values pinned to each device, by the claims that lead there.
-fn pins_of_devices<'a>(pins: &'a Pins, identity: &Identity) -> HashMap<Device, Vec<Pin<'a>>> {
+fn pins_of_devices<'a>(
+    pins: &'a Pins,
+    identity: &Identity,
+    facts: &Facts,
+    dictionary: &Dictionary,
+) -> HashMap<Device, Vec<Pin<'a>>> {
     let mut pinned: HashMap<Device, Vec<Pin<'a>>> = HashMap::new();
     for (claim, pins) in pins {
-        let Some(lead) = identity.placer.lead(*claim) else { continue };
+        let Some(lead) = identity.placer.lead(identity.context(facts), *claim, dictionary) else { continue };
         let pins = pins.iter().map(|(attribute, (value, at))| Pin { attribute, value, at: *at });
         pinned.entry(lead.device).or_default().extend(pins);
     }
@@ -357,26 +407,48 @@ fn causes(moved: &BTreeMap<(Uid, Uid), Vec<RecordId>>) -> HashMap<Uid, Vec<Strin
     causes
 }
 
+/// State and lead of each claim of a record, then of each address.
+fn evidence_of(
+    identity: &Identity,
+    facts: &Facts,
+    record: &Record,
+    dictionary: &Dictionary,
+) -> Box<[(EvidenceState, bool)]> {
+    let context = identity.context(facts);
+    let states = record.claims.iter().map(|span| {
+        let lead = identity.placer.lead(context, span.claim, dictionary);
+        let leads = lead.is_some_and(|lead| lead.record == record.id);
+        (state_of(record, span, identity, dictionary), leads)
+    });
+    let scope = dictionary.source_entry(record.source).scope;
+    let addresses = record.addresses.iter().map(|span| {
+        let lead = identity.placer.address_lead(scope, span.ip);
+        let state = if span.current { EvidenceState::Corroborating } else { EvidenceState::Lapsed };
+        (state, lead.is_some_and(|lead| lead.record == record.id))
+    });
+    states.chain(addresses).collect()
+}
+
 fn evidence_changes(
-    before: Option<&ToldRecord>,
-    now: &ToldRecord,
+    before: Option<&Telling<'_>>,
+    now: &Telling<'_>,
     dictionary: &Dictionary,
     out: &mut Changes<EvidenceRow>,
 ) {
     let unchanged = before.is_some_and(|before| {
         Arc::ptr_eq(&before.record.claims, &now.record.claims)
             && Arc::ptr_eq(&before.record.addresses, &now.record.addresses)
-            && before.evidence == now.evidence
+            && before.told.evidence == now.told.evidence
     });
     if unchanged {
         return;
     }
     let none: &[(EvidenceState, bool)] = &[];
-    let split = |told: &'_ ToldRecord| told.record.claims.len();
+    let split = |telling: &'_ Telling<'_>| telling.record.claims.len();
     let (old_claims, old_addresses) =
-        before.map_or((none, none), |before| before.evidence.split_at(split(before)));
-    let (claims, addresses) = now.evidence.split_at(split(now));
-    let record = &now.record;
+        before.map_or((none, none), |before| before.told.evidence.split_at(split(before)));
+    let (claims, addresses) = now.told.evidence.split_at(split(now));
+    let record = now.record;
     let old = before.map_or(&[][..], |before| &before.record.claims);
     span_changes(
         (old, old_claims),
@@ -424,10 +496,10 @@ fn span_changes<S, K: Ord>(
 }
 
 /// What of a record is not a sighting.
-fn is_seen_only(before: &ToldRecord, now: &ToldRecord) -> bool {
-    let (a, b) = (&before.record, &now.record);
-    before.placement == now.placement
-        && before.uid == now.uid
+fn is_seen_only(before: &Telling<'_>, now: &Telling<'_>) -> bool {
+    let (a, b) = (before.record, now.record);
+    before.told.placement == now.told.placement
+        && before.told.uid == now.told.uid
         && a.now.open == b.now.open
         && a.first_seen == b.first_seen
         && a.first_asserted == b.first_asserted
@@ -440,8 +512,8 @@ fn is_seen_only(before: &ToldRecord, now: &ToldRecord) -> bool {
 }
 
 /// Whether the row is the same.
-fn is_same(before: &ToldRecord, now: &ToldRecord) -> bool {
-    let (a, b) = (&before.record, &now.record);
+fn is_same(before: &Telling<'_>, now: &Telling<'_>) -> bool {
+    let (a, b) = (before.record, now.record);
     is_seen_only(before, now)
         && a.last_seen == b.last_seen
         && a.probe == b.probe
@@ -450,8 +522,7 @@ fn is_same(before: &ToldRecord, now: &ToldRecord) -> bool {
         && a.last_full == b.last_full
 }
 
-fn record_row(told: &ToldRecord, whole: bool, dictionary: &Dictionary) -> RecordRow {
-    let record = &told.record;
+fn record_row(Telling { record, told }: &Telling<'_>, whole: bool, dictionary: &Dictionary) -> RecordRow {
     let known = |at: i64, unknown: i64| (at != unknown).then_some(at);
     RecordRow {
         record_key: dictionary.record_entry(record.id).key.clone(),

@@ -41,9 +41,9 @@ pub fn state_of(
     if !verdict.allowed && verdict.quarantined {
         return EvidenceState::Quarantined;
     }
-    if !identity.judge.is_linked(id, claim) {
+    let Some(link) = identity.judge.link(id, claim) else {
         return EvidenceState::Bridging;
-    }
+    };
     if is_mac && identity.macs.is_ambiguous(claim) {
         return EvidenceState::Ambiguous;
     }
@@ -55,7 +55,7 @@ pub fn state_of(
     if is_mac && identity.blocks.is_refused(place, claim) {
         return EvidenceState::Refused;
     }
-    match (span.status.is_asserted(), is_mac && !identity.macs.survives(id, claim)) {
+    match (span.status.is_asserted(), is_mac && !identity.macs.survives(link)) {
         (true, true) => EvidenceState::Refused,
         (true, false) => EvidenceState::Linking,
         (false, _) => EvidenceState::Lapsed,

@@ -13,6 +13,7 @@ use serviceradar_schemas::{Action, time::MINUTE};
 use crate::{
     decisions::{Effect, Scoped},
     dictionary::{ClaimId, Dictionary, RecordId, ScopeId, SourceId},
+    facts::Facts,
     normalise::Sighting,
     record::Record,
     rows::WatermarkRow,
@@ -26,9 +27,9 @@ pub type RecordChange = (Option<Arc<Record>>, Arc<Record>);
 pub struct Fold {
     dictionary: Rc<RefCell<Dictionary>>,
     rules: Arc<Rules>,
-    records: HashMap<RecordId, Arc<Record>>,
+    facts: Facts,
     /// Per record, the watermark at which it is due again.
-    due: HashMap<RecordId, i64>,
+    due: Vec<i64>,
     /// Per scope, the records due at a watermark.
     timers: Vec<BTreeMap<i64, Vec<RecordId>>>,
     /// Per scope, the greatest event time.
@@ -51,8 +52,8 @@ impl Fold {
         Self {
             dictionary,
             rules,
-            records: HashMap::new(),
-            due: HashMap::new(),
+            facts: Facts::default(),
+            due: Vec::new(),
             timers: Vec::new(),
             watermarks: Vec::new(),
             tick: None,
@@ -64,9 +65,9 @@ impl Fold {
         }
     }
 
-    /// A record, as it is.
-    pub fn record(&self, record: RecordId) -> Option<&Arc<Record>> {
-        self.records.get(&record)
+    /// The records, as they are.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
     }
 
     /// The rounded watermark of a scope: the greatest of its event times and the tenant's TICKs, down to
@@ -108,7 +109,7 @@ impl Fold {
         let id = dictionary.record(scope, &sighting.source, &key);
         self.touch(id);
         let source = dictionary.record_entry(id).source;
-        let record = self.records.entry(id).or_insert_with(|| Arc::new(Record::new(id, source)));
+        let record = self.facts.slot(id).get_or_insert_with(|| Arc::new(Record::new(id, source)));
         let record = Arc::make_mut(record);
         if sighting.action == Action::End {
             record.end(sighting.order);
@@ -158,8 +159,8 @@ impl Fold {
     }
 
     fn touch(&mut self, record: RecordId) {
-        let before = self.records.get(&record);
-        self.touched.entry(record).or_insert_with(|| before.cloned());
+        let facts = &self.facts;
+        self.touched.entry(record).or_insert_with(|| facts.record(record).cloned());
     }
 
     /// Closes the epoch: what changed, each record once, in the order of their labels.
@@ -171,7 +172,7 @@ impl Fold {
         touched.sort_unstable_by_key(|(record, _)| *record);
         let mut changes = Vec::with_capacity(touched.len());
         for (id, before) in touched {
-            let Some(record) = self.records.get_mut(&id) else {
+            let Some(record) = self.facts.slot(id) else {
                 continue;
             };
             let scope = dictionary.source_entry(record.source).scope;
@@ -185,13 +186,18 @@ impl Fold {
                 settled.claims = settled.claims.iter().filter(|span| !own(span.claim)).cloned().collect();
             }
             let next = settled.settle(watermark, accepted, detached, &self.rules.windows, &dictionary);
-            let due = self.due.entry(id).or_insert(i64::MAX);
-            if next < *due {
-                *due = next;
+            let after = record.clone();
+            let index = id as usize;
+            if self.due.len() <= index {
+                self.due.resize(index + 1, i64::MAX);
+            }
+            if next < self.due[index] {
+                self.due[index] = next;
                 self.timers[scope as usize].entry(next).or_default().push(id);
             }
-            if before.as_deref() != Some(&**record) {
-                changes.push((before, record.clone()));
+            if before.as_deref() != Some(&*after) {
+                self.facts.claimed(before.as_deref(), &after);
+                changes.push((before, after));
             }
         }
         changes
@@ -209,8 +215,8 @@ impl Fold {
                 }
                 let (at, records) = entry.remove_entry();
                 for record in records {
-                    if self.due.get(&record) == Some(&at) {
-                        self.due.remove(&record);
+                    if let Some(due) = self.due.get_mut(record as usize).filter(|due| **due == at) {
+                        *due = i64::MAX;
                         self.touch(record);
                     }
                 }
@@ -245,7 +251,7 @@ impl Fold {
     pub fn would_end(&self, source: SourceId, begin: i64) -> (u64, u64) {
         let dictionary = self.dictionary.borrow();
         let records = &dictionary.source_entry(source).records;
-        let open = records.iter().filter_map(|record| self.records.get(record)).filter(|r| r.now.open);
+        let open = records.iter().filter_map(|record| self.facts.record(*record)).filter(|r| r.now.open);
         let mut counts = (0, 0);
         for record in open {
             counts.0 += 1;
@@ -258,7 +264,7 @@ impl Fold {
     pub fn restore(&mut self, record: Record) {
         let id = record.id;
         self.touched.insert(id, None);
-        self.records.insert(id, Arc::new(record));
+        *self.facts.slot(id) = Some(Arc::new(record));
     }
 
     /// Puts a watermark back as it was read from the views.

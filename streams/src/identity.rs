@@ -1,7 +1,7 @@
 //! Identity: judge, cores, MAC edges, blocks, join, name and attach, one after the other, each for
 //! what the one before has changed. Graph work knows no rules; rules know no dataflow.
 
-use std::{cell::RefCell, collections::BTreeSet, rc::Rc, sync::Arc};
+use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use crate::{
     blocks::{Blocks, mac_of, node_of},
@@ -9,11 +9,13 @@ use crate::{
     components::{Components, Label, Node},
     decisions::Scoped,
     dictionary::{ClaimId, Dictionary, RecordId},
+    facts::Facts,
     fold::RecordChange,
     judge::{Judge, Link},
-    macs::Macs,
+    macs::{Linked, Macs},
     place::{Context, PlaceChanges, Placer},
     rules::Rules,
+    sort_unique,
 };
 
 /// The state of identity.
@@ -31,17 +33,15 @@ pub struct Identity {
     pub placer: Placer,
 }
 
-/// What an epoch changed.
+/// What an epoch changed; each list is sorted.
 #[derive(Default)]
 pub struct IdentityChanges {
     /// Placements, devices and leads.
     pub places: PlaceChanges,
-    /// Records of whose evidence the state may have changed.
-    pub evidence: BTreeSet<RecordId>,
+    /// Records of whose evidence the state may have changed, or about which there may be another issue.
+    pub evidence: Vec<RecordId>,
     /// Claims about which there may be another issue.
-    pub claims: BTreeSet<ClaimId>,
-    /// Records about which there may be another issue.
-    pub records: BTreeSet<RecordId>,
+    pub claims: Vec<ClaimId>,
 }
 
 /// A record in the graph of cores.
@@ -69,40 +69,43 @@ impl Identity {
     }
 
     /// Takes an epoch's changes of records and decisions through all steps.
-    pub fn step(&mut self, changes: &[RecordChange], effects: &[(Scoped, isize)]) -> IdentityChanges {
-        let judged = self.judge.judge(changes, effects);
+    pub fn step(
+        &mut self,
+        facts: &Facts,
+        changes: &[RecordChange],
+        effects: &[(Scoped, isize)],
+    ) -> IdentityChanges {
+        let judged = self.judge.judge(facts, changes, effects);
         let moves = self.cores.apply(self.core_edges(&judged.links, &judged.ties));
         let of_records: Vec<(RecordId, Option<Label>)> = moves
             .iter()
             .filter(|(node, _, _)| node & 1 == 0)
             .map(|(node, _, after)| (node >> 1, *after))
             .collect();
-        let macs = self.macs.judge(changes, &judged.links, &of_records);
+        let linked = Linked { facts, judge: &self.judge };
+        let macs = self.macs.judge(linked, changes, &judged.links, &of_records);
         let shared = macs.shared.iter().map(|((place, mac), diff)| ((node_of(*place), mac_of(*mac)), *diff));
         let moves = self.graph.apply(shared.collect());
-        let blocks = self.blocks.decide(&macs, &moves, &self.graph, &self.macs);
+        let blocks = self.blocks.decide(&macs, &moves, &self.graph, &self.macs, linked);
 
-        let touched = judged.verdicts.iter().chain(&macs.ambiguous).chain(&blocks.macs).copied();
-        let touched = touched.chain(blocks.refused.iter().map(|(_, mac)| *mac));
-        // Collected at once: a set that grows one by one costs a load a second.
-        let claims: BTreeSet<ClaimId> =
-            touched.chain(judged.links.iter().map(|(link, _)| link.claim)).collect();
-        let context = Context { judge: &self.judge, macs: &self.macs, blocks: &self.blocks };
-        let places = self.placer.place(&context, changes, effects, &blocks.nodes, claims.clone());
+        // Claims of which more may have changed than where they lead.
+        let mut told: Vec<ClaimId> = judged.verdicts.iter().chain(&macs.ambiguous).copied().collect();
+        told.extend(blocks.refused.iter().map(|(_, mac)| *mac));
+        sort_unique(&mut told);
+        let linking = judged.links.iter().map(|(link, _)| link.claim);
+        let touched = told.iter().chain(&blocks.macs).copied().chain(linking).collect();
+        let context = Context { linked, macs: &self.macs, blocks: &self.blocks };
+        let places = self.placer.place(&context, changes, effects, &blocks.nodes, touched);
 
-        let mut out = IdentityChanges::default();
-        out.evidence.extend(judged.links.iter().map(|(link, _)| link.record));
-        out.evidence.extend(judged.bridging.iter().chain(&macs.left_out).chain(&blocks.bridging));
-        out.evidence.extend(blocks.nodes.iter().flat_map(|place| self.macs.records_of(*place)));
-        out.evidence.extend(blocks.refused.iter().flat_map(|(place, _)| self.macs.records_of(*place)));
-        for claim in judged.verdicts.iter().chain(&macs.ambiguous) {
-            out.evidence.extend(self.placer.claimants(*claim));
-        }
-        out.evidence.extend(&places.leads);
-        out.records.extend(&out.evidence);
-        out.claims = claims;
-        out.places = places;
-        out
+        let mut evidence: Vec<RecordId> = Vec::new();
+        evidence.extend(judged.links.iter().map(|(link, _)| link.record));
+        evidence.extend(judged.bridging.iter().chain(&macs.left_out).chain(&blocks.bridging));
+        let nodes = blocks.nodes.iter().chain(blocks.refused.iter().map(|(place, _)| place));
+        evidence.extend(nodes.flat_map(|place| self.macs.records_of(place)));
+        evidence.extend(told.iter().flat_map(|claim| facts.claimants(*claim)));
+        evidence.extend(&places.leads);
+        sort_unique(&mut evidence);
+        IdentityChanges { places, evidence, claims: told }
     }
 
     /// Edges of the graph of cores: between a record and each tier 1 claim that links it, and between
@@ -118,6 +121,12 @@ impl Identity {
         let edges = tier_1.map(|(link, diff)| ((record_node(link.record), claim_node(link.claim)), *diff));
         let ties = ties.iter().map(|((a, b), diff)| ((claim_node(*a), claim_node(*b)), *diff));
         edges.chain(ties).collect()
+    }
+
+    /// What steps 1 to 4 know, for looking up.
+    pub fn context<'a>(&'a self, facts: &'a Facts) -> Context<'a> {
+        let linked = Linked { facts, judge: &self.judge };
+        Context { linked, macs: &self.macs, blocks: &self.blocks }
     }
 
     /// How many records the biggest core or block has, claims and MACs counted in.

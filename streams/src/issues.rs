@@ -8,10 +8,12 @@ use std::{
 };
 
 use crate::{
-    dictionary::{ClaimId, Dictionary, RecordId},
-    fold::Fold,
+    dictionary::{ClaimId, Dictionary, NameId, RecordId},
+    facts::Facts,
+    fold::RecordChange,
     identity::{Identity, IdentityChanges},
     rows::{Changed, Changes, IssueRow, Row, Uid},
+    sort_unique,
 };
 
 /// Most devices named in an issue.
@@ -27,6 +29,8 @@ enum Subject {
 /// The issues there are.
 pub struct Issues {
     dictionary: Rc<RefCell<Dictionary>>,
+    /// The attribute that says what was refused of a record's claims.
+    quality: NameId,
     told: BTreeMap<Subject, Vec<IssueRow>>,
     oversized: BTreeSet<RecordId>,
 }
@@ -34,7 +38,8 @@ pub struct Issues {
 impl Issues {
     /// Empty.
     pub fn new(dictionary: Rc<RefCell<Dictionary>>) -> Self {
-        Self { dictionary, told: BTreeMap::new(), oversized: BTreeSet::new() }
+        let quality = dictionary.borrow_mut().text("quality");
+        Self { dictionary, quality, told: BTreeMap::new(), oversized: BTreeSet::new() }
     }
 
     /// All issues there are, in order.
@@ -48,42 +53,39 @@ impl Issues {
     pub fn settle(
         &mut self,
         identity: &Identity,
-        fold: &Fold,
+        facts: &Facts,
         changed: &IdentityChanges,
-        records: impl Iterator<Item = RecordId>,
+        changes: &[RecordChange],
     ) -> Changes<IssueRow> {
-        let mut subjects: BTreeSet<Subject> =
-            changed.claims.iter().map(|claim| Subject::Claim(*claim)).collect();
-        subjects.extend(changed.records.iter().map(|record| Subject::Record(*record)));
-        let records: Vec<RecordId> = records.collect();
-        subjects.extend(records.iter().map(|record| Subject::Record(*record)));
-        let oversized = identity.blocks.oversized().clone();
-        subjects
-            .extend(oversized.symmetric_difference(&self.oversized).map(|record| Subject::Record(*record)));
-        self.oversized = oversized;
+        let mut records: Vec<RecordId> = changes.iter().map(|(_, after)| after.id).collect();
         // An issue names the devices of its claimants: where one moved or claims other things, it is told anew.
-        let claimants: BTreeSet<RecordId> = changed
-            .places
-            .devices
-            .iter()
-            .filter_map(|device| identity.placer.members(*device))
-            .flat_map(|members| members.records.keys().copied())
-            .chain(changed.places.records.iter().copied())
-            .chain(records)
-            .collect();
-        for record in claimants.iter().filter_map(|record| fold.record(*record)) {
-            let told = |claim: &ClaimId| self.told.contains_key(&Subject::Claim(*claim));
-            subjects.extend(record.claims.iter().map(|span| span.claim).filter(told).map(Subject::Claim));
-            subjects
-                .extend(self.told.get_key_value(&Subject::Record(record.id)).map(|(subject, _)| *subject));
+        let members = changed.places.devices.iter().filter_map(|device| identity.placer.members(*device));
+        let mut claimants: Vec<RecordId> = members.flat_map(|members| members.records.keys().copied()).collect();
+        claimants.extend(changed.places.records.iter().chain(&records));
+        sort_unique(&mut claimants);
+        let mut subjects: Vec<Subject> = changed.claims.iter().map(|claim| Subject::Claim(*claim)).collect();
+        let told = |subject: &Subject| self.told.contains_key(subject);
+        if !self.told.is_empty() {
+            for record in claimants.iter().filter_map(|record| facts.record(*record)) {
+                let claims = record.claims.iter().map(|span| Subject::Claim(span.claim));
+                subjects.extend(claims.chain([Subject::Record(record.id)]).filter(told));
+            }
         }
+        records.extend(&changed.evidence);
+        let oversized = identity.blocks.oversized().clone();
+        records.extend(oversized.symmetric_difference(&self.oversized));
+        self.oversized = oversized;
+        subjects.extend(records.into_iter().map(Subject::Record));
+        sort_unique(&mut subjects);
         let mut out = Changes::default();
         for subject in subjects {
             let now = match subject {
-                Subject::Claim(claim) => self.of_claim(claim, identity, fold),
-                Subject::Record(record) => self.of_record(record, identity, fold),
+                Subject::Claim(claim) => self.of_claim(claim, identity, facts),
+                Subject::Record(record) => self.of_record(record, identity, facts),
             };
-            self.tell(subject, now, &mut out);
+            if !now.is_empty() || self.told.contains_key(&subject) {
+                self.tell(subject, now, &mut out);
+            }
         }
         out
     }
@@ -103,7 +105,7 @@ impl Issues {
         out.gone.extend(before.into_keys());
     }
 
-    fn of_claim(&self, claim: ClaimId, identity: &Identity, fold: &Fold) -> Vec<IssueRow> {
+    fn of_claim(&self, claim: ClaimId, identity: &Identity, facts: &Facts) -> Vec<IssueRow> {
         let verdict = identity.judge.verdict(claim);
         let mut kinds: Vec<(&'static str, &str)> = Vec::new();
         let judged = !verdict.blocked && !verdict.allowed;
@@ -124,11 +126,8 @@ impl Issues {
         let dictionary = self.dictionary.borrow();
         let partition = dictionary.partition(dictionary.claim_entry(claim).scope).clone();
         let (namespace, value) = dictionary.claim_text(claim);
-        let live = identity.placer.claimants(claim).iter().filter(|record| {
-            fold.record(**record).is_some_and(|record| {
-                let index = record.claims.binary_search_by_key(&claim, |span| span.claim);
-                index.is_ok_and(|index| record.claims[index].status.is_live())
-            })
+        let live = facts.claimants(claim).iter().filter(|record| {
+            facts.span(**record, claim).is_some_and(|span| span.status.is_live())
         });
         let uids = devices(live.copied(), identity);
         kinds
@@ -144,8 +143,8 @@ impl Issues {
             .collect()
     }
 
-    fn of_record(&self, id: RecordId, identity: &Identity, fold: &Fold) -> Vec<IssueRow> {
-        let Some(record) = fold.record(id) else {
+    fn of_record(&self, id: RecordId, identity: &Identity, facts: &Facts) -> Vec<IssueRow> {
+        let Some(record) = facts.record(id) else {
             return Vec::new();
         };
         let mut kinds: Vec<(&'static str, String)> = Vec::new();
@@ -159,9 +158,7 @@ impl Issues {
             kinds.push(("oversized", "its block is over the cap: MAC-only records join nothing".to_owned()));
         }
         let dictionary = self.dictionary.borrow();
-        let quality = record
-            .current_attributes()
-            .find(|(attribute, _)| &**dictionary.text_of(attribute.name) == "quality");
+        let quality = record.current_attributes().find(|(attribute, _)| attribute.name == self.quality);
         if let Some((attribute, _)) = quality {
             kinds.push(("quality", attribute.value.to_string()));
         }

@@ -9,11 +9,13 @@ use crate::{
     claim::Namespace,
     decisions::{Effect, Scoped},
     dictionary::{ClaimId, Dictionary, RecordId},
+    facts::Facts,
     fold::RecordChange,
     normalise::native_claim,
-    record::{Record, Status},
+    record::{ClaimSpan, Record, Status},
     rows::RecordRow,
     rules::Caps,
+    sort_unique,
 };
 
 /// A claim that links its record.
@@ -62,37 +64,25 @@ pub struct Judgements {
     pub ties: Vec<((ClaimId, ClaimId), isize)>,
 }
 
-#[derive(Default)]
-struct ClaimState {
-    /// As last judged.
+/// A verdict, and an operator's word that it is to take in at the end of the epoch.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Judged {
     verdict: Verdict,
-    /// An operator's word, judged at the end of the epoch: allowed, blocked.
+    /// Allowed, blocked.
     decided: (bool, bool),
-    /// Records in which it is live, sorted.
-    holders: Vec<RecordId>,
 }
 
-#[derive(Default)]
-struct RecordState {
-    links: Vec<Link>,
-    /// Exclusive namespaces of which it asserts too many values.
-    bridging: Vec<u32>,
-}
-
-/// The state of the judge.
+/// The state of the judge. Claims of which there is nothing to say have none.
 pub struct Judge {
     dictionary: Rc<RefCell<Dictionary>>,
     caps: Caps,
-    records: HashMap<RecordId, Arc<Record>>,
-    states: HashMap<RecordId, RecordState>,
-    claims: HashMap<ClaimId, ClaimState>,
+    /// By record, sorted by claim.
+    links: Vec<Box<[Link]>>,
+    /// Exclusive namespaces of which a record asserts too many values.
+    bridging: HashMap<RecordId, Vec<u32>>,
+    claims: HashMap<ClaimId, Judged>,
     ties: BTreeSet<(ClaimId, ClaimId)>,
     tied: BTreeSet<(ClaimId, ClaimId)>,
-}
-
-/// Whether a claim is of those that may link at all: tier 1, or a MAC.
-fn may_link(dictionary: &Dictionary, claim: ClaimId) -> bool {
-    dictionary.claim_entry(claim).kind != Namespace::Other
 }
 
 impl Judge {
@@ -101,8 +91,8 @@ impl Judge {
         Self {
             dictionary,
             caps,
-            records: HashMap::new(),
-            states: HashMap::new(),
+            links: Vec::new(),
+            bridging: HashMap::new(),
             claims: HashMap::new(),
             ties: BTreeSet::new(),
             tied: BTreeSet::new(),
@@ -111,63 +101,73 @@ impl Judge {
 
     /// The verdict on a claim.
     pub fn verdict(&self, claim: ClaimId) -> Verdict {
-        self.claims.get(&claim).map(|state| state.verdict).unwrap_or_default()
+        self.claims.get(&claim).map(|judged| judged.verdict).unwrap_or_default()
+    }
+
+    /// What links a record, sorted by claim.
+    pub fn links(&self, record: RecordId) -> &[Link] {
+        self.links.get(record as usize).map_or(&[], |links| links)
+    }
+
+    /// The link between a record and a claim.
+    pub fn link(&self, record: RecordId, claim: ClaimId) -> Option<&Link> {
+        let links = self.links(record);
+        links.binary_search_by_key(&claim, |link| link.claim).ok().map(|index| &links[index])
     }
 
     /// A record that a claim links; all that it does are in one core.
-    pub fn linked(&self, claim: ClaimId) -> Option<RecordId> {
-        let holders = &self.claims.get(&claim)?.holders;
-        holders.iter().copied().find(|holder| self.is_linked(*holder, claim))
+    pub fn linked(&self, facts: &Facts, claim: ClaimId) -> Option<RecordId> {
+        facts.claimants(claim).iter().copied().find(|record| self.is_linked(*record, claim))
     }
 
     /// Whether a claim links a record.
     pub fn is_linked(&self, record: RecordId, claim: ClaimId) -> bool {
-        self.states.get(&record).is_some_and(|state| state.links.iter().any(|link| link.claim == claim))
+        self.link(record, claim).is_some()
     }
 
     /// The tier of a claim; an allowed local MAC is tier 2.
-    pub fn tier(&self, claim: ClaimId) -> u8 {
-        let dictionary = self.dictionary.borrow();
+    pub fn tier(&self, claim: ClaimId, dictionary: &Dictionary) -> u8 {
         let entry = dictionary.claim_entry(claim);
-        if entry.kind == Namespace::Mac && self.verdict(claim).allowed { 2 } else { entry.tier() }
+        match entry.tier() {
+            3 if entry.kind == Namespace::Mac && self.verdict(claim).allowed => 2,
+            tier => tier,
+        }
     }
 
-    /// Whether a record asserts too many values of the namespace of this claim.
+    /// Whether a record asserts too many values of the namespace of some claim.
     pub fn is_bridging(&self, record: RecordId) -> bool {
-        self.states.get(&record).is_some_and(|state| !state.bridging.is_empty())
-    }
-
-    /// Whether a claim of a record is one of too many.
-    pub fn is_bridged(&self, record: RecordId, claim: ClaimId) -> bool {
-        let namespace = self.dictionary.borrow().claim_entry(claim).namespace;
-        self.states.get(&record).is_some_and(|state| state.bridging.contains(&namespace))
+        self.bridging.contains_key(&record)
     }
 
     /// Judges anew what an epoch touched.
-    pub fn judge(&mut self, changes: &[RecordChange], effects: &[(Scoped, isize)]) -> Judgements {
+    pub fn judge(
+        &mut self,
+        facts: &Facts,
+        changes: &[RecordChange],
+        effects: &[(Scoped, isize)],
+    ) -> Judgements {
         let mut out = Judgements::default();
-        let mut dirty_claims: HashSet<ClaimId> = HashSet::new();
-        let mut dirty_records: HashSet<RecordId> = HashSet::new();
+        let mut dirty_claims: Vec<ClaimId> = Vec::new();
+        let mut dirty_records: Vec<RecordId> = Vec::new();
         for (effect, diff) in effects {
             self.decide(effect, *diff, &mut dirty_claims);
         }
         for (before, after) in changes {
-            self.index(before.as_deref(), after, &mut dirty_claims, &mut dirty_records);
+            self.index(facts, before.as_deref(), after, &mut dirty_claims, &mut dirty_records);
         }
-        for claim in dirty_claims.drain() {
-            self.rejudge(claim, &mut dirty_records, &mut out);
+        sort_unique(&mut dirty_claims);
+        for claim in dirty_claims {
+            self.rejudge(facts, claim, &mut dirty_records, &mut out);
         }
-        let mut dirty: Vec<RecordId> = dirty_records.into_iter().collect();
-        dirty.sort_unstable();
-        for record in dirty {
-            self.relink(record, &mut out);
+        sort_unique(&mut dirty_records);
+        for record in dirty_records {
+            self.relink(facts, record, &mut out);
         }
-        self.retie(&mut out);
-        out.verdicts.sort_unstable();
+        self.retie(facts, &mut out);
         out
     }
 
-    fn decide(&mut self, (partition, effect): &Scoped, diff: isize, dirty: &mut HashSet<ClaimId>) {
+    fn decide(&mut self, (partition, effect): &Scoped, diff: isize, dirty: &mut Vec<ClaimId>) {
         let mut dictionary = self.dictionary.borrow_mut();
         let scope = dictionary.scope(partition);
         match effect {
@@ -178,7 +178,7 @@ impl Judge {
                     Effect::Block(_) => decided.1 = diff > 0,
                     _ => decided.0 = diff > 0,
                 }
-                dirty.insert(id);
+                dirty.push(id);
             }
             Effect::Link(a, b) => {
                 let (a, b) = (dictionary.claim(scope, a), dictionary.claim(scope, b));
@@ -192,108 +192,91 @@ impl Judge {
         }
     }
 
-    /// Notes what a record claims, and what that may change.
+    /// Finds what a record's claims may change.
     fn index(
-        &mut self,
+        &self,
+        facts: &Facts,
         before: Option<&Record>,
-        after: &Arc<Record>,
-        dirty_claims: &mut HashSet<ClaimId>,
-        dirty_records: &mut HashSet<RecordId>,
+        after: &Record,
+        dirty_claims: &mut Vec<ClaimId>,
+        dirty_records: &mut Vec<RecordId>,
     ) {
         let same = before.is_some_and(|before| {
             Arc::ptr_eq(&before.claims, &after.claims) && before.now.detached == after.now.detached
         });
-        self.records.insert(after.id, after.clone());
         if same {
             return;
         }
-        dirty_records.insert(after.id);
+        dirty_records.push(after.id);
         let dictionary = self.dictionary.borrow();
-        let old = before.map(|before| live(before, &dictionary)).unwrap_or_default();
-        let new = live(after, &dictionary);
-        let exclusive = |list: &[(ClaimId, bool)]| -> Vec<ClaimId> {
-            let current = list.iter().filter(|(_, current)| *current).map(|(claim, _)| *claim);
-            current.filter(|claim| dictionary.claim_entry(*claim).kind.is_exclusive()).collect()
+        // Too few share any other claim for it to be judged.
+        let is_judged = |claim: ClaimId| {
+            dictionary.claim_entry(claim).kind.is_tier_1()
+                || facts.claimants(claim).len() > self.caps.spread_of_a_source.min(self.caps.spread)
+                || self.claims.contains_key(&claim)
         };
         // What a record names decides on each claim that it makes.
-        let renamed = exclusive(&old) != exclusive(&new);
-        for (list, other, came) in [(&old, &new, false), (&new, &old, true)] {
-            for entry in list {
-                let is_there = other.binary_search_by_key(&entry.0, |(claim, _)| *claim);
-                if is_there.is_err() {
-                    let holders = &mut self.claims.entry(entry.0).or_default().holders;
-                    match (holders.binary_search(&after.id), came) {
-                        (Err(index), true) => holders.insert(index, after.id),
-                        (Ok(index), false) => {
-                            holders.remove(index);
-                        }
-                        _ => {}
-                    }
-                }
-                if renamed || is_there.map_or(true, |index| other[index] != *entry) {
-                    dirty_claims.insert(entry.0);
-                }
-            }
-        }
+        let spans = before.map_or(&[][..], |before| &before.claims).iter().chain(after.claims.iter());
+        dirty_claims.extend(spans.map(|span| span.claim).filter(|claim| is_judged(*claim)));
     }
 
-    fn rejudge(&mut self, claim: ClaimId, dirty: &mut HashSet<RecordId>, out: &mut Judgements) {
-        let Some(state) = self.claims.get(&claim) else {
-            return;
-        };
+    fn rejudge(&mut self, facts: &Facts, claim: ClaimId, dirty: &mut Vec<RecordId>, out: &mut Judgements) {
+        let known = self.claims.get(&claim).copied().unwrap_or_default();
         let dictionary = self.dictionary.borrow();
         let verdict = Verdict {
-            allowed: state.decided.0,
-            blocked: state.decided.1,
-            generic: self.is_generic(claim, &state.holders, &dictionary),
-            quarantined: self.is_quarantined(claim, &state.holders, &dictionary),
+            allowed: known.decided.0,
+            blocked: known.decided.1,
+            generic: self.is_generic(facts, claim, &dictionary),
+            quarantined: self.is_quarantined(facts, claim, &dictionary),
         };
-        drop(dictionary);
-        if let Some(state) = self.claims.get_mut(&claim)
-            && state.verdict != verdict
-        {
-            dirty.extend(state.holders.iter().copied());
+        let judged = Judged { verdict, ..known };
+        if judged == Judged::default() {
+            self.claims.remove(&claim);
+        } else {
+            self.claims.insert(claim, judged);
+        }
+        if known.verdict != verdict {
+            dirty.extend(facts.claimants(claim));
             out.verdicts.push(claim);
-            state.verdict = verdict;
         }
     }
 
-    fn is_current(&self, record: RecordId, claim: ClaimId) -> bool {
-        self.records.get(&record).is_some_and(|record| {
-            let index = record.claims.binary_search_by_key(&claim, |span| span.claim);
-            index.is_ok_and(|index| record.claims[index].status == Status::Current)
-        })
-    }
-
-    fn is_generic(&self, claim: ClaimId, holders: &[RecordId], dictionary: &Dictionary) -> bool {
+    fn is_generic(&self, facts: &Facts, claim: ClaimId, dictionary: &Dictionary) -> bool {
+        let claimants = facts.claimants(claim);
         // What never links proves nothing, however few share it.
-        if dictionary.claim_entry(claim).tier() == 3 {
+        if claimants.len() <= self.caps.spread_of_a_source.min(self.caps.spread)
+            || dictionary.claim_entry(claim).tier() == 3
+        {
             return false;
         }
-        if holders.len() > self.caps.spread {
-            return true;
-        }
-        if holders.len() <= self.caps.spread_of_a_source {
-            return false;
-        }
+        let mut live = 0;
         let mut per_source: HashMap<u32, usize> = HashMap::new();
-        for holder in holders.iter().filter(|holder| self.is_current(**holder, claim)) {
-            *per_source.entry(dictionary.record_entry(*holder).source).or_default() += 1;
+        for claimant in claimants {
+            let Some((record, span)) = facts.record(*claimant).and_then(|r| Some((r, r.claim(claim)?))) else {
+                continue;
+            };
+            live += usize::from(is_live(record, span, dictionary));
+            if span.status == Status::Current && is_live(record, span, dictionary) {
+                *per_source.entry(record.source).or_default() += 1;
+            }
         }
-        per_source.values().any(|count| *count > self.caps.spread_of_a_source)
+        live > self.caps.spread || per_source.values().any(|count| *count > self.caps.spread_of_a_source)
     }
 
-    fn is_quarantined(&self, claim: ClaimId, holders: &[RecordId], dictionary: &Dictionary) -> bool {
+    fn is_quarantined(&self, facts: &Facts, claim: ClaimId, dictionary: &Dictionary) -> bool {
         let entry = dictionary.claim_entry(claim);
         // The private claim of a detached record links, whatever else the record says.
         if !entry.kind.is_tier_1() || entry.kind == Namespace::Detached {
             return false;
         }
         let mut values: HashMap<u32, HashSet<ClaimId>> = HashMap::new();
-        for holder in holders.iter().filter(|holder| self.is_current(**holder, claim)) {
-            let Some(record) = self.records.get(holder) else {
+        for record in facts.claimants(claim).iter().filter_map(|claimant| facts.record(*claimant)) {
+            let asserts = record
+                .claim(claim)
+                .is_some_and(|span| span.status == Status::Current && is_live(record, span, dictionary));
+            if !asserts {
                 continue;
-            };
+            }
             for span in record.claims.iter().filter(|span| span.status == Status::Current) {
                 let other = dictionary.claim_entry(span.claim);
                 if other.kind.is_exclusive() && other.namespace != entry.namespace {
@@ -309,12 +292,12 @@ impl Judge {
     }
 
     /// Works out anew the links of a record.
-    fn relink(&mut self, id: RecordId, out: &mut Judgements) {
-        let Some(record) = self.records.get(&id).cloned() else {
+    fn relink(&mut self, facts: &Facts, id: RecordId, out: &mut Judgements) {
+        let Some(record) = facts.record(id) else {
             return;
         };
         let mut dictionary = self.dictionary.borrow_mut();
-        let bridging = bridging(&record, &dictionary, self.caps.exclusive_values);
+        let bridging = bridging(record, &dictionary, self.caps.exclusive_values);
         let own = if bridging.is_empty() {
             None
         } else {
@@ -324,43 +307,39 @@ impl Judge {
             let native = RecordRow::split(&key).and_then(|(_, _, native)| native_claim(&source, native));
             native.map(|claim| dictionary.claim(scope, &claim))
         };
-        let links: Vec<Link> = live(&record, &dictionary)
-            .into_iter()
-            .filter(|(claim, _)| {
-                let entry = dictionary.claim_entry(*claim);
-                let verdict = self.claims.get(claim).map(|state| state.verdict).unwrap_or_default();
-                let linkable = entry.kind != Namespace::Mac || entry.tier() == 2 || verdict.allowed;
-                let counts = verdict.allowed || own == Some(*claim) || !bridging.contains(&entry.namespace);
-                linkable && counts && verdict.is_usable()
-            })
-            .map(|(claim, current)| {
-                let allowed = self.claims.get(&claim).is_some_and(|state| state.verdict.allowed);
-                Link { record: id, claim, current, allowed }
-            })
-            .collect();
-        let state = self.states.entry(id).or_default();
-        for (list, other, diff) in [(&state.links, &links, -1), (&links, &state.links, 1)] {
+        let link = |span: &ClaimSpan| {
+            let entry = dictionary.claim_entry(span.claim);
+            let verdict = self.verdict(span.claim);
+            let linkable = entry.kind != Namespace::Mac || entry.tier() == 2 || verdict.allowed;
+            let counts = verdict.allowed || own == Some(span.claim) || !bridging.contains(&entry.namespace);
+            let links = is_live(record, span, &dictionary) && linkable && counts && verdict.is_usable();
+            let current = span.status == Status::Current;
+            links.then_some(Link { record: id, claim: span.claim, current, allowed: verdict.allowed })
+        };
+        let links: Box<[Link]> = record.claims.iter().filter_map(link).collect();
+        let before = self.links(id);
+        for (list, other, diff) in [(before, &*links, -1), (&links, before, 1)] {
             let gone = list.iter().filter(|link| other.binary_search(link).is_err());
             out.links.extend(gone.map(|link| (*link, diff)));
         }
-        if state.bridging.is_empty() != bridging.is_empty() {
+        if self.bridging.contains_key(&id) == bridging.is_empty() {
             out.bridging.push(id);
         }
-        state.links = links;
-        state.bridging = bridging;
+        if bridging.is_empty() {
+            self.bridging.remove(&id);
+        } else {
+            self.bridging.insert(id, bridging);
+        }
+        let index = id as usize;
+        if self.links.len() <= index {
+            self.links.resize_with(index + 1, Box::default);
+        }
+        self.links[index] = links;
     }
 
     /// A `link` decision ties two claims while both are live and usable.
-    fn retie(&mut self, out: &mut Judgements) {
-        let stands = |claim: &ClaimId| {
-            self.claims.get(claim).is_some_and(|state| {
-                state.holders.iter().any(|holder| {
-                    self.states
-                        .get(holder)
-                        .is_some_and(|state| state.links.iter().any(|link| link.claim == *claim))
-                })
-            })
-        };
+    fn retie(&mut self, facts: &Facts, out: &mut Judgements) {
+        let stands = |claim: &ClaimId| self.linked(facts, *claim).is_some();
         let tied: BTreeSet<_> = self.ties.iter().filter(|(a, b)| stands(a) && stands(b)).copied().collect();
         out.ties.extend(self.tied.difference(&tied).map(|tie| (*tie, -1)));
         out.ties.extend(tied.difference(&self.tied).map(|tie| (*tie, 1)));
@@ -368,16 +347,12 @@ impl Judge {
     }
 }
 
-/// The claims of a record that are live and may link at all, with whether they are current; of a
-/// detached record its private one alone.
-fn live(record: &Record, dictionary: &Dictionary) -> Vec<(ClaimId, bool)> {
-    let claims = record.claims.iter().filter(|span| {
-        let kind = dictionary.claim_entry(span.claim).kind;
-        span.status.is_live()
-            && may_link(dictionary, span.claim)
-            && (kind == Namespace::Detached) == record.now.detached
-    });
-    claims.map(|span| (span.claim, span.status == Status::Current)).collect()
+/// Whether a claim of a record is live and may link at all; of a detached record its private one alone.
+fn is_live(record: &Record, span: &ClaimSpan, dictionary: &Dictionary) -> bool {
+    let kind = dictionary.claim_entry(span.claim).kind;
+    span.status.is_live()
+        && kind != Namespace::Other
+        && (kind == Namespace::Detached) == record.now.detached
 }
 
 /// The exclusive namespaces of which a record currently asserts more values than a device has.

@@ -10,6 +10,7 @@ pub mod describe;
 pub mod dictionary;
 pub mod engine;
 pub mod evidence;
+pub mod facts;
 pub mod fold;
 pub mod identity;
 pub mod issues;
@@ -24,3 +25,9 @@ pub mod restore;
 pub mod rows;
 pub mod rules;
 pub mod snapshots;
+
+/// Sorts what was noted, each thing once: a load notes millions, too many to keep sorted one by one.
+pub(crate) fn sort_unique<T: Ord>(noted: &mut Vec<T>) {
+    noted.sort_unstable();
+    noted.dedup();
+}

@@ -12,9 +12,10 @@ use crate::{
     claim::Namespace,
     components::Label,
     dictionary::{ClaimId, Dictionary, RecordId},
+    facts::Facts,
     fold::RecordChange,
-    judge::Link,
-    record::Record,
+    judge::{Judge, Link},
+    sort_unique,
 };
 
 /// A core, or a record that is in none and claims MACs.
@@ -50,7 +51,7 @@ pub struct NodeInfo {
     pub holds: Vec<u32>,
     /// Its records.
     pub records: Vec<RecordId>,
-    /// Edges that survive.
+    /// Edges that survive, sorted.
     pub edges: Vec<Edge>,
 }
 
@@ -68,14 +69,6 @@ pub struct MacChanges {
 }
 
 #[derive(Default)]
-struct RecordState {
-    core: Option<Label>,
-    macs: Vec<Link>,
-    /// Exclusive namespaces it holds.
-    holds: Vec<u32>,
-}
-
-#[derive(Default)]
 struct CoreState {
     records: Vec<RecordId>,
     holds: Vec<u32>,
@@ -84,9 +77,9 @@ struct CoreState {
     dropped: bool,
 }
 
+/// A MAC that links several records.
 #[derive(Default)]
 struct MacState {
-    claimants: Vec<RecordId>,
     ambiguous: bool,
     /// Edges that survive the judgement of the MAC itself.
     survivors: Vec<Edge>,
@@ -94,18 +87,53 @@ struct MacState {
     told: Vec<Edge>,
 }
 
-/// The state of the operator.
+/// What links which records, for looking up.
+#[derive(Clone, Copy)]
+pub struct Linked<'a> {
+    /// Records.
+    pub facts: &'a Facts,
+    /// Links.
+    pub judge: &'a Judge,
+}
+
+impl Linked<'_> {
+    /// The MACs that link a record.
+    fn macs<'s>(&'s self, record: RecordId, dictionary: &'s Dictionary) -> impl Iterator<Item = &'s Link> {
+        let links = self.judge.links(record).iter();
+        links.filter(|link| dictionary.claim_entry(link.claim).kind == Namespace::Mac)
+    }
+
+    /// The links of a claim.
+    fn of_claim(&self, claim: ClaimId) -> impl Iterator<Item = &Link> {
+        self.facts.claimants(claim).iter().filter_map(move |record| self.judge.link(*record, claim))
+    }
+}
+
+/// The state of the operator. A MAC that links one record alone has none: its edge survives as long as its
+/// node's edges do.
 pub struct Macs {
     dictionary: Rc<RefCell<Dictionary>>,
-    facts: HashMap<RecordId, Arc<Record>>,
-    records: HashMap<RecordId, RecordState>,
+    /// By record: its core, or `NO_CORE`.
+    core_of: Vec<Label>,
     cores: HashMap<Label, CoreState>,
-    macs: HashMap<ClaimId, MacState>,
+    shared: HashMap<ClaimId, MacState>,
     left_out: HashSet<RecordId>,
 }
 
+const NO_CORE: Label = Label::MAX;
+
 fn clash(a: &[u32], b: &[u32]) -> bool {
     a.iter().any(|namespace| b.contains(namespace))
+}
+
+/// What an epoch touches.
+#[derive(Default)]
+struct Dirty {
+    records: Vec<RecordId>,
+    cores: Vec<Label>,
+    macs: Vec<ClaimId>,
+    /// Nodes whose edges change.
+    nodes: Vec<Place>,
 }
 
 impl Macs {
@@ -113,17 +141,16 @@ impl Macs {
     pub fn new(dictionary: Rc<RefCell<Dictionary>>) -> Self {
         Self {
             dictionary,
-            facts: HashMap::new(),
-            records: HashMap::new(),
+            core_of: Vec::new(),
             cores: HashMap::new(),
-            macs: HashMap::new(),
+            shared: HashMap::new(),
             left_out: HashSet::new(),
         }
     }
 
     /// Whether devices share a MAC which cannot be one.
     pub fn is_ambiguous(&self, mac: ClaimId) -> bool {
-        self.macs.get(&mac).is_some_and(|state| state.ambiguous)
+        self.shared.get(&mac).is_some_and(|state| state.ambiguous)
     }
 
     /// Whether a MAC-only record is left out because it bridges two devices.
@@ -131,165 +158,171 @@ impl Macs {
         self.left_out.contains(&record)
     }
 
-    /// Whether an edge of a record to a MAC survived.
-    pub fn survives(&self, record: RecordId, mac: ClaimId) -> bool {
-        let place = self.place(record);
-        self.macs.get(&mac).is_some_and(|state| state.told.iter().any(|edge| edge.place == place))
+    /// Whether the edge of a record to a MAC that links it survived.
+    pub fn survives(&self, link: &Link) -> bool {
+        let place = self.place(link.record);
+        match self.shared.get(&link.claim) {
+            Some(state) => state.told.iter().any(|edge| edge.place == place),
+            None => link.allowed || self.keeps_edges(place),
+        }
+    }
+
+    fn core(&self, record: RecordId) -> Option<Label> {
+        self.core_of.get(record as usize).copied().filter(|label| *label != NO_CORE)
     }
 
     /// The node that a record is, or is in.
     pub fn place(&self, record: RecordId) -> Place {
-        let core = self.records.get(&record).and_then(|state| state.core);
-        core.map_or(Place::MacOnly(record), Place::Core)
+        self.core(record).map_or(Place::MacOnly(record), Place::Core)
     }
 
-    /// A node as it is; none where it is no more.
-    pub fn node(&self, place: Place) -> Option<NodeInfo> {
+    /// Whether the edges of a node stand, but for what each MAC says.
+    fn keeps_edges(&self, place: Place) -> bool {
+        match place {
+            Place::Core(label) => self.cores.get(&label).is_some_and(|core| !core.dropped),
+            Place::MacOnly(record) => !self.left_out.contains(&record),
+        }
+    }
+
+    /// How many records a node has; none where it is no node.
+    pub fn records_in(&self, place: Place, linked: Linked<'_>) -> Option<usize> {
+        match place {
+            Place::Core(label) => self.cores.get(&label).map(|core| core.records.len()),
+            Place::MacOnly(record) if self.core(record).is_some() => None,
+            Place::MacOnly(record) => {
+                let dictionary = self.dictionary.borrow();
+                linked.macs(record, &dictionary).any(|link| self.survives(link)).then_some(1)
+            }
+        }
+    }
+
+    /// A node as it is; none where it is no more. Of a core, edges to MACs that nobody else claims are left
+    /// out: they join nothing.
+    pub fn node(&self, place: Place, linked: Linked<'_>) -> Option<NodeInfo> {
+        self.records_in(place, linked)?;
         let (holds, records) = match place {
             Place::Core(label) => {
                 let core = self.cores.get(&label)?;
                 (core.holds.clone(), core.records.clone())
             }
-            Place::MacOnly(record) => {
-                let state = self.records.get(&record)?;
-                if state.core.is_some() {
-                    return None;
-                }
-                (Vec::new(), vec![record])
-            }
+            Place::MacOnly(record) => (Vec::new(), vec![record]),
         };
-        let mut macs: Vec<ClaimId> = records
-            .iter()
-            .filter_map(|record| self.records.get(record))
-            .flat_map(|state| state.macs.iter().map(|link| link.claim))
-            .collect();
-        macs.sort_unstable();
-        macs.dedup();
-        let edges: Vec<Edge> = macs
-            .iter()
-            .filter_map(|mac| self.macs.get(mac))
-            .flat_map(|state| state.told.iter().filter(|edge| edge.place == place).copied())
-            .collect();
-        let alone = matches!(place, Place::MacOnly(_)) && edges.is_empty();
-        (!alone).then_some(NodeInfo { holds, records, edges })
+        let dictionary = self.dictionary.borrow();
+        let mut edges: Vec<Edge> = Vec::new();
+        for link in records.iter().flat_map(|record| linked.macs(*record, &dictionary)) {
+            match self.shared.get(&link.claim) {
+                Some(state) => edges.extend(state.told.iter().filter(|edge| edge.place == place)),
+                None if matches!(place, Place::Core(_)) => {}
+                None => edges.extend(self.survives(link).then(|| self.edge(link, linked.facts))),
+            }
+        }
+        sort_unique(&mut edges);
+        Some(NodeInfo { holds, records, edges })
     }
 
     /// The node that alone has an edge to a MAC.
-    pub fn sole(&self, mac: ClaimId) -> Option<Place> {
-        match self.macs.get(&mac)?.told[..] {
-            [edge] => Some(edge.place),
-            _ => None,
+    pub fn sole(&self, mac: ClaimId, linked: Linked<'_>) -> Option<Place> {
+        match self.shared.get(&mac) {
+            Some(state) => match state.told[..] {
+                [edge] => Some(edge.place),
+                _ => None,
+            },
+            None => {
+                let link = linked.of_claim(mac).next()?;
+                self.survives(link).then(|| self.place(link.record))
+            }
         }
     }
 
-    /// The records of a core.
-    pub fn records_of(&self, place: Place) -> Vec<RecordId> {
+    /// The records of a node.
+    pub fn records_of<'a>(&'a self, place: &'a Place) -> &'a [RecordId] {
         match place {
-            Place::Core(label) => self.cores.get(&label).map(|core| core.records.clone()).unwrap_or_default(),
-            Place::MacOnly(record) => vec![record],
+            Place::Core(label) => self.cores.get(label).map_or(&[], |core| &core.records),
+            Place::MacOnly(record) => std::slice::from_ref(record),
         }
     }
 
-    /// How many nodes have an edge to a MAC.
+    /// How many nodes have an edge to a MAC that several records claim.
     pub fn sharers(&self, mac: ClaimId) -> usize {
-        self.macs.get(&mac).map_or(0, |state| state.told.len())
+        self.shared.get(&mac).map_or(0, |state| state.told.len())
     }
 
     /// Judges anew what an epoch touched.
     pub fn judge(
         &mut self,
-        facts: &[RecordChange],
+        linked: Linked<'_>,
+        changes: &[RecordChange],
         links: &[(Link, isize)],
         cores: &[(RecordId, Option<Label>)],
     ) -> MacChanges {
-        let mut dirty_records: BTreeSet<RecordId> = BTreeSet::new();
-        let mut dirty_cores: BTreeSet<Label> = BTreeSet::new();
-        let mut dirty_macs: BTreeSet<ClaimId> = BTreeSet::new();
-        for (before, after) in facts {
+        let mut dirty = Dirty::default();
+        for (before, after) in changes {
             let same = before.as_ref().is_some_and(|before| {
                 Arc::ptr_eq(&before.claims, &after.claims) && before.now.open == after.now.open
             });
-            self.facts.insert(after.id, after.clone());
             if !same {
-                dirty_records.insert(after.id);
+                dirty.records.push(after.id);
             }
         }
-        self.relink(links, &mut dirty_records, &mut dirty_macs);
-        self.recore(cores, &mut dirty_records, &mut dirty_cores);
-        for record in &dirty_records {
-            let Some(state) = self.records.get(record) else {
-                continue;
-            };
-            dirty_macs.extend(state.macs.iter().map(|link| link.claim));
-            dirty_cores.extend(state.core);
+        let dictionary = self.dictionary.clone();
+        let dictionary = dictionary.borrow();
+        for (link, _) in links {
+            dirty.records.push(link.record);
+            if dictionary.claim_entry(link.claim).kind == Namespace::Mac {
+                self.note_mac(link.claim, linked, &mut dirty);
+            }
         }
-        let mut nodes: BTreeSet<Place> = dirty_records.iter().map(|record| Place::MacOnly(*record)).collect();
-        for label in &dirty_cores {
-            nodes.insert(Place::Core(*label));
-            self.settle_core(*label, &mut dirty_macs);
+        self.recore(cores, &mut dirty);
+        sort_unique(&mut dirty.records);
+        for record in std::mem::take(&mut dirty.records) {
+            for link in linked.macs(record, &dictionary) {
+                self.note_mac(link.claim, linked, &mut dirty);
+            }
+            dirty.cores.extend(self.core(record));
+            dirty.nodes.push(Place::MacOnly(record));
+            dirty.records.push(record);
+        }
+        sort_unique(&mut dirty.cores);
+        for label in std::mem::take(&mut dirty.cores) {
+            dirty.nodes.push(Place::Core(label));
+            self.settle_core(label, linked, &dictionary, &mut dirty);
+            dirty.cores.push(label);
         }
         let mut out = MacChanges::default();
-        for mac in &dirty_macs {
-            self.judge_mac(*mac, &mut out);
+        sort_unique(&mut dirty.macs);
+        for mac in std::mem::take(&mut dirty.macs) {
+            self.judge_mac(mac, linked, &mut dirty.nodes, &mut out);
+            dirty.macs.push(mac);
         }
-        self.judge_nodes(&mut dirty_macs, &dirty_cores, &dirty_records, &mut out);
-        for mac in &dirty_macs {
-            self.tell(*mac, &mut nodes, &mut out);
+        self.judge_nodes(linked, &dictionary, &mut dirty, &mut out);
+        sort_unique(&mut dirty.macs);
+        for mac in std::mem::take(&mut dirty.macs) {
+            self.tell(mac, linked, &mut dirty.nodes, &mut out);
         }
-        out.nodes = nodes.into_iter().collect();
+        sort_unique(&mut dirty.nodes);
+        out.nodes = dirty.nodes;
         out
     }
 
-    fn relink(
-        &mut self,
-        links: &[(Link, isize)],
-        dirty_records: &mut BTreeSet<RecordId>,
-        dirty_macs: &mut BTreeSet<ClaimId>,
-    ) {
-        let dictionary = self.dictionary.borrow();
-        // What goes goes first, so that a link that only changed its colour stays.
-        let goes = links.iter().filter(|(_, diff)| *diff < 0);
-        for (link, diff) in goes.chain(links.iter().filter(|(_, diff)| *diff > 0)) {
-            let entry = dictionary.claim_entry(link.claim);
-            let state = self.records.entry(link.record).or_default();
-            dirty_records.insert(link.record);
-            if entry.kind != Namespace::Mac {
-                if link.current && entry.kind.is_exclusive() {
-                    if *diff > 0 {
-                        state.holds.push(entry.namespace);
-                    } else if let Some(index) =
-                        state.holds.iter().position(|namespace| *namespace == entry.namespace)
-                    {
-                        state.holds.swap_remove(index);
-                    }
-                }
-                continue;
-            }
-            dirty_macs.insert(link.claim);
-            let mac = self.macs.entry(link.claim).or_default();
-            if *diff > 0 {
-                state.macs.push(*link);
-                mac.claimants.push(link.record);
-            } else {
-                state.macs.retain(|other| other != link);
-                mac.claimants.retain(|record| *record != link.record);
-            }
+    /// Notes a MAC that is to be judged: one that links several records, or did.
+    fn note_mac(&self, mac: ClaimId, linked: Linked<'_>, dirty: &mut Dirty) {
+        if linked.facts.is_shared(mac) && dirty.macs.last() != Some(&mac) {
+            dirty.macs.push(mac);
         }
     }
 
-    fn recore(
-        &mut self,
-        moves: &[(RecordId, Option<Label>)],
-        dirty_records: &mut BTreeSet<RecordId>,
-        dirty_cores: &mut BTreeSet<Label>,
-    ) {
+    fn recore(&mut self, moves: &[(RecordId, Option<Label>)], dirty: &mut Dirty) {
         // Records leave in bulk, so that a big core is walked once.
         let mut leaving: HashMap<Label, HashSet<RecordId>> = HashMap::new();
         for (record, _) in moves {
-            let state = self.records.entry(*record).or_default();
-            if let Some(label) = state.core.take() {
+            let index = *record as usize;
+            if self.core_of.len() <= index {
+                self.core_of.resize(index + 1, NO_CORE);
+            }
+            let label = std::mem::replace(&mut self.core_of[index], NO_CORE);
+            if label != NO_CORE {
                 leaving.entry(label).or_default().insert(*record);
-                dirty_cores.insert(label);
+                dirty.cores.push(label);
             }
         }
         for (label, records) in leaving {
@@ -298,48 +331,53 @@ impl Macs {
             }
         }
         for (record, label) in moves {
-            dirty_records.insert(*record);
+            dirty.records.push(*record);
             if let Some(label) = label {
-                self.records.entry(*record).or_default().core = Some(*label);
+                self.core_of[*record as usize] = *label;
                 self.cores.entry(*label).or_default().records.push(*record);
-                dirty_cores.insert(*label);
+                dirty.cores.push(*label);
             }
         }
     }
 
     /// Works out what a core holds. Where that changes, so may every MAC that it claims.
-    fn settle_core(&mut self, label: Label, dirty_macs: &mut BTreeSet<ClaimId>) {
-        let Some(core) = self.cores.get_mut(&label) else {
+    fn settle_core(&mut self, label: Label, linked: Linked<'_>, dictionary: &Dictionary, dirty: &mut Dirty) {
+        let Some(mut core) = self.cores.remove(&label) else {
             return;
         };
         if core.records.is_empty() {
-            self.cores.remove(&label);
             return;
         }
-        let states = || core.records.iter().filter_map(|record| self.records.get(record));
-        let mut holds: Vec<u32> = states().flat_map(|state| state.holds.iter().copied()).collect();
-        holds.sort_unstable();
-        holds.dedup();
-        let open = core.records.iter().any(|record| self.facts.get(record).is_some_and(|r| r.now.open));
+        let links = || core.records.iter().flat_map(|record| linked.judge.links(*record));
+        let current = links().filter(|link| link.current).map(|link| dictionary.claim_entry(link.claim));
+        let mut holds: Vec<u32> =
+            current.filter(|entry| entry.kind.is_exclusive()).map(|entry| entry.namespace).collect();
+        sort_unique(&mut holds);
+        let open = core.records.iter().any(|record| linked.facts.record(*record).is_some_and(|r| r.now.open));
         if holds != core.holds || open != core.open {
-            dirty_macs.extend(states().flat_map(|state| state.macs.iter().map(|link| link.claim)));
+            for link in core.records.iter().flat_map(|record| linked.macs(*record, dictionary)) {
+                self.note_mac(link.claim, linked, dirty);
+            }
         }
         (core.holds, core.open) = (holds, open);
         core.records.sort_unstable();
+        self.cores.insert(label, core);
     }
 
-    fn judge_mac(&mut self, mac: ClaimId, out: &mut MacChanges) {
-        let Some(state) = self.macs.get(&mac) else {
-            return;
-        };
-        let mut edges: Vec<Edge> = Vec::with_capacity(state.claimants.len());
-        for record in &state.claimants {
-            let Some(link) =
-                self.records.get(record).and_then(|state| state.macs.iter().find(|l| l.claim == mac))
-            else {
-                continue;
-            };
-            edges.push(self.edge(link));
+    fn judge_mac(
+        &mut self,
+        mac: ClaimId,
+        linked: Linked<'_>,
+        nodes: &mut Vec<Place>,
+        out: &mut MacChanges,
+    ) {
+        let edges: Vec<Edge> = linked.of_claim(mac).map(|link| self.edge(link, linked.facts)).collect();
+        if !self.shared.contains_key(&mac) {
+            if edges.len() < 2 {
+                return;
+            }
+            // One of them had it to itself.
+            nodes.extend(edges.iter().map(|edge| edge.place));
         }
         let edges = self.first_per_node(edges);
         let holds = |edge: &Edge| match edge.place {
@@ -360,20 +398,15 @@ impl Macs {
             (_, true) => Vec::new(),
             _ => edges.iter().filter(|edge| edge.current || !clashes(edge, false)).copied().collect(),
         };
-        let Some(state) = self.macs.get_mut(&mac) else {
-            return;
-        };
+        let state = self.shared.entry(mac).or_default();
         if state.ambiguous != ambiguous {
             out.ambiguous.push(mac);
         }
         (state.ambiguous, state.survivors) = (ambiguous, survivors);
     }
 
-    fn edge(&self, link: &Link) -> Edge {
-        let first_asserted = self.facts.get(&link.record).and_then(|record| {
-            let index = record.claims.binary_search_by_key(&link.claim, |span| span.claim).ok()?;
-            Some(record.claims[index].first_asserted)
-        });
+    fn edge(&self, link: &Link, facts: &Facts) -> Edge {
+        let first_asserted = facts.span(link.record, link.claim).map(|span| span.first_asserted);
         Edge {
             place: self.place(link.record),
             mac: link.claim,
@@ -391,10 +424,8 @@ impl Macs {
             let dictionary = self.dictionary.borrow();
             edges.sort_by(|a, b| {
                 let key = |edge: &Edge| (edge.place, !edge.current, edge.first_asserted);
-                key(a).cmp(&key(b)).then_with(|| {
-                    let name = |edge: &Edge| dictionary.record_entry(edge.record).key.clone();
-                    name(a).cmp(&name(b))
-                })
+                let name = |edge: &Edge| &dictionary.record_entry(edge.record).key;
+                key(a).cmp(&key(b)).then_with(|| name(a).cmp(name(b)))
             });
             edges.dedup_by_key(|edge| edge.place);
         }
@@ -405,88 +436,64 @@ impl Macs {
     /// Where such a verdict turns, the other MACs of the node are to be told anew.
     fn judge_nodes(
         &mut self,
-        dirty_macs: &mut BTreeSet<ClaimId>,
-        dirty_cores: &BTreeSet<Label>,
-        dirty_records: &BTreeSet<RecordId>,
+        linked: Linked<'_>,
+        dictionary: &Dictionary,
+        dirty: &mut Dirty,
         out: &mut MacChanges,
     ) {
-        let mut cores: BTreeSet<Label> = dirty_cores.clone();
-        let mut loners: BTreeSet<RecordId> = dirty_records.clone();
-        for mac in dirty_macs.iter() {
-            for record in self.macs.get(mac).map_or(&[][..], |state| &state.claimants) {
-                match self.place(*record) {
-                    Place::Core(label) => {
-                        cores.insert(label);
-                    }
-                    Place::MacOnly(record) => {
-                        loners.insert(record);
-                    }
-                }
+        let (mut cores, mut loners) = (dirty.cores.clone(), dirty.records.clone());
+        for link in dirty.macs.iter().flat_map(|mac| linked.of_claim(*mac)) {
+            match self.place(link.record) {
+                Place::Core(label) => cores.push(label),
+                Place::MacOnly(record) => loners.push(record),
             }
         }
+        sort_unique(&mut cores);
+        sort_unique(&mut loners);
         for label in cores {
-            let dropped = self.is_abandoned(label);
-            let Some(core) = self.cores.get_mut(&label) else {
+            let dropped = self.is_abandoned(label, linked, dictionary);
+            let Some(core) = self.cores.get_mut(&label).filter(|core| core.dropped != dropped) else {
                 continue;
             };
-            if core.dropped != dropped {
-                core.dropped = dropped;
-                let states = core.records.iter().filter_map(|record| self.records.get(record));
-                dirty_macs.extend(states.flat_map(|state| state.macs.iter().map(|link| link.claim)));
+            core.dropped = dropped;
+            dirty.nodes.push(Place::Core(label));
+            for record in &self.cores[&label].records {
+                linked.macs(*record, dictionary).for_each(|link| self.note_mac(link.claim, linked, dirty));
             }
         }
         for record in loners {
-            let left_out = self.is_bridge(record);
-            if self.left_out.contains(&record) != left_out {
-                if left_out {
-                    self.left_out.insert(record);
-                } else {
-                    self.left_out.remove(&record);
-                }
+            let left_out = self.is_bridge(record, linked, dictionary);
+            let changed =
+                if left_out { self.left_out.insert(record) } else { self.left_out.remove(&record) };
+            if changed {
                 out.left_out.push(record);
-                let macs = self.records.get(&record).map_or(&[][..], |state| &state.macs);
-                dirty_macs.extend(macs.iter().map(|link| link.claim));
+                dirty.nodes.push(Place::MacOnly(record));
+                linked.macs(record, dictionary).for_each(|link| self.note_mac(link.claim, linked, dirty));
             }
         }
     }
 
     /// A core without an open record keeps its edges only if one other node currently claims all the
     /// MACs that are left to it (it was re-created there).
-    fn is_abandoned(&self, label: Label) -> bool {
-        let Some(core) = self.cores.get(&label) else {
+    fn is_abandoned(&self, label: Label, linked: Linked<'_>, dictionary: &Dictionary) -> bool {
+        let Some(core) = self.cores.get(&label).filter(|core| !core.open) else {
             return false;
         };
-        if core.open {
-            return false;
-        }
         let place = Place::Core(label);
-        let mut macs: Vec<ClaimId> = core
-            .records
-            .iter()
-            .filter_map(|record| self.records.get(record))
-            .flat_map(|state| state.macs.iter().map(|link| link.claim))
-            .collect();
-        macs.sort_unstable();
-        macs.dedup();
+        let links = core.records.iter().flat_map(|record| linked.macs(*record, dictionary));
+        let mut macs: Vec<(ClaimId, bool)> = links.map(|link| (link.claim, link.allowed)).collect();
+        sort_unique(&mut macs);
         let mut heirs: Option<BTreeSet<Place>> = None;
-        for mac in macs {
-            let Some(state) = self.macs.get(&mac) else {
-                continue;
+        for (mac, allowed) in macs {
+            let is_left = match self.shared.get(&mac) {
+                Some(state) => state.survivors.iter().any(|edge| edge.place == place && !edge.allowed),
+                None => !allowed,
             };
-            if !state.survivors.iter().any(|edge| edge.place == place && !edge.allowed) {
+            if !is_left {
                 continue;
             }
-            let current: BTreeSet<Place> = state
-                .claimants
-                .iter()
-                .filter(|record| {
-                    self.records
-                        .get(*record)
-                        .is_some_and(|state| state.macs.iter().any(|link| link.claim == mac && link.current))
-                })
-                .map(|record| self.place(*record))
-                .filter(|other| *other != place)
-                .collect();
+            let current = linked.of_claim(mac).filter(|link| link.current).map(|link| self.place(link.record));
+            let current: BTreeSet<Place> = current.filter(|other| *other != place).collect();
             heirs = Some(match heirs {
                 None => current,
                 Some(heirs) => heirs.intersection(&current).copied().collect(),
@@ -496,21 +503,15 @@ impl Macs {
     }
 
     /// A MAC-only record that currently claims MACs of two cores that clash, which claim them currently.
-    fn is_bridge(&self, record: RecordId) -> bool {
-        let Some(state) = self.records.get(&record) else {
-            return false;
-        };
-        if state.core.is_some() {
+    fn is_bridge(&self, record: RecordId, linked: Linked<'_>, dictionary: &Dictionary) -> bool {
+        if self.core(record).is_some() {
             return false;
         }
-        let mut cores: BTreeSet<Label> = BTreeSet::new();
-        for link in state.macs.iter().filter(|link| link.current && !link.allowed) {
-            let Some(mac) = self.macs.get(&link.claim) else {
+        let mut cores: Vec<Label> = Vec::new();
+        for link in linked.macs(record, dictionary).filter(|link| link.current && !link.allowed) {
+            let Some(mac) = self.shared.get(&link.claim).filter(|mac| !mac.ambiguous) else {
                 continue;
             };
-            if mac.ambiguous {
-                continue;
-            }
             cores.extend(mac.survivors.iter().filter(|edge| edge.current).filter_map(
                 |edge| match edge.place {
                     Place::Core(label) => Some(label),
@@ -518,23 +519,18 @@ impl Macs {
                 },
             ));
         }
+        sort_unique(&mut cores);
         let mut seen: HashSet<u32> = HashSet::new();
         let holds = cores.iter().filter_map(|label| self.cores.get(label));
         holds.flat_map(|core| core.holds.iter()).any(|namespace| !seen.insert(*namespace))
     }
 
     /// Tells the edges of a MAC that survive all judgements.
-    fn tell(&mut self, mac: ClaimId, nodes: &mut BTreeSet<Place>, out: &mut MacChanges) {
-        let Some(state) = self.macs.get_mut(&mac) else {
+    fn tell(&mut self, mac: ClaimId, linked: Linked<'_>, nodes: &mut Vec<Place>, out: &mut MacChanges) {
+        let Some(mut state) = self.shared.remove(&mac) else {
             return;
         };
-        let stands = |edge: &&Edge| {
-            edge.allowed
-                || match edge.place {
-                    Place::Core(label) => self.cores.get(&label).is_some_and(|core| !core.dropped),
-                    Place::MacOnly(record) => !self.left_out.contains(&record),
-                }
-        };
+        let stands = |edge: &&Edge| edge.allowed || self.keeps_edges(edge.place);
         let told: Vec<Edge> = state.survivors.iter().filter(stands).copied().collect();
         if told != state.told {
             nodes.extend(state.told.iter().chain(&told).map(|edge| edge.place));
@@ -545,8 +541,9 @@ impl Macs {
             }
             state.told = told;
         }
-        if state.claimants.is_empty() && state.told.is_empty() {
-            self.macs.remove(&mac);
+        // What links one record alone, or none, follows from that record.
+        if linked.of_claim(mac).nth(1).is_some() {
+            self.shared.insert(mac, state);
         }
     }
 }

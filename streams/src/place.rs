@@ -1,14 +1,7 @@
 //! Place: which claim belongs where, what each device is called, and where visitors go.
 //! Source: `identity.md`, "From evidence to devices", 5 to 7.
 
-use std::{
-    cell::RefCell,
-    cmp::Ordering,
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    rc::Rc,
-    sync::Arc,
-};
+use std::{cell::RefCell, cmp::Ordering, collections::BTreeMap, net::IpAddr, rc::Rc, sync::Arc};
 
 use hashbrown::{HashMap, HashSet};
 
@@ -17,12 +10,13 @@ use crate::{
     claim::Namespace,
     decisions::{Effect, Scoped},
     dictionary::{ClaimId, Dictionary, RecordId, ScopeId},
+    facts::Facts,
     fold::RecordChange,
-    judge::Judge,
-    macs::{Macs, Place},
+    macs::{Linked, Macs, Place},
     record::{ClaimSpan, Record},
     rows::{Placement, Uid},
     rules::Leases,
+    sort_unique,
 };
 
 /// What a device is made of.
@@ -47,19 +41,27 @@ impl Placed {
     fn is_visit(&self) -> bool {
         matches!(self.placement, Placement::Attached | Placement::Provisional)
     }
+
+    /// The cluster that it makes, or whose history it is.
+    fn cluster(&self) -> Option<Cluster> {
+        match self.device {
+            Some(Device::Cluster(cluster)) if owns(self.placement) => Some(cluster),
+            _ => None,
+        }
+    }
 }
 
 const NOWHERE: Placed = Placed { placement: Placement::Closed, device: None };
 
-/// What an epoch changed.
+/// What an epoch changed; each list is sorted.
 #[derive(Default)]
 pub struct PlaceChanges {
     /// Records whose placement changed.
-    pub records: BTreeSet<RecordId>,
+    pub records: Vec<RecordId>,
     /// Devices that have other members, another uid, or are gone.
-    pub devices: BTreeSet<Device>,
+    pub devices: Vec<Device>,
     /// Records by whose rows a claim or address leads, or no longer does.
-    pub leads: BTreeSet<RecordId>,
+    pub leads: Vec<RecordId>,
 }
 
 /// Where a claim leads.
@@ -71,10 +73,9 @@ pub struct Lead {
     pub record: RecordId,
 }
 
+/// A claim that several records had. Of any other all this follows from its one record.
 #[derive(Default)]
 struct ClaimState {
-    /// Records that ever had it.
-    records: Vec<RecordId>,
     /// Its tier, when last placed.
     tier: u8,
     /// The cluster in which it links.
@@ -99,24 +100,61 @@ impl Members {
     }
 }
 
-/// What other operators know, for looking up.
+/// What the steps before know, for looking up.
+#[derive(Clone, Copy)]
 pub struct Context<'a> {
-    /// Verdicts and links.
-    pub judge: &'a Judge,
+    /// Records and links.
+    pub linked: Linked<'a>,
     /// Nodes and MACs.
     pub macs: &'a Macs,
     /// Clusters.
     pub blocks: &'a Blocks,
 }
 
+impl Context<'_> {
+    fn facts(&self) -> &Facts {
+        self.linked.facts
+    }
+
+    fn tier(&self, claim: ClaimId, dictionary: &Dictionary) -> u8 {
+        self.linked.judge.tier(claim, dictionary)
+    }
+
+    /// The cluster in which a claim links.
+    fn links(&self, claim: ClaimId, dictionary: &Dictionary) -> Option<Cluster> {
+        match dictionary.claim_entry(claim).kind {
+            Namespace::Other => None,
+            Namespace::Mac => match self.blocks.shared_mac(claim) {
+                Some(cluster) => cluster,
+                None => self.macs.sole(claim, self.linked).and_then(|place| self.blocks.cluster(place)),
+            },
+            _ => {
+                let record = self.linked.judge.linked(self.facts(), claim)?;
+                self.blocks.cluster(self.macs.place(record))
+            }
+        }
+    }
+}
+
+/// What an epoch touches.
+#[derive(Default)]
+struct Dirty {
+    /// To be placed anew.
+    records: Vec<RecordId>,
+    /// Whose device may be called otherwise.
+    named: Vec<RecordId>,
+    /// That several records had.
+    claims: Vec<ClaimId>,
+    addresses: Vec<(ScopeId, IpAddr)>,
+}
+
 /// The state of the operator.
 pub struct Placer {
     dictionary: Rc<RefCell<Dictionary>>,
     leases: Leases,
-    facts: HashMap<RecordId, Arc<Record>>,
-    placed: HashMap<RecordId, Placed>,
+    /// By record.
+    placed: Vec<Placed>,
     claims: HashMap<ClaimId, ClaimState>,
-    belongings: HashMap<Cluster, BTreeSet<ClaimId>>,
     devices: HashMap<Device, Members>,
     /// Open records by the addresses they have currently.
     at: HashMap<(ScopeId, IpAddr), Vec<RecordId>>,
@@ -130,10 +168,8 @@ impl Placer {
         Self {
             dictionary,
             leases,
-            facts: HashMap::new(),
-            placed: HashMap::new(),
+            placed: Vec::new(),
             claims: HashMap::new(),
-            belongings: HashMap::new(),
             devices: HashMap::new(),
             at: HashMap::new(),
             leads: HashMap::new(),
@@ -143,7 +179,7 @@ impl Placer {
 
     /// Where a record is.
     pub fn placed(&self, record: RecordId) -> Placed {
-        self.placed.get(&record).copied().unwrap_or(NOWHERE)
+        self.placed.get(record as usize).copied().unwrap_or(NOWHERE)
     }
 
     /// A device.
@@ -157,18 +193,21 @@ impl Placer {
     }
 
     /// Where a claim leads.
-    pub fn lead(&self, claim: ClaimId) -> Option<Lead> {
-        self.claims.get(&claim).and_then(|state| state.lead)
+    pub fn lead(&self, context: Context<'_>, claim: ClaimId, dictionary: &Dictionary) -> Option<Lead> {
+        match context.facts().claimants(claim) {
+            _ if context.facts().is_shared(claim) => self.claims.get(&claim)?.lead,
+            [record] if context.tier(claim, dictionary) < 3 => {
+                let placed = self.placed(*record);
+                let leads = placed.cluster().is_some() || placed.is_visit();
+                placed.device.filter(|_| leads).map(|device| Lead { device, record: *record })
+            }
+            _ => None,
+        }
     }
 
     /// Where an address leads, which somebody visits.
     pub fn address_lead(&self, scope: ScopeId, ip: IpAddr) -> Option<Lead> {
         self.leads.get(&(scope, ip)).copied()
-    }
-
-    /// Records that ever had a claim.
-    pub fn claimants(&self, claim: ClaimId) -> &[RecordId] {
-        self.claims.get(&claim).map_or(&[], |state| &state.records)
     }
 
     /// Places anew what an epoch touched: records by `changes`, nodes, MACs and claims by what the
@@ -179,36 +218,41 @@ impl Placer {
         changes: &[RecordChange],
         effects: &[(Scoped, isize)],
         nodes: &[Place],
-        mut claims: BTreeSet<ClaimId>,
+        mut touched: Vec<ClaimId>,
     ) -> PlaceChanges {
         let mut out = PlaceChanges::default();
-        let mut records: BTreeSet<RecordId> = BTreeSet::new();
-        let mut addresses: BTreeSet<(ScopeId, IpAddr)> = BTreeSet::new();
-        self.pin(effects, &mut claims);
+        let mut dirty = Dirty::default();
+        self.pin(effects, &mut touched);
         for (before, after) in changes {
-            self.index(before.as_deref(), after, &mut records, &mut claims, &mut addresses);
+            self.index(context, before.as_deref(), after, &mut dirty, &mut out);
         }
-        records.extend(nodes.iter().flat_map(|place| context.macs.records_of(*place)));
-        for record in &records {
-            self.claims_of(*record, &mut claims);
+        dirty.records.extend(nodes.iter().flat_map(|place| context.macs.records_of(place)));
+        self.touch(context, touched, &mut dirty, &mut out);
+        sort_unique(&mut dirty.records);
+        for record in &dirty.records {
+            claims_of(context, *record, &mut dirty.claims);
         }
-        let closed = self.relink(context, &claims);
-        records.extend(closed);
-        let homes = self.rehome(context, &records, &mut claims, &mut out);
-        addresses.extend(homes);
-        let clusters = self.rebelong(context, &claims, &mut out);
-        self.rename(context, clusters, &mut claims, &mut out);
-        for (scope, ip) in addresses {
-            self.attach(scope, ip, &mut claims, &mut out);
+        sort_unique(&mut dirty.claims);
+        self.relink(context, &mut dirty);
+        self.rehome(context, &mut dirty, &mut out);
+        let clusters = self.rebelong(context, &mut dirty, &mut out);
+        self.rename(context, clusters, &mut out);
+        sort_unique(&mut dirty.addresses);
+        for (scope, ip) in std::mem::take(&mut dirty.addresses) {
+            self.attach(context, (scope, ip), &mut dirty.claims, &mut out);
         }
-        for claim in claims {
+        sort_unique(&mut dirty.claims);
+        for claim in dirty.claims {
             self.lead_anew(context, claim, &mut out);
         }
-        self.sweep(&mut out);
+        sort_unique(&mut out.records);
+        sort_unique(&mut out.devices);
+        sort_unique(&mut out.leads);
+        self.sweep(&out);
         out
     }
 
-    fn pin(&mut self, effects: &[(Scoped, isize)], claims: &mut BTreeSet<ClaimId>) {
+    fn pin(&mut self, effects: &[(Scoped, isize)], touched: &mut Vec<ClaimId>) {
         let mut dictionary = self.dictionary.borrow_mut();
         for ((partition, effect), diff) in effects {
             let Effect::PinUid(claim) = effect else {
@@ -221,37 +265,32 @@ impl Placer {
             } else {
                 self.pins.remove(&claim);
             }
-            claims.insert(claim);
+            touched.push(claim);
         }
     }
 
     /// Notes a record's claims and addresses, and what that may move.
     fn index(
         &mut self,
+        context: &Context<'_>,
         before: Option<&Record>,
         after: &Arc<Record>,
-        records: &mut BTreeSet<RecordId>,
-        claims: &mut BTreeSet<ClaimId>,
-        addresses: &mut BTreeSet<(ScopeId, IpAddr)>,
+        dirty: &mut Dirty,
+        out: &mut PlaceChanges,
     ) {
         let id = after.id;
-        self.facts.insert(id, after.clone());
         let same_claims = before.is_some_and(|before| {
             Arc::ptr_eq(&before.claims, &after.claims) && before.now.open == after.now.open
         });
         if !same_claims {
-            records.insert(id);
-            let old = before.map_or(&[][..], |before| &before.claims);
-            let lacks = |spans: &[ClaimSpan], claim| spans.binary_search_by_key(&claim, |s| s.claim).is_err();
-            for span in after.claims.iter().filter(|span| lacks(old, span.claim)) {
-                self.claims.entry(span.claim).or_default().records.push(id);
-            }
-            // The private claim of a record that is no longer detached.
-            for span in old.iter().filter(|span| lacks(&after.claims, span.claim)) {
-                if let Some(state) = self.claims.get_mut(&span.claim) {
-                    state.records.retain(|other| *other != id);
+            dirty.records.push(id);
+            for span in after.claims.iter().filter(|span| context.facts().is_shared(span.claim)) {
+                // Until now one of them had it to itself, and it led by that one's row.
+                if !self.claims.contains_key(&span.claim) {
+                    self.claims.insert(span.claim, ClaimState::default());
+                    dirty.named.extend(context.facts().claimants(span.claim));
+                    out.leads.extend(context.facts().claimants(span.claim));
                 }
-                claims.insert(span.claim);
             }
         }
         let scope = self.dictionary.borrow().source_of(id).scope;
@@ -268,62 +307,69 @@ impl Placer {
             self.at.entry((scope, *ip)).or_default().push(id);
         }
         // A sighting moves leases even where nothing else changed.
-        addresses.extend(old.into_iter().chain(new).map(|ip| (scope, ip)));
+        dirty.addresses.extend(old.into_iter().chain(new).map(|ip| (scope, ip)));
         let place = |record: &Record| record.place_now().map(|(ip, _)| ip);
         if before.is_some_and(|before| place(before) != place(after)) {
-            records.insert(id);
+            dirty.records.push(id);
         }
     }
 
-    fn claims_of(&self, record: RecordId, claims: &mut BTreeSet<ClaimId>) {
-        if let Some(record) = self.facts.get(&record) {
-            claims.extend(record.claims.iter().map(|span| span.claim));
-        }
-    }
-
-    /// Finds where dirty claims link. Returns the closed records that this may move.
-    fn relink(&mut self, context: &Context<'_>, claims: &BTreeSet<ClaimId>) -> BTreeSet<RecordId> {
-        let mut closed = BTreeSet::new();
-        for claim in claims {
-            let kind = self.dictionary.borrow().claim_entry(*claim).kind;
-            let place = match kind {
-                Namespace::Other => None,
-                Namespace::Mac => match context.blocks.shared_mac(*claim) {
-                    Some(cluster) => cluster,
-                    None => context.macs.sole(*claim).and_then(|place| context.blocks.cluster(place)),
-                },
-                _ => {
-                    let linked = context.judge.linked(*claim);
-                    linked.and_then(|record| context.blocks.cluster(context.macs.place(record)))
+    /// Notes what claims may move that link otherwise, or count otherwise.
+    fn touch(
+        &self,
+        context: &Context<'_>,
+        touched: Vec<ClaimId>,
+        dirty: &mut Dirty,
+        out: &mut PlaceChanges,
+    ) {
+        let mut last = None;
+        for claim in touched {
+            if context.facts().is_shared(claim) {
+                dirty.claims.push(claim);
+                continue;
+            }
+            for record in context.facts().claimants(claim) {
+                if last.replace(*record) == Some(*record) {
+                    continue;
                 }
-            };
-            let tier = context.judge.tier(*claim);
+                dirty.named.push(*record);
+                out.leads.push(*record);
+                if context.facts().record(*record).is_some_and(|record| !record.now.open) {
+                    dirty.records.push(*record);
+                }
+            }
+        }
+    }
+
+    /// Finds where dirty claims link, and the closed records that this may move.
+    fn relink(&mut self, context: &Context<'_>, dirty: &mut Dirty) {
+        let dictionary = self.dictionary.borrow();
+        let before = dirty.records.len();
+        for claim in &dirty.claims {
+            let (links, tier) = (context.links(*claim, &dictionary), context.tier(*claim, &dictionary));
             let Some(state) = self.claims.get_mut(claim) else {
                 continue;
             };
-            if (state.links, state.tier) != (place, tier) {
-                (state.links, state.tier) = (place, tier);
-                let is_closed = |record: &&RecordId| self.facts.get(*record).is_some_and(|r| !r.now.open);
-                closed.extend(state.records.iter().filter(is_closed).copied());
+            if (state.links, state.tier) != (links, tier) {
+                (state.links, state.tier) = (links, tier);
+                let is_closed =
+                    |id: &&RecordId| context.facts().record(**id).is_some_and(|record| !record.now.open);
+                dirty.records.extend(context.facts().claimants(*claim).iter().filter(is_closed));
             }
         }
-        closed
+        if dirty.records.len() > before {
+            sort_unique(&mut dirty.records);
+        }
     }
 
-    /// Finds the device of dirty records that anchor, and of closed ones that follow. Returns the
-    /// addresses whose visitors or holders changed by that.
-    fn rehome(
-        &mut self,
-        context: &Context<'_>,
-        records: &BTreeSet<RecordId>,
-        claims: &mut BTreeSet<ClaimId>,
-        out: &mut PlaceChanges,
-    ) -> Vec<(ScopeId, IpAddr)> {
-        let mut addresses = Vec::new();
-        for id in records {
-            let Some(record) = self.facts.get(id) else {
+    /// Finds the device of dirty records that anchor, and of closed ones that follow; and the addresses
+    /// whose visitors or holders changed by that.
+    fn rehome(&mut self, context: &Context<'_>, dirty: &mut Dirty, out: &mut PlaceChanges) {
+        for id in &dirty.records {
+            let Some(record) = context.facts().record(*id) else {
                 continue;
             };
+            let before = self.placed(*id);
             let cluster = context.blocks.cluster(context.macs.place(*id));
             let home = match cluster {
                 Some(cluster) => {
@@ -334,44 +380,44 @@ impl Placer {
                     Placed { placement: Placement::Closed, device }
                 }
                 // A visitor: `attach` finds its device.
-                None => match self.placed.get(id) {
-                    Some(placed) if record.place_now().is_some() && placed.is_visit() => *placed,
-                    _ => Placed { placement: Placement::Unplaced, device: None },
-                },
+                None if record.place_now().is_some() && before.is_visit() => before,
+                None => Placed { placement: Placement::Unplaced, device: None },
             };
-            let before = self.placed.get(id).copied();
-            if before != Some(home) {
-                self.claims_of(*id, claims);
+            if before != home {
+                claims_of(context, *id, &mut dirty.claims);
                 let scope = self.dictionary.borrow().source_of(*id).scope;
-                let current = self.facts.get(id).map(|record| record.addresses.clone()).unwrap_or_default();
-                addresses.extend(current.iter().filter(|span| span.current).map(|span| (scope, span.ip)));
+                let current = record.addresses.iter().filter(|span| span.current);
+                dirty.addresses.extend(current.map(|span| (scope, span.ip)));
                 self.put(*id, home, out);
             }
         }
-        addresses
     }
 
     /// Moves a record to a device.
     fn put(&mut self, record: RecordId, placed: Placed, out: &mut PlaceChanges) {
-        let before = self.placed.insert(record, placed);
-        if before == Some(placed) {
+        let index = record as usize;
+        if self.placed.len() <= index {
+            self.placed.resize(index + 1, NOWHERE);
+        }
+        let before = std::mem::replace(&mut self.placed[index], placed);
+        if before == placed {
             return;
         }
-        out.records.insert(record);
-        if let Some(device) = before.and_then(|before| before.device) {
-            out.devices.insert(device);
+        out.records.push(record);
+        if let Some(device) = before.device {
+            out.devices.push(device);
             if let Some(members) = self.devices.get_mut(&device) {
                 members.records.remove(&record);
             }
         }
         if let Some(device) = placed.device {
-            out.devices.insert(device);
+            out.devices.push(device);
             self.devices.entry(device).or_default().records.insert(record, placed.placement);
         }
     }
 
     /// The device whose history a closed record is: where the first of its tier 1 claims links; or, if
-    /// none does, where all MACs that it ever had link.
+    /// none does, where all MACs that it ever had link. A claim that nobody else had links nothing then.
     fn follow(&self, context: &Context<'_>, record: &Record) -> Option<Cluster> {
         let dictionary = self.dictionary.borrow();
         let links = |span: &ClaimSpan| self.claims.get(&span.claim).and_then(|state| state.links);
@@ -385,7 +431,8 @@ impl Placer {
             return Some(cluster);
         }
         let is_mac = |span: &&ClaimSpan| {
-            dictionary.claim_entry(span.claim).kind == Namespace::Mac && context.judge.tier(span.claim) == 2
+            dictionary.claim_entry(span.claim).kind == Namespace::Mac
+                && context.tier(span.claim, &dictionary) == 2
         };
         let mut macs = record.claims.iter().filter(is_mac).map(links);
         let first = macs.next()??;
@@ -396,67 +443,53 @@ impl Placer {
     fn rebelong(
         &mut self,
         context: &Context<'_>,
-        claims: &BTreeSet<ClaimId>,
+        dirty: &mut Dirty,
         out: &mut PlaceChanges,
-    ) -> BTreeSet<Cluster> {
-        let mut clusters: BTreeSet<Cluster> = BTreeSet::new();
-        for device in &out.devices {
-            if let Device::Cluster(cluster) = device {
-                clusters.insert(*cluster);
-            }
-        }
-        for claim in claims {
-            if context.judge.tier(*claim) == 3 {
-                self.set_belongs(*claim, None, &mut clusters);
-                continue;
-            }
-            let Some(state) = self.claims.get(claim) else {
-                continue;
-            };
-            let belongs = state.links.or_else(|| {
-                self.first_asserter(*claim, |placed| match placed {
-                    Placed { device: Some(Device::Cluster(_)), placement } => {
-                        matches!(placement, Placement::Anchored | Placement::Closed)
-                    }
-                    _ => false,
-                })
-                .and_then(|record| match self.placed(record).device {
-                    Some(Device::Cluster(cluster)) => Some(cluster),
-                    _ => None,
-                })
-            });
-            self.set_belongs(*claim, belongs, &mut clusters);
-        }
-        clusters
-    }
-
-    fn set_belongs(&mut self, claim: ClaimId, belongs: Option<Cluster>, clusters: &mut BTreeSet<Cluster>) {
-        let Some(state) = self.claims.get_mut(&claim) else {
-            return;
+    ) -> Vec<Cluster> {
+        let mut clusters: Vec<Cluster> = Vec::new();
+        let of = |device: &Device| match device {
+            Device::Cluster(cluster) => Some(*cluster),
+            Device::Address(..) => None,
         };
-        clusters.extend(belongs);
-        if state.belongs == belongs {
-            return;
-        }
-        if let Some(before) = state.belongs {
-            clusters.insert(before);
-            if let Some(claims) = self.belongings.get_mut(&before) {
-                claims.remove(&claim);
+        clusters.extend(out.devices.iter().filter_map(of));
+        let named = dirty.named.iter().chain(&dirty.records);
+        clusters.extend(named.filter_map(|record| self.placed(*record).cluster()));
+        let dictionary = self.dictionary.clone();
+        let dictionary = dictionary.borrow();
+        sort_unique(&mut dirty.claims);
+        for claim in &dirty.claims {
+            let links = self.claims.get(claim).and_then(|state| state.links);
+            let belongs = if context.tier(*claim, &dictionary) == 3 {
+                None
+            } else {
+                links.or_else(|| {
+                    let first = self.first_asserter(context, *claim, |placed| placed.cluster().is_some());
+                    first.and_then(|record| self.placed(record).cluster())
+                })
+            };
+            if let Some(state) = self.claims.get_mut(claim) {
+                // Even where it stays: its birth may be another.
+                clusters.extend(state.belongs.iter().chain(&belongs));
+                state.belongs = belongs;
             }
         }
-        if let Some(cluster) = belongs {
-            self.belongings.entry(cluster).or_default().insert(claim);
-        }
-        state.belongs = belongs;
+        sort_unique(&mut clusters);
+        clusters
     }
 
     /// Of the records of a claim that are placed so, the one that asserted it first, by (first asserted,
     /// record key).
-    fn first_asserter(&self, claim: ClaimId, so: impl Fn(Placed) -> bool) -> Option<RecordId> {
+    fn first_asserter(
+        &self,
+        context: &Context<'_>,
+        claim: ClaimId,
+        so: impl Fn(Placed) -> bool,
+    ) -> Option<RecordId> {
         let dictionary = self.dictionary.borrow();
-        let records = self.claims.get(&claim)?.records.iter();
-        let placed = records.filter(|record| self.placed.get(*record).is_some_and(|placed| so(*placed)));
-        let timed = placed.filter_map(|record| Some((self.span(*record, claim)?.first_asserted, *record)));
+        let records = context.facts().claimants(claim).iter().copied();
+        let placed = records.filter(|record| so(self.placed(*record)));
+        let timed =
+            placed.filter_map(|record| Some((context.facts().span(record, claim)?.first_asserted, record)));
         let first = timed.min_by(|(a, x), (b, y)| {
             let key = |record: RecordId| &dictionary.record_entry(record).key;
             a.cmp(b).then_with(|| key(*x).cmp(key(*y)))
@@ -464,62 +497,63 @@ impl Placer {
         first.map(|(_, record)| record)
     }
 
-    fn span(&self, record: RecordId, claim: ClaimId) -> Option<&ClaimSpan> {
-        let record = self.facts.get(&record)?;
-        let index = record.claims.binary_search_by_key(&claim, |span| span.claim).ok()?;
-        record.claims.get(index)
-    }
-
     /// Names clusters anew: the anchor is the smallest by (not pinned, tier, birth, rank, uid(claim)) of
     /// the claims that belong, are usable and not ambiguous.
-    fn rename(
-        &mut self,
-        context: &Context<'_>,
-        clusters: BTreeSet<Cluster>,
-        claims: &mut BTreeSet<ClaimId>,
-        out: &mut PlaceChanges,
-    ) {
+    fn rename(&mut self, context: &Context<'_>, clusters: Vec<Cluster>, out: &mut PlaceChanges) {
         for cluster in clusters {
             let device = Device::Cluster(cluster);
-            let anchored = self.devices.get(&device).is_some_and(Members::is_anchored);
-            let uid = if anchored { self.anchor(context, cluster) } else { None };
+            let uid = self.devices.get(&device).filter(|members| members.is_anchored());
+            let uid = uid.and_then(|members| self.anchor(context, cluster, members));
             let members = self.devices.entry(device).or_default();
             if members.uid != uid {
                 members.uid = uid;
-                out.devices.insert(device);
-                claims.extend(self.belongings.get(&cluster).into_iter().flatten());
+                out.devices.push(device);
+            } else if members.records.is_empty() {
+                self.devices.remove(&device);
             }
         }
     }
 
-    fn anchor(&self, context: &Context<'_>, cluster: Cluster) -> Option<Uid> {
+    fn anchor(&self, context: &Context<'_>, cluster: Cluster, members: &Members) -> Option<Uid> {
         let dictionary = self.dictionary.borrow();
-        let claims = self.belongings.get(&cluster)?.iter();
-        let usable = claims.filter(|claim| {
-            context.judge.verdict(**claim).is_usable() && !context.macs.is_ambiguous(**claim)
-        });
-        let keys = usable.map(|claim| {
-            let entry = dictionary.claim_entry(*claim);
-            let pinned = self.pins.contains(claim);
-            (!pinned, context.judge.tier(*claim), self.birth(*claim), entry.kind.rank(), entry.uid)
-        });
-        keys.min().map(|(_, _, _, _, uid)| uid)
-    }
-
-    /// The earliest time that any record first asserted a claim.
-    fn birth(&self, claim: ClaimId) -> i64 {
-        let records = self.claims.get(&claim).map_or(&[][..], |state| &state.records);
-        let seen = records.iter().filter_map(|record| Some(self.span(*record, claim)?.first_seen));
-        seen.min().unwrap_or(i64::MAX)
+        let mut best: Option<(bool, u8, i64, u8, Uid)> = None;
+        // What belongs to a cluster is claimed by a record of it.
+        let records = members.records.iter().filter(|(_, placement)| owns(**placement));
+        let records = records.filter_map(|(record, _)| context.facts().record(*record));
+        for claim in records.flat_map(|record| record.claims.iter()).map(|span| span.claim) {
+            let (pinned, tier) = (self.pins.contains(&claim), context.tier(claim, &dictionary));
+            if tier == 3 || best.is_some_and(|(unpinned, t, ..)| (unpinned, t) < (!pinned, tier)) {
+                continue;
+            }
+            if context.facts().is_shared(claim)
+                && self.claims.get(&claim).and_then(|state| state.belongs) != Some(cluster)
+            {
+                continue;
+            }
+            if !context.linked.judge.verdict(claim).is_usable() || context.macs.is_ambiguous(claim) {
+                continue;
+            }
+            let entry = dictionary.claim_entry(claim);
+            let key = (!pinned, tier, birth(context, claim), entry.kind.rank(), entry.uid);
+            if best.is_none_or(|best| key < best) {
+                best = Some(key);
+            }
+        }
+        best.map(|(_, _, _, _, uid)| uid)
     }
 
     /// Finds where the visitors of an address go.
-    fn attach(&mut self, scope: ScopeId, ip: IpAddr, claims: &mut BTreeSet<ClaimId>, out: &mut PlaceChanges) {
-        let there = self.at.get(&(scope, ip)).cloned().unwrap_or_default();
+    fn attach(
+        &mut self,
+        context: &Context<'_>,
+        (scope, ip): (ScopeId, IpAddr),
+        claims: &mut Vec<ClaimId>,
+        out: &mut PlaceChanges,
+    ) {
         let mut visitors: Vec<(i64, RecordId)> = Vec::new();
         let mut holders: Vec<(i64, RecordId, Device)> = Vec::new();
-        for id in &there {
-            let Some(record) = self.facts.get(id) else {
+        for id in self.at.get(&(scope, ip)).map_or(&[][..], Vec::as_slice) {
+            let Some(record) = context.facts().record(*id) else {
                 continue;
             };
             let placed = self.placed(*id);
@@ -545,8 +579,8 @@ impl Placer {
                 }
             };
             for (_, record) in &visitors {
-                if self.placed.get(record) != Some(&placed) {
-                    self.claims_of(*record, claims);
+                if self.placed(*record) != placed {
+                    claims_of(context, *record, claims);
                     self.put(*record, placed, out);
                 }
             }
@@ -594,13 +628,14 @@ impl Placer {
             return;
         };
         let (before, belongs) = (state.lead, state.belongs.map(Device::Cluster));
+        let tier = context.tier(claim, &self.dictionary.borrow());
         let lead = match belongs {
-            _ if context.judge.tier(claim) == 3 => None,
+            _ if tier == 3 => None,
             Some(device) => self
-                .first_asserter(claim, |placed| placed.device == Some(device))
+                .first_asserter(context, claim, |placed| placed.device == Some(device))
                 .map(|record| Lead { device, record }),
             None => self
-                .first_asserter(claim, |placed| placed.is_visit())
+                .first_asserter(context, claim, |placed| placed.is_visit())
                 .and_then(|record| Some(Lead { device: self.placed(record).device?, record })),
         };
         if before != lead {
@@ -612,13 +647,33 @@ impl Placer {
     }
 
     /// Forgets devices that have no members.
-    fn sweep(&mut self, out: &mut PlaceChanges) {
+    fn sweep(&mut self, out: &PlaceChanges) {
         for device in &out.devices {
             if self.devices.get(device).is_some_and(|members| members.records.is_empty()) {
                 self.devices.remove(device);
             }
         }
     }
+}
+
+/// Notes the claims of a record that others had too.
+fn claims_of(context: &Context<'_>, record: RecordId, claims: &mut Vec<ClaimId>) {
+    if let Some(record) = context.facts().record(record) {
+        let shared = record.claims.iter().filter(|span| context.facts().is_shared(span.claim));
+        claims.extend(shared.map(|span| span.claim));
+    }
+}
+
+/// Whether the claims of a record that is placed so may belong to its device.
+fn owns(placement: Placement) -> bool {
+    matches!(placement, Placement::Anchored | Placement::Closed)
+}
+
+/// The earliest time that any record first asserted a claim.
+fn birth(context: &Context<'_>, claim: ClaimId) -> i64 {
+    let records = context.facts().claimants(claim).iter();
+    let seen = records.filter_map(|record| Some(context.facts().span(*record, claim)?.first_seen));
+    seen.min().unwrap_or(i64::MAX)
 }
 
 fn seen_at(record: &Record, ip: IpAddr) -> Option<i64> {

@@ -164,6 +164,12 @@ impl Record {
         }
     }
 
+    /// A claim that it ever had.
+    pub fn claim(&self, claim: ClaimId) -> Option<&ClaimSpan> {
+        let index = self.claims.binary_search_by_key(&claim, |span| span.claim).ok()?;
+        self.claims.get(index)
+    }
+
     /// The last assertion of a claim, address or attribute of this record.
     pub fn asserted(&self, last: &Option<Box<Asserted>>) -> Asserted {
         match last {
