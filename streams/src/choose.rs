@@ -1,6 +1,6 @@
 //! Choose: which value a device shows. Pure functions. Source: `identity.md`, "Survivorship".
 
-use std::collections::BTreeMap;
+use std::{cmp::Ordering, collections::BTreeMap};
 
 use serviceradar_schemas::{NetworkInterface, OperatingSystem, SourceSummary};
 
@@ -27,33 +27,61 @@ impl Member<'_> {
     }
 }
 
-/// The weight of a value: (pinned, fresh, authority, event time, hash of value).
-type Weight = (bool, bool, u8, i64, u64);
+/// A value that a record, or a pin, offers for an attribute. The greatest by (pinned, fresh, authority, event
+/// time, hash of value) wins.
+#[derive(Clone, Copy)]
+struct Offer<'a> {
+    name: &'a str,
+    /// All that decides but the hash, which is asked where the rest ties.
+    weight: (bool, bool, u8, i64),
+    value: &'a str,
+}
 
-/// Winning values by attribute.
-#[derive(Default)]
-struct Winners(BTreeMap<String, (Weight, String)>);
-
-impl Winners {
-    fn offer(&mut self, name: &str, weight: Weight, value: &str) {
-        match self.0.get_mut(name) {
-            Some((best, _)) if *best >= weight => {}
-            Some(entry) => *entry = (weight, value.to_owned()),
-            None => {
-                self.0.insert(name.to_owned(), (weight, value.to_owned()));
+impl Offer<'_> {
+    fn outweighs(&self, other: &Self) -> bool {
+        self.weight.cmp(&other.weight).then_with(|| {
+            if self.value == other.value {
+                return Ordering::Equal;
             }
-        }
+            id_hash(self.value).cmp(&id_hash(other.value))
+        }) == Ordering::Greater
+    }
+}
+
+/// Winning values, sorted by attribute.
+struct Winners<'a>(Vec<Offer<'a>>);
+
+impl<'a> Winners<'a> {
+    fn of(mut offers: Vec<Offer<'a>>) -> Self {
+        // Of one record they are in order already.
+        offers.sort_by_key(|offer| offer.name);
+        offers.dedup_by(|later, first| {
+            let same = later.name == first.name;
+            if same && later.outweighs(first) {
+                *first = *later;
+            }
+            same
+        });
+        Self(offers)
+    }
+
+    fn value(&self, name: &str) -> Option<&'a str> {
+        let index = self.0.binary_search_by_key(&name, |offer| offer.name).ok()?;
+        Some(self.0[index].value)
     }
 
     fn get(&self, name: &str) -> Option<String> {
-        self.0.get(name).map(|(_, value)| value.clone())
+        self.value(name).map(str::to_owned)
     }
 
     fn under(&self, prefix: &str) -> BTreeMap<String, String> {
-        let named = self.0.iter().filter_map(|(name, (_, value))| Some((name.strip_prefix(prefix)?, value)));
-        named.map(|(name, value)| (name.to_owned(), value.clone())).collect()
+        let named = self.0.iter().filter_map(|offer| Some((offer.name.strip_prefix(prefix)?, offer.value)));
+        named.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 }
+
+/// How many attributes a device mostly has.
+const OFFERS_EXPECTED: usize = 48;
 
 /// A value that an operator pinned.
 pub struct Pin<'a> {
@@ -66,23 +94,24 @@ pub struct Pin<'a> {
 }
 
 /// The row of a device.
-pub fn device_row(
+pub fn device_row<'a>(
     uid: Uid,
     partition: &str,
-    members: &[Member<'_>],
-    pins: &[Pin<'_>],
+    members: &[Member<'a>],
+    pins: &[Pin<'a>],
     is_authoritative: bool,
     authority: &Authority,
-    dictionary: &Dictionary,
+    dictionary: &'a Dictionary,
 ) -> DeviceRow {
     let winners = winners(members, pins, authority, dictionary);
     let spoken: Vec<&Member<'_>> = members.iter().filter(|member| member.speaks()).collect();
+    let macs = macs(&spoken, dictionary);
     let probe = members.iter().filter_map(|m| m.record.now.probe).max_by_key(|(up, at)| (*at, *up));
     let latest = members.iter().filter(|member| member.record.collector.is_some());
     let latest = latest.max_by_key(|member| (member.record.last_assert, member.record.collector.clone()));
     let collector = latest.and_then(|member| member.record.collector.as_deref());
     let named = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    let risk = winners.get("risk_score").and_then(|score| score.parse::<i32>().ok());
+    let risk = winners.value("risk_score").and_then(|score| score.parse::<i32>().ok());
     let (kind, type_id) = device_type(&winners);
     let mut sources: Vec<String> =
         members.iter().map(|m| dictionary.source_entry(m.record.source).source.kind.clone()).collect();
@@ -97,7 +126,7 @@ pub fn device_row(
         name: winners.get("name").or_else(|| hostname.clone()),
         hostname,
         ip: winner_ip(&spoken, authority, dictionary),
-        mac: macs(&spoken, dictionary).first().map(|mac| mac_shown(*mac)),
+        mac: macs.first().map(|mac| mac_shown(*mac)),
         r#type: kind.to_owned(),
         type_id,
         vendor_name: winners.get("vendor"),
@@ -121,7 +150,7 @@ pub fn device_row(
         last_seen: members.iter().map(|member| member.record.last_seen).max().unwrap_or_default(),
         agent_id: collector.and_then(|collector| named(&collector.agent)),
         gateway_id: collector.and_then(|collector| named(&collector.gateway)),
-        network_interfaces: interfaces(members, &winners, dictionary),
+        network_interfaces: interfaces(members, &winners, &macs),
         site: winners.get("site"),
         tags: winners.under("tags."),
         metadata: winners.under("attributes."),
@@ -130,30 +159,30 @@ pub fn device_row(
     }
 }
 
-fn winners(
-    members: &[Member<'_>],
-    pins: &[Pin<'_>],
+fn winners<'a>(
+    members: &[Member<'a>],
+    pins: &[Pin<'a>],
     authority: &Authority,
-    dictionary: &Dictionary,
-) -> Winners {
-    let mut winners = Winners::default();
+    dictionary: &'a Dictionary,
+) -> Winners<'a> {
+    let mut offers: Vec<Offer<'a>> = Vec::with_capacity(OFFERS_EXPECTED);
     for member in members.iter().filter(|member| member.speaks() && member.record.now.open) {
         let record = member.record;
         let kind = &dictionary.source_entry(record.source).source.kind;
         for (attribute, (_, at)) in record.current_attributes() {
-            let name = dictionary.text_of(attribute.name);
-            if &**name == "quality" {
-                continue;
+            let name = &**dictionary.text_of(attribute.name);
+            if name != "quality" {
+                let weight = (false, at >= record.now.fresh_from, authority.of(kind, name), at);
+                offers.push(Offer { name, weight, value: &attribute.value });
             }
-            let fresh = at >= record.now.fresh_from;
-            let weight = (false, fresh, authority.of(kind, name), at, id_hash(&attribute.value));
-            winners.offer(name, weight, &attribute.value);
         }
     }
-    for pin in pins {
-        winners.offer(pin.attribute, (true, true, u8::MAX, pin.at, id_hash(pin.value)), pin.value);
-    }
-    winners
+    offers.extend(pins.iter().map(|pin| Offer {
+        name: pin.attribute,
+        weight: (true, true, u8::MAX, pin.at),
+        value: pin.value,
+    }));
+    Winners::of(offers)
 }
 
 fn winner_ip(spoken: &[&Member<'_>], authority: &Authority, dictionary: &Dictionary) -> Option<String> {
@@ -185,18 +214,30 @@ fn macs(spoken: &[&Member<'_>], dictionary: &Dictionary) -> Vec<u64> {
     macs
 }
 
-fn interfaces(members: &[Member<'_>], winners: &Winners, dictionary: &Dictionary) -> Vec<NetworkInterface> {
-    let spoken: Vec<&Member<'_>> = members.iter().filter(|member| member.speaks()).collect();
-    let mut interfaces: Vec<NetworkInterface> = Vec::new();
+fn interfaces(
+    members: &[Member<'_>],
+    winners: &Winners<'_>,
+    macs: &[u64],
+) -> Vec<NetworkInterface> {
+    let mut interfaces: Vec<NetworkInterface> = Vec::with_capacity(macs.len() + 1);
+    let mut name = String::new();
     for span in members.iter().flat_map(|m| m.record.addresses.iter()).filter(|span| span.current) {
-        let known = winners.get(&format!("interface.{}", span.ip)).unwrap_or_default();
+        let ip = span.ip.to_string();
+        name.clear();
+        name.push_str("interface.");
+        name.push_str(&ip);
+        let known = winners.value(&name).unwrap_or_default();
         let (mac, name) = known.split_once('|').unwrap_or_default();
         let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        interfaces.push(NetworkInterface { ip: Some(span.ip.to_string()), mac: text(mac), name: text(name) });
+        interfaces.push(NetworkInterface { ip: Some(ip), mac: text(mac), name: text(name) });
     }
-    let paired: Vec<String> = interfaces.iter().filter_map(|interface| interface.mac.clone()).collect();
-    let alone = macs(&spoken, dictionary).into_iter().map(mac_shown).filter(|mac| !paired.contains(mac));
-    interfaces.extend(alone.map(|mac| NetworkInterface { ip: None, mac: Some(mac), name: None }));
+    let with_address = interfaces.len();
+    for mac in macs.iter().map(|mac| mac_shown(*mac)) {
+        let paired = interfaces[..with_address].iter().any(|known| known.mac.as_ref() == Some(&mac));
+        if !paired {
+            interfaces.push(NetworkInterface { ip: None, mac: Some(mac), name: None });
+        }
+    }
     interfaces.sort_unstable();
     interfaces.dedup();
     interfaces
@@ -310,12 +351,12 @@ const TYPES: [(&str, i32, &[&str]); 15] = [
 ];
 
 /// Type from category, device type, SNMP description, role and OS, in that order.
-fn device_type(winners: &Winners) -> (&'static str, i32) {
+fn device_type(winners: &Winners<'_>) -> (&'static str, i32) {
     let names =
         ["attributes.category", "device_type", "attributes.snmp_description", "attributes.role", "os_name"];
     let mut known = false;
     for name in names {
-        let Some(text) = winners.get(name) else {
+        let Some(text) = winners.value(name) else {
             continue;
         };
         known = true;
@@ -347,12 +388,9 @@ mod tests {
 
     #[test]
     fn the_most_telling_word_decides_and_order_of_fields_counts() {
-        let typed = |fields: &[(&str, &str)]| {
-            let mut winners = Winners::default();
-            for (name, value) in fields {
-                winners.offer(name, (false, true, 7, 0, 0), value);
-            }
-            device_type(&winners).0
+        let typed = |fields: &[(&'static str, &'static str)]| {
+            let offer = |(name, value): &(&'static str, &'static str)| offer(name, (false, true, 7, 0), value);
+            device_type(&Winners::of(fields.iter().map(offer).collect())).0
         };
         assert_eq!(typed(&[("device_type", "Switches"), ("os_name", "Linux")]), "Switch");
         assert_eq!(typed(&[("attributes.category", "Computers"), ("device_type", "Laptops")]), "Laptop");
@@ -363,11 +401,18 @@ mod tests {
 
     #[test]
     fn a_pinned_value_wins_and_a_fresh_one_beats_authority() {
-        let mut winners = Winners::default();
-        winners.offer("name", (false, false, 9, 9, 0), "old");
-        winners.offer("name", (false, true, 5, 1, 0), "new");
-        assert_eq!(winners.get("name").as_deref(), Some("new"));
-        winners.offer("name", (true, true, u8::MAX, i64::MAX, 0), "pinned");
-        assert_eq!(winners.get("name").as_deref(), Some("pinned"));
+        let old = offer("name", (false, false, 9, 9), "old");
+        let new = offer("name", (false, true, 5, 1), "new");
+        let pinned = offer("name", (true, true, u8::MAX, i64::MIN), "pinned");
+        let winner = |offers: &[Offer<'static>]| Winners::of(offers.to_vec()).value("name").unwrap();
+        assert_eq!((winner(&[old, new]), winner(&[new, old])), ("new", "new"));
+        assert_eq!((winner(&[pinned, new]), winner(&[new, old, pinned])), ("pinned", "pinned"));
+        // At equal weight the greater hash, whoever came first.
+        let other = Offer { value: "other", ..new };
+        assert_eq!(winner(&[new, other]), winner(&[other, new]));
+    }
+
+    fn offer(name: &'static str, weight: (bool, bool, u8, i64), value: &'static str) -> Offer<'static> {
+        Offer { name, weight, value }
     }
 }

@@ -23,7 +23,7 @@ use timely::{
 
 use crate::{
     decisions::Scoped,
-    describe::{CountChange, Describer},
+    describe::{CountChange, CountItem, Counted, Describer},
     dictionary::{Dictionary, RecordId},
     fold::{Fold, RecordChange},
     identity::Identity,
@@ -55,8 +55,6 @@ enum Folded {
 
 /// Devices, and of them those that answered, did not, and were not asked.
 type Tally = (isize, (isize, (isize, isize)));
-/// What is counted, in labels of the dictionary: scope, dimension, value.
-type CountKey = (u32, u32, u32);
 
 /// What one worker knows after an epoch, besides rows.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -80,7 +78,7 @@ pub struct Closing {
     pub tick: Option<i64>,
     /// Sizes.
     pub gauges: Gauges,
-    tallies: BTreeMap<CountKey, (Option<Tally>, Option<Tally>)>,
+    tallies: BTreeMap<Counted, (Option<Tally>, Option<Tally>)>,
 }
 
 /// Where events come in, each (event, epoch, 1).
@@ -120,7 +118,7 @@ impl Dataflow {
             let folded = per_epoch(events, "fold", fold);
             let identity = identity_operator(&dictionary, rules, &folding, &issues, &closing);
             let counted = per_epoch(folded, "identity", identity);
-            let tallies = tally(counted, &dictionary).as_collection().count_total();
+            let tallies = tally(counted).as_collection().count_total();
             let sink = closing.clone();
             tallies
                 .inner
@@ -318,13 +316,9 @@ fn paired(folded: Vec<(Folded, isize)>) -> (Vec<RecordChange>, Vec<(Scoped, isiz
 
 /// Counted devices as differential counts them: per key, with a tally as the difference.
 fn tally<'scope>(
-    counted: Stream<'scope, u64, Vec<(crate::describe::CountItem, u64, isize)>>,
-    dictionary: &Rc<RefCell<Dictionary>>,
-) -> Stream<'scope, u64, Vec<(CountKey, u64, Tally)>> {
-    let dictionary = dictionary.clone();
-    counted.map(move |(((partition, dimension, value), availability), time, diff)| {
-        let mut dictionary = dictionary.borrow_mut();
-        let key = (dictionary.text(&partition), dictionary.text(dimension), dictionary.text(&value));
+    counted: Stream<'scope, u64, Vec<(CountItem, u64, isize)>>,
+) -> Stream<'scope, u64, Vec<(Counted, u64, Tally)>> {
+    counted.map(|((key, availability), time, diff)| {
         let one = |is: bool| if is { diff } else { 0 };
         let answered = one(availability == Some(true));
         let silent = one(availability == Some(false));
@@ -332,7 +326,7 @@ fn tally<'scope>(
     })
 }
 
-fn count_row(key: CountKey, tally: Tally, dictionary: &Dictionary) -> CountRow {
+fn count_row(key: Counted, tally: Tally, dictionary: &Dictionary) -> CountRow {
     let (devices, (available, (unavailable, unknown))) = tally;
     let dimension = crate::describe::dimension(dictionary.text_of(key.1));
     CountRow {

@@ -35,8 +35,8 @@ pub const MERGE_RECORDS_MAX: usize = 100;
 /// Of a cause in a row of history: the first few say enough.
 const CAUSES_MAX: usize = 4;
 
-/// A dimension and value by which devices are counted; partition first.
-pub type Counted = (Arc<str>, &'static str, Arc<str>);
+/// What devices are counted by, in labels of the dictionary: scope, dimension, value.
+pub type Counted = (u32, u32, u32);
 
 /// What was last told of a record, besides what it says itself.
 struct ToldRecord {
@@ -89,15 +89,12 @@ pub struct Describer {
     pins: Pins,
 }
 
-/// A device as it was before the epoch and is after it, by its uid.
-#[derive(Default)]
-struct Turn {
-    before: Option<ToldDevice>,
-    after: Option<Now>,
+/// A device after an epoch.
+struct Now {
+    row: DeviceRow,
+    hashes: (u64, u64),
+    counted: Box<[Counted]>,
 }
-
-/// A device after an epoch: its row, hashes, what it counts as, its uid.
-type Now = (DeviceRow, (u64, u64), Box<[Counted]>, Uid);
 
 impl Describer {
     /// Empty.
@@ -137,7 +134,12 @@ impl Describer {
                 continue;
             };
             let before = change.map_or(Some(after), |(before, _)| before.as_ref()).map(|before| &**before);
-            devices.extend(identity.placer.placed(id).device);
+            let shows_else = before.is_none_or(|before| !before.shows_like(after, &self.dictionary.borrow()));
+            // A pinned value goes where its claim leads.
+            let has_pin = || after.claims.iter().any(|span| self.pins.contains_key(&span.claim));
+            if shows_else || (is_touched && !self.pins.is_empty() && has_pin()) {
+                devices.extend(identity.placer.placed(id).device);
+            }
             self.describe_record(identity, facts, (before, after), is_touched, &mut moved, out);
         }
         sort_unique(&mut devices);
@@ -227,62 +229,60 @@ impl Describer {
         moved: &BTreeMap<(Uid, Uid), Vec<RecordId>>,
         out: &mut EpochOutput,
     ) -> Vec<CountChange> {
-        let mut turns: BTreeMap<Uid, Turn> = BTreeMap::new();
-        for device in &devices {
-            if let Some(before) = self.devices.remove(device) {
-                let uid = before.uid;
-                turns.entry(uid).or_default().before = Some(before);
-            }
-        }
-        let pins = pins_of_devices(&self.pins, identity, facts, &self.dictionary.borrow());
-        for device in devices {
-            let pins = pins.get(&device).map_or(&[][..], Vec::as_slice);
-            let Some((mut row, uid)) = self.device(identity, facts, device, pins) else {
-                continue;
-            };
-            let hashes = hashes(&mut row);
-            let counted = counted(&row);
-            self.devices.insert(
-                device,
-                ToldDevice {
-                    uid,
-                    hashes,
-                    is_retired: row.state == "retired",
-                    counted: counted.clone(),
-                    availability: row.is_available,
-                },
-            );
-            turns.entry(uid).or_default().after = Some((row, hashes, counted, uid));
-        }
+        // In the order of uids, of those that are no more and of those that are.
+        let mut gone: Vec<(Uid, ToldDevice)> =
+            devices.iter().filter_map(|device| self.devices.remove(device)).map(|told| (told.uid, told)).collect();
+        gone.sort_unstable_by_key(|(uid, _)| *uid);
+        let uid_of = |device: Device| Some((identity.placer.uid(device)?, device));
+        let mut named: Vec<(Uid, Device)> = devices.into_iter().filter_map(uid_of).collect();
+        named.sort_unstable();
         let from: HashSet<Uid> = moved.keys().map(|(from, _)| *from).collect();
         let to: HashSet<Uid> = moved.keys().map(|(_, to)| *to).collect();
         let causes = causes(moved);
         let cause = |uid: Uid| causes.get(&uid).map(|words| words.join("; ")).unwrap_or_default();
+        let told = |uid, change, out: &mut EpochOutput| {
+            out.history.push(HistoryRow { uid, change, cause: cause(uid) });
+        };
+        let vanished = |uid: Uid, out: &mut EpochOutput| {
+            told(uid, if from.contains(&uid) { "merged" } else { "forgotten" }, out);
+            out.devices.gone.push(uid.to_string());
+        };
+        let pins = pins_of_devices(&self.pins, identity, facts, &self.dictionary.borrow());
         let mut counts = Vec::new();
-        for (uid, turn) in turns {
-            count_changes(&turn, &mut counts);
-            match (turn.before, turn.after) {
-                (None, Some((row, ..))) => {
-                    let change = if to.contains(&uid) { "split" } else { "created" };
-                    out.history.push(HistoryRow { uid, change, cause: cause(uid) });
+        let mut gone = gone.into_iter().peekable();
+        for (uid, device) in named {
+            while let Some((uid, before)) = gone.next_if(|(other, _)| *other < uid) {
+                count_changes(Some(&before), None, &mut counts);
+                vanished(uid, out);
+            }
+            let pins = pins.get(&device).map_or(&[][..], Vec::as_slice);
+            let Some(now) = self.device(identity, facts, (device, uid), pins) else {
+                continue;
+            };
+            let before = gone.next_if(|(other, _)| *other == uid).map(|(_, before)| before);
+            count_changes(before.as_ref(), Some(&now), &mut counts);
+            let Now { row, hashes, counted } = now;
+            let is_retired = row.state == "retired";
+            let availability = row.is_available;
+            match before {
+                None => {
+                    told(uid, if to.contains(&uid) { "split" } else { "created" }, out);
                     out.devices.new.push(row);
                 }
-                (Some(_), None) => {
-                    let change = if from.contains(&uid) { "merged" } else { "forgotten" };
-                    out.history.push(HistoryRow { uid, change, cause: cause(uid) });
-                    out.devices.gone.push(uid.to_string());
-                }
-                (Some(before), Some((row, hashes, ..))) if before.hashes != hashes => {
+                Some(before) if before.hashes != hashes => {
                     let seen_only = before.hashes.1 == hashes.1;
                     if !seen_only {
-                        let retired = row.state == "retired" && !before.is_retired;
-                        let change = if retired { "retired" } else { "changed" };
-                        out.history.push(HistoryRow { uid, change, cause: cause(uid) });
+                        told(uid, if is_retired && !before.is_retired { "retired" } else { "changed" }, out);
                     }
                     out.devices.changed.push(Changed { row, seen_only });
                 }
-                _ => {}
+                Some(_) => {}
             }
+            self.devices.insert(device, ToldDevice { uid, hashes, is_retired, counted, availability });
+        }
+        for (uid, before) in gone {
+            count_changes(Some(&before), None, &mut counts);
+            vanished(uid, out);
         }
         counts
     }
@@ -292,11 +292,10 @@ impl Describer {
         &self,
         identity: &Identity,
         facts: &Facts,
-        device: Device,
+        (device, uid): (Device, Uid),
         pins: &[Pin<'_>],
-    ) -> Option<(DeviceRow, Uid)> {
+    ) -> Option<Now> {
         let members = identity.placer.members(device)?;
-        let uid = members.uid?;
         let dictionary = self.dictionary.borrow();
         let of_device = members.records.iter().filter(|(_, placement)| **placement != Placement::Closed);
         let of_device: Vec<Member<'_>> = of_device
@@ -315,8 +314,11 @@ impl Describer {
         let scope = dictionary.source_entry(of_device.first()?.record.source).scope;
         let partition = dictionary.partition(scope);
         let authority = &self.rules.authority;
-        let row = device_row(uid, partition, &of_device, pins, authoritative, authority, &dictionary);
-        Some((row, uid))
+        let mut row = device_row(uid, partition, &of_device, pins, authoritative, authority, &dictionary);
+        drop(dictionary);
+        let hashes = hashes(&mut row);
+        let counted = counted(&row, &mut self.dictionary.borrow_mut());
+        Some(Now { row, hashes, counted })
     }
 
     /// A merge where the device that records came from is no more, else a split.
@@ -559,9 +561,11 @@ fn hashes(row: &mut DeviceRow) -> (u64, u64) {
 }
 
 /// By what a device is counted.
-fn counted(row: &DeviceRow) -> Box<[Counted]> {
-    let partition: Arc<str> = row.partition.as_str().into();
-    let one = |dimension, value: Option<&str>| (partition.clone(), dimension, Arc::from(value.unwrap_or("")));
+fn counted(row: &DeviceRow, dictionary: &mut Dictionary) -> Box<[Counted]> {
+    let partition = dictionary.text(&row.partition);
+    let mut one = |dimension, value: Option<&str>| {
+        (partition, dictionary.text(dimension), dictionary.text(value.unwrap_or_default()))
+    };
     let mut counted = vec![
         one("all", None),
         one("type", Some(&row.r#type)),
@@ -575,9 +579,9 @@ fn counted(row: &DeviceRow) -> Box<[Counted]> {
     counted.into()
 }
 
-fn count_changes(turn: &Turn, counts: &mut Vec<CountChange>) {
-    let before = turn.before.as_ref().map(|told| (&told.counted, told.availability));
-    let after = turn.after.as_ref().map(|(row, _, counted, _)| (counted, row.is_available));
+fn count_changes(before: Option<&ToldDevice>, now: Option<&Now>, counts: &mut Vec<CountChange>) {
+    let before = before.map(|told| (&told.counted, told.availability));
+    let after = now.map(|now| (&now.counted, now.row.is_available));
     if before == after {
         return;
     }
@@ -585,6 +589,6 @@ fn count_changes(turn: &Turn, counts: &mut Vec<CountChange>) {
         let Some((counted, availability)) = side else {
             continue;
         };
-        counts.extend(counted.iter().map(|one| ((one.clone(), availability), diff)));
+        counts.extend(counted.iter().map(|one| ((*one, availability), diff)));
     }
 }

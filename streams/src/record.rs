@@ -170,6 +170,20 @@ impl Record {
         self.claims.get(index)
     }
 
+    /// Whether a device shows the same of this record as of `other`: of claims only which are asserted counts,
+    /// and of those that a device has one of, which are current.
+    pub fn shows_like(&self, other: &Self, dictionary: &Dictionary) -> bool {
+        let alike = |(a, b): (&ClaimSpan, &ClaimSpan)| {
+            let mac = || dictionary.claim_entry(a.claim).kind == Namespace::Mac;
+            let both_asserted = a.status.is_asserted() && b.status.is_asserted();
+            a.claim == b.claim && (a.status == b.status || (both_asserted && mac()))
+        };
+        let claims = Arc::ptr_eq(&self.claims, &other.claims)
+            || (self.claims.len() == other.claims.len()
+                && self.claims.iter().zip(other.claims.iter()).all(alike));
+        claims && *self == Self { claims: self.claims.clone(), ..other.clone() }
+    }
+
     /// The last assertion of a claim, address or attribute of this record.
     pub fn asserted(&self, last: &Option<Box<Asserted>>) -> Asserted {
         match last {
