@@ -157,9 +157,14 @@ impl Views for MemoryViews {
             generation: GENERATION,
             frontiers: of.frontiers.values().cloned().collect(),
             state: of.tables.state(),
+            is_bare: false,
         };
         let writer = MemoryWriter { views: self.clone(), tenant: tenant.to_owned(), token: of.token };
         Ok((Box::new(writer), resume))
+    }
+
+    async fn make_indexes(&self, _generation: i32) -> Result<(), ViewsError> {
+        Ok(())
     }
 }
 

@@ -14,7 +14,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 3] = [
+const MIGRATIONS: [Migration; 4] = [
     Migration {
         version: 1,
         name: "roles_and_isolation",
@@ -22,6 +22,11 @@ const MIGRATIONS: [Migration; 3] = [
     },
     Migration { version: 2, name: "progress", sql: include_str!("../migrations/0002_progress.sql") },
     Migration { version: 3, name: "journals", sql: include_str!("../migrations/0003_journals.sql") },
+    Migration {
+        version: 4,
+        name: "history_by_columns",
+        sql: include_str!("../migrations/0004_history_by_columns.sql"),
+    },
 ];
 
 /// Only one migrates at a time; the key is this program's own.

@@ -2,6 +2,7 @@
 
 mod copy;
 mod epoch;
+mod indexes;
 mod journals;
 mod outbox;
 pub(crate) mod session;
@@ -127,12 +128,21 @@ impl Views for PostgresViews {
         let token = self.take_in_transaction(&mut session, tenant, writer, generation).await?;
         session.begin("COMMIT").await?;
         session.use_generation(&schema).await?;
-        let resume = state::read(&mut session, tenant, generation).await?;
+        let is_bare = indexes::drop_if_empty(&mut session).await?;
+        let resume = Resume { is_bare, ..state::read(&mut session, tenant, generation).await? };
         let fence = Fence { tenant: tenant.to_owned(), generation, schema, token };
         Ok((
             Box::new(PostgresWriter { url: self.url.clone(), fence, session: Some(session), cleaned_at: 0 }),
             resume,
         ))
+    }
+
+    async fn make_indexes(&self, generation: i32) -> Result<(), ViewsError> {
+        let mut session = Session::connect(&self.url).await?;
+        session.become_writer().await?;
+        let select = "SELECT schema FROM serviceradar_base.pipeline_generations WHERE id = $1";
+        let schema: String = session.query_one(select, &[&generation]).await?.get(0);
+        indexes::make(&self.url, &schema).await
     }
 }
 

@@ -100,6 +100,8 @@ pub struct Resume {
     pub frontiers: Vec<Frontier>,
     /// The state of the dataflow at that epoch.
     pub state: State,
+    /// Whether the views lack what makes searching them fast, because they were empty: see `make_indexes`.
+    pub is_bare: bool,
 }
 
 /// Why the views refused.
@@ -154,6 +156,10 @@ pub trait Views: Send + Sync + 'static {
         fingerprint: &str,
         rules: &serde_json::Value,
     ) -> Result<(Box<dyn TenantWriter>, Resume), ViewsError>;
+
+    /// Makes what bare views of a generation lack, once they hold what the log holds. Commits wait meanwhile.
+    /// Where nothing is missing nothing is done.
+    async fn make_indexes(&self, generation: i32) -> Result<(), ViewsError>;
 }
 
 /// The one writer of a tenant's views.

@@ -169,7 +169,7 @@ async fn measure(
 
 fn gauge(status: &DriverStatus) {
     let truth = |truth: bool| f64::from(u8::from(truth));
-    let running = status.phase == Phase::Running;
+    let running = matches!(status.phase, Phase::Loading | Phase::Running);
     Metric::Running.set(None, truth(running));
     Metric::CaughtUp.set(None, truth(running && status.lag() == 0));
     Metric::Epoch.set(None, status.epoch as f64);

@@ -23,6 +23,8 @@ use tokio::{
 };
 
 use crate::{
+    chores::{BEAT_EVERY, Chores},
+    commit::{Commit, Committer},
     epochs::{Gathered, Lane, OPEN_MAX, QUIET},
     guard::Guard,
     outbox::{Outbox, OutboxError},
@@ -32,14 +34,6 @@ use crate::{
     witness::LogChanged,
 };
 
-/// How often a TICK is published.
-const TICK_EVERY: Duration = Duration::from_secs(60);
-/// How often a writer says that it is alive.
-const BEAT_EVERY: Duration = Duration::from_secs(5);
-/// How often witnesses are read back.
-const WITNESS_EVERY: Duration = Duration::from_secs(60);
-/// How often new log partitions are looked for.
-const DISCOVER_EVERY: Duration = Duration::from_secs(10);
 /// How long a stand-by waits before it tries again.
 const STAND_BY: Duration = Duration::from_secs(1);
 /// How long a failed step waits before it is tried again.
@@ -156,13 +150,19 @@ pub struct Driver {
 
 /// What a driver has while it runs.
 struct Running {
-    writer: Box<dyn TenantWriter>,
+    committer: Committer,
     engine: Option<Engine>,
     lanes: BTreeMap<Partition, Lane>,
     came: Arc<Notify>,
     guard: Guard,
     outbox: Outbox,
+    /// Views that are being filled, and have no indexes yet.
+    is_bare: bool,
+    generation: i32,
+    /// The last epoch that was closed.
     epoch: u64,
+    /// Next offsets of what is committed.
+    committed: BTreeMap<Partition, u64>,
     /// Ends of the log as found at the start: before them the guard says nothing.
     ends: BTreeMap<Partition, u64>,
     undecided: Vec<serviceradar_streams::snapshots::Undecided>,
@@ -199,9 +199,14 @@ impl Driver {
         };
         let mut running = self.resume(writer, resume).await?;
         let result = self.epochs(&mut running).await;
+        // The epoch under way is finished, whatever ended the others.
+        let finished = self.finish(&mut running).await;
+        let result = result.and(finished);
         if !matches!(result, Err(DriverError::Views(ViewsError::Fenced { .. }))) {
             // Leaving spares a newcomer the wait; where it fails, the beat stands still.
-            if let Err(error) = running.writer.leave().await {
+            if let Ok(writer) = running.committer.writer()
+                && let Err(error) = writer.leave().await
+            {
                 tracing::warn!(%error, "could not leave the tenant");
             }
         }
@@ -274,14 +279,18 @@ impl Driver {
             Ok::<_, EngineError>(engine)
         });
         let engine = engine.await.map_err(|error| DriverError::Task(error.to_string()))??;
+        let came = Arc::new(Notify::new());
         let mut running = Running {
-            writer,
+            committer: Committer::new(writer, came.clone(), self.stop.clone()),
             engine: Some(engine),
             lanes: BTreeMap::new(),
-            came: Arc::new(Notify::new()),
+            came,
             guard: Guard::new(config.log.clone(), &config.tenant, config.rules.snapshots.clone()),
             outbox: Outbox::new(config.log.clone(), &config.tenant),
+            is_bare: resume.is_bare,
+            generation: resume.generation,
             epoch: resume.epoch,
+            committed: BTreeMap::new(),
             ends: BTreeMap::new(),
             undecided: Vec::new(),
             tick: None,
@@ -293,7 +302,8 @@ impl Driver {
                 self.until_available(|| log.offsets(&partition.topic, partition.log_partition)).await?;
             running.ends.insert(partition.clone(), offsets.end);
         }
-        self.board.update(|status| status.phase = Phase::Running);
+        let phase = if running.is_bare { Phase::Loading } else { Phase::Running };
+        self.board.update(|status| status.phase = phase);
         Ok(running)
     }
 
@@ -331,39 +341,44 @@ impl Driver {
                 self.board.clone(),
                 running.came.clone(),
             );
+            running.committed.insert(partition.clone(), next_offset);
             running.lanes.insert(partition, Lane::new(hears, frontier));
         }
         Ok(())
     }
 
-    /// Runs epochs until told to stop.
+    /// Runs epochs until told to stop: gathers and computes one while the one before is being committed.
     async fn epochs(&mut self, running: &mut Running) -> Result<(), DriverError> {
-        let mut due = Due::new();
+        let mut chores = Chores::new();
         while !self.is_stopped() {
             let gathered = self.gather(running).await?;
-            if gathered.events > 0 {
-                self.close(running, gathered).await?;
-            }
-            self.judge(running).await;
+            let commit =
+                if gathered.events > 0 { Some(self.close(running, gathered).await?) } else { None };
+            self.finish(running).await?;
             self.publish(running).await?;
-            if due.beat.is_due() {
-                self.keep(running.writer.beat().await)?;
+            self.make_indexes(running).await?;
+            self.judge(running).await;
+            if chores.beat.is_due() {
+                self.keep(running.committer.writer()?.beat().await)?;
             }
-            if due.tick.is_due() && self.config.ticks {
+            if chores.tick.is_due() && self.config.ticks {
                 self.tick().await;
             }
-            if due.discover.is_due() {
+            if chores.discover.is_due() {
                 self.open_lanes(running, Vec::new()).await?;
             }
-            if due.witness.is_due() {
+            if chores.witness.is_due() {
                 self.check_witnesses(running).await?;
+            }
+            if let Some(commit) = commit {
+                running.committer.start(commit)?;
             }
         }
         Ok(())
     }
 
-    /// Waits for something to come, at most for as long as the chores can wait; then closes the epoch
-    /// when nothing more comes, it has been open for long enough, or it is full.
+    /// Waits for something to come, at most for as long as the chores can wait. An epoch closes when the one
+    /// before has committed and nothing more comes, or it has been open for long enough; or when it is full.
     async fn gather(&mut self, running: &mut Running) -> Result<Gathered, DriverError> {
         let mut gathered = Gathered::default();
         let mut opened: Option<Instant> = None;
@@ -374,12 +389,18 @@ impl Driver {
             if took {
                 opened.get_or_insert(now);
             }
+            if gathered.is_full() || self.is_stopped() {
+                return Ok(gathered);
+            }
+            let is_busy = running.committer.is_busy();
             let (deadline, pause) = match opened {
+                _ if is_busy => (now + RETRY, RETRY),
                 Some(opened) => (opened + OPEN_MAX, QUIET),
+                // What waits for the commit goes on at once.
+                None if running.committer.has_ended() => return Ok(gathered),
                 None => (idle_until, RETRY),
             };
-            // A full epoch does not wait, and neither does one to which nothing was added.
-            if gathered.is_full() || now >= deadline || self.is_stopped() {
+            if now >= deadline {
                 return Ok(gathered);
             }
             let wait = pause.min(deadline - now);
@@ -388,7 +409,8 @@ impl Driver {
                 _ = running.came.notified() => {}
                 _ = stop.changed() => {}
                 _ = tokio::time::sleep(wait) => {
-                    if opened.is_some() && !gathered.gather(&mut running.lanes, Instant::now())? {
+                    let is_quiet = !gathered.gather(&mut running.lanes, Instant::now())?;
+                    if opened.is_some() && is_quiet && !running.committer.is_busy() {
                         return Ok(gathered);
                     }
                 }
@@ -396,41 +418,41 @@ impl Driver {
         }
     }
 
-    /// Computes an epoch and commits it.
-    async fn close(&mut self, running: &mut Running, gathered: Gathered) -> Result<(), DriverError> {
+    /// Computes an epoch.
+    async fn close(
+        &mut self,
+        running: &mut Running,
+        gathered: Gathered,
+    ) -> Result<Box<Commit>, DriverError> {
         let closed_at = self.config.clock.now();
         let started = Instant::now();
-        let closed = compute(running, gathered.batch).await?;
-        let computed = started.elapsed();
-        let frontiers: Vec<Frontier> = gathered.frontiers.values().cloned().collect();
+        let mut closed = compute(running, gathered.batch).await?;
+        running.epoch += 1;
         let epoch = Epoch {
-            number: running.epoch + 1,
+            number: running.epoch,
             closed_at,
             events: gathered.events,
             intake_max: gathered.intake_max,
-            frontiers,
-            output: closed.output,
+            frontiers: gathered.frontiers.into_values().collect(),
+            output: std::mem::take(&mut closed.output),
             dead_letters: gathered.dead_letters,
         };
-        let dead_letters = epoch.dead_letters.len() as u64;
-        loop {
-            match running.writer.commit(&epoch).await {
-                Ok(()) => break,
-                Err(ViewsError::Unavailable(why)) if !self.is_stopped() => {
-                    tracing::warn!(why, "waiting for the database");
-                    tokio::time::sleep(RETRY).await;
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        running.epoch = epoch.number;
+        Ok(Box::new(Commit { epoch, closed, started, computed: started.elapsed() }))
+    }
+
+    /// Waits for the commit under way, and says what it brought.
+    async fn finish(&mut self, running: &mut Running) -> Result<(), DriverError> {
+        let Some(commit) = running.committer.finish().await? else {
+            return Ok(());
+        };
+        let Commit { epoch, closed, started, computed } = *commit;
         running.undecided = closed.undecided;
         running.tick = closed.tick;
         let (changes, evidence) = (epoch.output.rows() as u64, epoch.output.evidence.len() as u64);
         self.board.update(|status| {
             status.epoch = epoch.number;
             status.events += epoch.events;
-            status.dead_letters += dead_letters;
+            status.dead_letters += epoch.dead_letters.len() as u64;
             status.changes += changes;
             status.evidence_changes += evidence;
             status.dataflow_ms = computed.as_millis() as u64;
@@ -439,22 +461,48 @@ impl Driver {
             status.blocks_decided = closed.gauges.blocks_decided;
             status.biggest_block = closed.gauges.biggest_block;
             status.undecided = running.undecided.iter().map(waiting).collect();
-            for (partition, frontier) in &gathered.frontiers {
+            for frontier in epoch.frontiers {
+                let (topic, log_partition) = (frontier.topic, frontier.log_partition);
+                let partition = Partition { topic, log_partition };
                 let entry = status.partitions.entry(partition.to_string()).or_default();
                 entry.next_offset = frontier.next_offset;
                 entry.end = entry.end.max(frontier.next_offset);
                 entry.intake_max = frontier.intake_max;
+                running.committed.insert(partition, frontier.next_offset);
             }
         });
         Ok(())
     }
 
+    /// Whether the views hold what the log held at the start.
+    fn has_caught_up(&self, running: &Running) -> bool {
+        let reached = |partition: &Partition| running.committed.get(partition).copied().unwrap_or_default();
+        running.ends.iter().all(|(partition, end)| reached(partition) >= *end)
+    }
+
+    /// Makes the indexes of views that were filled, and beats meanwhile.
+    async fn make_indexes(&mut self, running: &mut Running) -> Result<(), DriverError> {
+        if !running.is_bare || !self.has_caught_up(running) {
+            return Ok(());
+        }
+        let (views, generation) = (self.config.views.clone(), running.generation);
+        let mut making = tokio::spawn(async move { views.make_indexes(generation).await });
+        let made = loop {
+            tokio::select! {
+                made = &mut making => break made.map_err(|error| DriverError::Task(error.to_string()))?,
+                _ = tokio::time::sleep(BEAT_EVERY) => self.keep(running.committer.writer()?.beat().await)?,
+            }
+        };
+        if made.is_ok() {
+            running.is_bare = false;
+            self.board.update(|status| status.phase = Phase::Running);
+        }
+        self.keep(made)
+    }
+
     /// Lets the guard judge, once the pipeline has reached the ends that it found at its start.
     async fn judge(&self, running: &mut Running) {
-        let reached = running.ends.iter().all(|(partition, end)| {
-            running.lanes.get(partition).is_some_and(|lane| lane.frontier().next_offset >= *end)
-        });
-        if !reached {
+        if !self.has_caught_up(running) {
             return;
         }
         if let Err(error) = running.guard.judge(&running.undecided, running.tick).await {
@@ -464,7 +512,11 @@ impl Driver {
 
     /// Publishes what epochs left to be published. What the log does not take now goes out later.
     async fn publish(&self, running: &mut Running) -> Result<(), DriverError> {
-        match running.outbox.publish(&mut *running.writer).await {
+        // Views that are being filled come first.
+        if running.is_bare {
+            return Ok(());
+        }
+        match running.outbox.publish(running.committer.writer()?).await {
             Ok(more) => {
                 if more {
                     running.came.notify_one();
@@ -544,43 +596,5 @@ fn waiting(fetch: &serviceradar_streams::snapshots::Undecided) -> Waiting {
         begin: fetch.begin,
         counted: fetch.counted,
         members: fetch.members,
-    }
-}
-
-/// When a chore is due.
-struct Chore {
-    every: Duration,
-    last: Instant,
-}
-
-impl Chore {
-    fn new(every: Duration) -> Self {
-        Self { every, last: Instant::now() }
-    }
-
-    fn is_due(&mut self) -> bool {
-        let due = self.last.elapsed() >= self.every;
-        if due {
-            self.last = Instant::now();
-        }
-        due
-    }
-}
-
-struct Due {
-    beat: Chore,
-    tick: Chore,
-    discover: Chore,
-    witness: Chore,
-}
-
-impl Due {
-    fn new() -> Self {
-        Self {
-            beat: Chore::new(BEAT_EVERY),
-            tick: Chore::new(TICK_EVERY),
-            discover: Chore::new(DISCOVER_EVERY),
-            witness: Chore::new(WITNESS_EVERY),
-        }
     }
 }

@@ -1,5 +1,7 @@
 //! The driver: log → streams → views, each epoch exactly once.
 
+mod chores;
+mod commit;
 pub mod driver;
 pub mod epochs;
 pub mod guard;

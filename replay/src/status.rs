@@ -21,6 +21,8 @@ pub enum Phase {
     StandBy,
     /// It reads the views back.
     Restoring,
+    /// It fills empty views with what the log holds; their indexes come after.
+    Loading,
     /// It writes.
     Running,
     /// It was told to stop.

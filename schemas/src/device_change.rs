@@ -8,10 +8,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NetworkInterface {
     /// Address, as text.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub ip: Option<String>,
     /// MAC, `aa:bb:cc:dd:ee:ff`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
     /// The interface's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
 }
 
@@ -19,8 +22,10 @@ pub struct NetworkInterface {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct OperatingSystem {
     /// E.g. `IOS-XE`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// E.g. `17.9.3`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
 }
 

@@ -78,6 +78,8 @@ pub struct Closing {
     pub tick: Option<i64>,
     /// Sizes.
     pub gauges: Gauges,
+    /// Whether what follows is what the views hold: then no rows are made of it.
+    is_restored: bool,
     tallies: BTreeMap<Counted, (Option<Tally>, Option<Tally>)>,
 }
 
@@ -132,18 +134,19 @@ impl Dataflow {
         Self { input, probe, dictionary, fold: folding, issues, closing }
     }
 
-    /// Puts the state back that was read from the views. Call before the first epoch; the rows of the
-    /// first epoch are then those of the views, and not changes.
-    pub fn restore(&mut self, state: &State) -> Result<(), String> {
+    /// Puts the state back that was read from the views. Call before the first epoch, which then tells no
+    /// rows of records and evidence: the views hold them.
+    pub fn restore(&mut self, state: State) -> Result<(), String> {
         let mut folding = self.fold.borrow_mut();
         for row in &state.watermarks {
             folding.fold.restore_watermark(row);
         }
-        let records = crate::restore::records(&state.records, &state.evidence, &self.dictionary)?;
+        let records = crate::restore::records(state.records, state.evidence, &self.dictionary)?;
         for record in records {
             folding.fold.restore(record);
         }
         folding.snapshots.restore(&state.snapshots, &state.snapshot_members);
+        self.closing.borrow_mut().is_restored = true;
         Ok(())
     }
 
@@ -282,8 +285,11 @@ fn identity_operator(
         let facts = folding.fold.facts();
         let changed = identity.step(facts, &changes, &effects);
         let mut closing = closing.borrow_mut();
+        let is_restored = closing.is_restored;
         let output = &mut closing.output;
-        let counts = describer.describe(&identity, facts, &changes, &effects, &changed, output);
+        let counts =
+            describer.describe(&identity, facts, &changes, &effects, &changed, (!is_restored).then_some(output));
+        let output = &mut closing.output;
         output.issues = issues.borrow_mut().settle(&identity, facts, &changed, &changes);
         closing.gauges = Gauges {
             records: dictionary.borrow().records() as u64,

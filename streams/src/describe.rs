@@ -91,9 +91,30 @@ pub struct Describer {
 
 /// A device after an epoch.
 struct Now {
+    uid: Uid,
     row: DeviceRow,
     hashes: (u64, u64),
+    is_retired: bool,
     counted: Box<[Counted]>,
+}
+
+impl Now {
+    fn told(&self) -> ToldDevice {
+        ToldDevice {
+            uid: self.uid,
+            hashes: self.hashes,
+            is_retired: self.is_retired,
+            counted: self.counted.clone(),
+            availability: self.row.is_available,
+        }
+    }
+}
+
+impl ToldDevice {
+    /// What it counts as.
+    fn counts(&self) -> impl Iterator<Item = CountChange> {
+        self.counted.iter().map(|one| ((*one, self.availability), 1))
+    }
 }
 
 impl Describer {
@@ -102,7 +123,8 @@ impl Describer {
         Self { dictionary, rules, records: Vec::new(), devices: HashMap::new(), pins: BTreeMap::new() }
     }
 
-    /// Writes the rows of an epoch into `out`; returns the counts that changed.
+    /// Writes the rows of an epoch into `out`; returns the counts that changed. Without `out` all this is in the
+    /// views already, and only remembered.
     pub fn describe(
         &mut self,
         identity: &Identity,
@@ -110,7 +132,7 @@ impl Describer {
         changes: &[RecordChange],
         effects: &[(Scoped, isize)],
         changed: &IdentityChanges,
-        out: &mut EpochOutput,
+        mut out: Option<&mut EpochOutput>,
     ) -> Vec<CountChange> {
         let mut devices: Vec<Device> = changed.places.devices.clone();
         self.pin(identity, facts, effects, &mut devices);
@@ -140,9 +162,16 @@ impl Describer {
             if shows_else || (is_touched && !self.pins.is_empty() && has_pin()) {
                 devices.extend(identity.placer.placed(id).device);
             }
-            self.describe_record(identity, facts, (before, after), is_touched, &mut moved, out);
+            self.describe_record(identity, facts, (before, after), is_touched, &mut moved, out.as_deref_mut());
         }
         sort_unique(&mut devices);
+        let Some(out) = out else {
+            self.remember_devices(identity, facts, devices);
+            return self.devices.values().flat_map(ToldDevice::counts).collect();
+        };
+        // Neighbours in the tables' keys are written together: in any other order a load costs twice as much.
+        out.records.new.sort_by(|a, b| a.record_key.cmp(&b.record_key));
+        out.evidence.new.sort_by(|a, b| a.record_key.cmp(&b.record_key));
         let counts = self.describe_devices(identity, facts, devices, &moved, out);
         self.describe_merges(facts, &moved, out);
         counts
@@ -180,7 +209,7 @@ impl Describer {
         (before, record): (Option<&Record>, &Record),
         is_touched: bool,
         moved: &mut BTreeMap<(Uid, Uid), Vec<RecordId>>,
-        out: &mut EpochOutput,
+        out: Option<&mut EpochOutput>,
     ) {
         let dictionary = self.dictionary.borrow();
         let Placed { placement, device } = identity.placer.placed(record.id);
@@ -198,25 +227,24 @@ impl Describer {
             _ => evidence_of(identity, facts, record, &dictionary),
         };
         let now = ToldRecord { placement, uid, evidence };
-        let telling = Telling { record, told: &now };
-        match before.zip(told.as_ref()).map(|(record, told)| Telling { record, told }) {
-            None => {
-                evidence_changes(None, &telling, &dictionary, &mut out.evidence);
-                out.records.new.push(record_row(&telling, true, &dictionary));
-            }
-            Some(before) => {
-                evidence_changes(Some(&before), &telling, &dictionary, &mut out.evidence);
-                if !is_same(&before, &telling) {
+        if let Some(out) = out {
+            let telling = Telling { record, told: &now };
+            let before = before.zip(told.as_ref()).map(|(record, told)| Telling { record, told });
+            evidence_changes(before.as_ref(), &telling, &dictionary, &mut out.evidence);
+            match before {
+                None => out.records.new.push(record_row(&telling, true, &dictionary)),
+                Some(before) if !is_same(&before, &telling) => {
                     let seen_only = is_seen_only(&before, &telling);
                     let row = record_row(&telling, !seen_only, &dictionary);
                     out.records.changed.push(Changed { row, seen_only });
                 }
-                if let (Some(from), Some(to)) = (before.told.uid, uid)
-                    && from != to
-                {
-                    moved.entry((from, to)).or_default().push(record.id);
-                }
+                Some(_) => {}
             }
+        }
+        if let (Some(from), Some(to)) = (told.and_then(|told| told.uid), uid)
+            && from != to
+        {
+            moved.entry((from, to)).or_default().push(record.id);
         }
         self.records[index] = Some(now);
     }
@@ -261,9 +289,8 @@ impl Describer {
             };
             let before = gone.next_if(|(other, _)| *other == uid).map(|(_, before)| before);
             count_changes(before.as_ref(), Some(&now), &mut counts);
-            let Now { row, hashes, counted } = now;
-            let is_retired = row.state == "retired";
-            let availability = row.is_available;
+            let told_now = now.told();
+            let Now { row, hashes, is_retired, .. } = now;
             match before {
                 None => {
                     told(uid, if to.contains(&uid) { "split" } else { "created" }, out);
@@ -278,13 +305,25 @@ impl Describer {
                 }
                 Some(_) => {}
             }
-            self.devices.insert(device, ToldDevice { uid, hashes, is_retired, counted, availability });
+            self.devices.insert(device, told_now);
         }
         for (uid, before) in gone {
             count_changes(Some(&before), None, &mut counts);
             vanished(uid, out);
         }
         counts
+    }
+
+    /// Notes devices that the views hold as they are now.
+    fn remember_devices(&mut self, identity: &Identity, facts: &Facts, devices: Vec<Device>) {
+        let pins = pins_of_devices(&self.pins, identity, facts, &self.dictionary.borrow());
+        for device in devices {
+            let pins = pins.get(&device).map_or(&[][..], Vec::as_slice);
+            let uid = identity.placer.uid(device);
+            if let Some(now) = uid.and_then(|uid| self.device(identity, facts, (device, uid), pins)) {
+                self.devices.insert(device, now.told());
+            }
+        }
     }
 
     /// The row of a device, where it is one: it has a member that makes it.
@@ -318,7 +357,7 @@ impl Describer {
         drop(dictionary);
         let hashes = hashes(&mut row);
         let counted = counted(&row, &mut self.dictionary.borrow_mut());
-        Some(Now { row, hashes, counted })
+        Some(Now { uid, is_retired: row.state == "retired", row, hashes, counted })
     }
 
     /// A merge where the device that records came from is no more, else a split.

@@ -230,7 +230,7 @@ impl Worker {
                     };
                     while let Ok(command) = inbox.recv() {
                         let answer = match command {
-                            Command::Restore(state) => Answer::Restored(dataflow.restore(&state)),
+                            Command::Restore(state) => Answer::Restored(dataflow.restore(*state)),
                             Command::Epoch(events) => {
                                 Answer::Closed(Box::new(dataflow.epoch(worker, events)))
                             }

@@ -14,8 +14,8 @@ use crate::{
 
 /// The records that rows of `device_records` and `device_evidence` tell. An error names the row.
 pub fn records(
-    records: &[RecordRow],
-    evidence: &[EvidenceRow],
+    records: Vec<RecordRow>,
+    evidence: Vec<EvidenceRow>,
     dictionary: &Rc<RefCell<Dictionary>>,
 ) -> Result<Vec<Record>, String> {
     let mut dictionary = dictionary.borrow_mut();
@@ -41,7 +41,7 @@ pub fn records(
             first_fetch: row.first_snapshot_begin,
             seen_outside: row.first_snapshot_begin.is_none() && row.first_seen.is_some(),
             probe: row.probe.map(|(up, at)| (at, up)),
-            collector: row.collector.clone(),
+            collector: row.collector,
             place: row.place.map(|(ip, order)| (order, ip)),
             attributes: attributes.into(),
             ..Record::new(id, dictionary.record_entry(id).source)

@@ -124,6 +124,7 @@ async fn again(log: &Path, url: &str, second: &Path) -> Result<()> {
     told("restart to live", started);
     driver.caught_up().await?;
     memory("memory at most, restart");
+    published(url).await?;
     let (evidence, changes) = (driver.status().evidence_changes, driver.status().changes);
 
     let events = read_all(second).await?;
@@ -140,6 +141,19 @@ async fn again(log: &Path, url: &str, second: &Path) -> Result<()> {
     tell(&driver);
     driver.stop().await?;
     memory("memory at most");
+    Ok(())
+}
+
+/// Waits until what the load left to be published is.
+async fn published(url: &str) -> Result<()> {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
+    tokio::spawn(connection);
+    let waiting = "SELECT count(*) FROM serviceradar_base.pipeline_outbox";
+    let started = Instant::now();
+    while client.query_one(waiting, &[]).await?.get::<_, i64>(0) > 0 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    told("device changes published", started);
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 use serviceradar_schemas::time::{DAY, HOUR, MINUTE};
-use serviceradar_streams::rows::{Changed, Changes, DeviceRow, Row};
+use serviceradar_streams::rows::{Changed, Changes, DeviceRow, EpochOutput, Row};
 
 use super::{
     Fence,
@@ -14,6 +14,9 @@ use super::{
 };
 use crate::views::{Epoch, Frontier, ViewsError};
 
+/// Of a stage: rows of which only sightings changed, and the others.
+const SEEN: &str = "seen";
+const CHANGED: &str = "changed";
 /// The channel on which a commit says (tenant, generation, epoch).
 const CHANNEL: &str = "serviceradar";
 /// Keys in one row of `view_changes`.
@@ -43,8 +46,7 @@ pub(crate) async fn write(
         closed_at: epoch.closed_at,
     };
     let output = &epoch.output;
-    journals::before(session, &context, output).await?;
-    changes(session, &context, &output.devices).await?;
+    devices(session, &context, output).await?;
     search(session, &context, &output.devices).await?;
     changes(session, &context, &output.records).await?;
     changes(session, &context, &output.evidence).await?;
@@ -54,7 +56,7 @@ pub(crate) async fn write(
     changes(session, &context, &output.snapshots).await?;
     changes(session, &context, &output.snapshot_members).await?;
     changes(session, &context, &output.watermarks).await?;
-    journals::after(session, &context, output).await?;
+    journals::merges(session, &context, output).await?;
     outbox::write(session, &context, epoch).await?;
     progress(session, &context, epoch).await?;
     view_changes(session, &context, epoch).await?;
@@ -63,6 +65,18 @@ pub(crate) async fn write(
         *cleaned_at = epoch.closed_at;
     }
     Ok(())
+}
+
+/// Writes the changes of devices, and before that how they looked.
+async fn devices(
+    session: &mut Session,
+    context: &RowContext<'_>,
+    output: &EpochOutput,
+) -> Result<(), ViewsError> {
+    journals::created(session, context, output).await?;
+    stage_changed(session, context, &output.devices).await?;
+    journals::changed(session, context, output).await?;
+    write_staged(session, context, &output.devices).await
 }
 
 /// Writes the changes of one table: what is gone, what is otherwise, what is new.
@@ -74,16 +88,50 @@ async fn changes<R: TableRow + Sync + Send>(
 where
     R::Key: Sync + Send,
 {
+    stage_changed(session, context, changes).await?;
+    write_staged(session, context, changes).await
+}
+
+/// Changed rows: those of which sightings alone changed, where that is written by itself, and the others.
+fn changed<R: TableRow>(changes: &Changes<R>) -> (Vec<&R>, Vec<&R>) {
+    let is_seen = |changed: &&Changed<R>| changed.seen_only && !R::SEEN.is_empty();
+    let (seen, whole): (Vec<_>, Vec<_>) = changes.changed.iter().partition(is_seen);
+    (seen.into_iter().map(|c| &c.row).collect(), whole.into_iter().map(|c| &c.row).collect())
+}
+
+/// Stages the rows that changed by more than sightings.
+async fn stage_changed<R: TableRow + Sync + Send>(
+    session: &mut Session,
+    context: &RowContext<'_>,
+    changes: &Changes<R>,
+) -> Result<(), ViewsError>
+where
+    R::Key: Sync + Send,
+{
+    let (_, whole) = changed(changes);
+    if whole.is_empty() {
+        return Ok(());
+    }
+    stage_rows(session, context, CHANGED, R::REST, whole, R::put_rest).await
+}
+
+/// Writes the changes of one table whose changed rows are staged.
+async fn write_staged<R: TableRow + Sync + Send>(
+    session: &mut Session,
+    context: &RowContext<'_>,
+    changes: &Changes<R>,
+) -> Result<(), ViewsError>
+where
+    R::Key: Sync + Send,
+{
     gone::<R>(session, context, &changes.gone).await?;
-    let (seen, whole): (Vec<_>, Vec<_>) =
-        changes.changed.iter().partition(|changed| changed.seen_only && !R::SEEN.is_empty());
+    let (seen, whole) = changed(changes);
     if !seen.is_empty() {
-        let rows = seen.into_iter().map(|changed: &Changed<R>| &changed.row);
-        update::<R>(session, context, "seen", R::SEEN, rows, R::put_seen).await?;
+        stage_rows(session, context, SEEN, R::SEEN, seen, R::put_seen).await?;
+        update::<R>(session, context, SEEN, R::SEEN).await?;
     }
     if !whole.is_empty() {
-        let rows = whole.into_iter().map(|changed| &changed.row);
-        update::<R>(session, context, "changed", R::REST, rows, R::put_rest).await?;
+        update::<R>(session, context, CHANGED, R::REST).await?;
     }
     insert(session, context, changes.new.iter()).await
 }
@@ -115,12 +163,12 @@ async fn insert<'r, R: TableRow + Sync + 'r>(
     Ok(())
 }
 
-async fn update<'r, R: TableRow + Sync + 'r>(
+async fn stage_rows<R: TableRow + Sync>(
     session: &mut Session,
     context: &RowContext<'_>,
     kind: &str,
     columns: &[&str],
-    rows: impl Iterator<Item = &'r R> + Send,
+    rows: Vec<&R>,
     put: fn(&R, &RowContext<'_>, &mut CopyRows),
 ) -> Result<(), ViewsError> {
     let staged = [R::KEY, columns].concat();
@@ -129,7 +177,17 @@ async fn update<'r, R: TableRow + Sync + 'r>(
         R::put_key(&row.key(), out.row(staged.len()));
         put(row, context, out);
     };
-    session.copy(&format!("{stage} ({})", staged.join(", ")), rows, put).await?;
+    session.copy(&format!("{stage} ({})", staged.join(", ")), rows.into_iter(), put).await?;
+    Ok(())
+}
+
+/// Writes staged rows over those that are there.
+async fn update<R: TableRow>(
+    session: &mut Session,
+    context: &RowContext<'_>,
+    kind: &str,
+    columns: &[&str],
+) -> Result<(), ViewsError> {
     let set: Vec<String> = columns.iter().map(|column| format!("{column} = s.{column}")).collect();
     let differs = if R::MAY_BE_EQUAL {
         let side = |side: &str| columns.iter().map(|c| format!("{side}.{c}")).collect::<Vec<_>>().join(", ");
@@ -138,9 +196,10 @@ async fn update<'r, R: TableRow + Sync + 'r>(
         String::new()
     };
     let sql = format!(
-        "UPDATE {} t SET {} FROM {stage} s WHERE {}{differs}",
+        "UPDATE {} t SET {} FROM {} s WHERE {}{differs}",
         R::TABLE,
         set.join(", "),
+        stage_name::<R>(kind),
         same_key::<R>()
     );
     session.execute(&sql, &scope::<R>(context)).await?;
@@ -166,12 +225,16 @@ where
     Ok(())
 }
 
+fn stage_name<R: TableRow>(kind: &str) -> String {
+    format!("{kind}_{}", R::TABLE)
+}
+
 async fn stage<R: TableRow>(
     session: &mut Session,
     kind: &str,
     columns: &[&str],
 ) -> Result<String, ViewsError> {
-    let stage = format!("{kind}_{}", R::TABLE);
+    let stage = stage_name::<R>(kind);
     session.stage(&stage, &format!("SELECT {} FROM {}", columns.join(", "), R::TABLE)).await?;
     Ok(stage)
 }

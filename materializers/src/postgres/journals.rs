@@ -5,14 +5,19 @@ use std::collections::HashMap;
 use serde_json::Value;
 use serviceradar_streams::rows::{DeviceRow, EpochOutput, HistoryRow, MergeRow};
 
-use super::{copy::CopyRows, session::Session, state::Micros, tables::RowContext};
+use super::{
+    copy::CopyRows,
+    session::{Parameter, Session},
+    state::Micros,
+    tables::{RowContext, TableRow},
+};
 use crate::views::ViewsError;
 
 /// Columns of `devices` that are no belief about a device.
-const BOOKKEEPING: &str = "'{tenant,uid,epoch,modified_at}'::text[]";
+const BOOKKEEPING: [&str; 2] = ["modified_at", "epoch"];
 
-/// Writes down devices that are new, and notes how those that change look before.
-pub(crate) async fn before(
+/// Writes down devices that are new, and stages what is to be written down of others.
+pub(crate) async fn created(
     session: &mut Session,
     context: &RowContext<'_>,
     output: &EpochOutput,
@@ -41,16 +46,11 @@ pub(crate) async fn before(
     if changed.is_empty() {
         return Ok(());
     }
-    session.stage("staged_history", "SELECT uid, change, cause, before FROM device_history").await?;
+    session.stage("staged_history", "SELECT uid, change, cause FROM device_history").await?;
     let put = |(_, row): (String, &HistoryRow), out: &mut CopyRows| {
         out.row(3).uuid(row.uid.0).text(row.change).text(&row.cause);
     };
     session.copy("staged_history (uid, change, cause)", changed.into_iter(), put).await?;
-    let note = format!(
-        "UPDATE staged_history h SET before = to_jsonb(d) - {BOOKKEEPING}
-         FROM devices d WHERE d.tenant = $1 AND d.uid = h.uid"
-    );
-    session.execute(&note, &[&context.tenant]).await?;
     Ok(())
 }
 
@@ -73,26 +73,64 @@ fn shown(row: &DeviceRow) -> String {
     Value::Object(known.collect()).to_string()
 }
 
-/// Writes down devices that changed or are gone, once they are as they are now; and what was merged and split.
-pub(crate) async fn after(
+/// Writes down devices that change or go, while they are as they were and are staged as they will be: of the
+/// former the fields that differ, of the latter all.
+pub(crate) async fn changed(
     session: &mut Session,
     context: &RowContext<'_>,
     output: &EpochOutput,
 ) -> Result<(), ViewsError> {
-    if output.history.len() > output.devices.new.len() {
-        let insert = format!(
-            "INSERT INTO device_history (tenant, uid, generation, epoch, at, change, cause, before, after)
-             SELECT $1, h.uid, $2, $3, $4::timestamptz, h.change, h.cause,
-                    CASE WHEN d.after IS NULL THEN jsonb_strip_nulls(h.before)
-                         ELSE serviceradar_base.changed_fields(h.before, d.after) END,
-                    serviceradar_base.changed_fields(d.after, h.before)
-             FROM staged_history h LEFT JOIN LATERAL (
-                 SELECT to_jsonb(d) - {BOOKKEEPING} AS after FROM devices d WHERE d.tenant = $1 AND d.uid = h.uid
-             ) d ON true"
-        );
-        let at = Micros(context.closed_at);
-        session.execute(&insert, &[&context.tenant, &context.generation, &context.epoch, &at]).await?;
+    if output.history.len() == output.devices.new.len() {
+        return Ok(());
     }
+    let at = Micros(context.closed_at);
+    let parameters: [Parameter<'_>; 4] = [&context.tenant, &context.generation, &context.epoch, &at];
+    let into = "INSERT INTO device_history (tenant, uid, generation, epoch, at, change, cause, before, after)
+        SELECT $1, h.uid, $2, $3, $4::timestamptz, h.change, h.cause,";
+    if !output.devices.gone.is_empty() {
+        let rest: Vec<String> =
+            ["tenant", "uid"].iter().chain(&BOOKKEEPING).map(|column| format!("'{column}'")).collect();
+        let gone = format!(
+            "{into} jsonb_strip_nulls(to_jsonb(d) - ARRAY[{}]), NULL
+             FROM staged_history h JOIN devices d ON d.tenant = $1 AND d.uid = h.uid
+             WHERE h.change IN ('merged', 'forgotten')",
+            rest.join(", ")
+        );
+        session.execute(&gone, &parameters).await?;
+    }
+    if output.devices.changed.iter().all(|changed| changed.seen_only) {
+        return Ok(());
+    }
+    let columns: Vec<&str> =
+        DeviceRow::REST.iter().filter(|column| !BOOKKEEPING.contains(column)).copied().collect();
+    let of_each = |each: &dyn Fn(&str) -> String| {
+        columns.iter().map(|column| each(column)).collect::<Vec<_>>().join(", ")
+    };
+    let side = |side: &str| {
+        of_each(&|c| {
+            format!("'{c}', CASE WHEN d.{c} IS DISTINCT FROM s.{c} THEN to_jsonb({side}.{c}) END")
+        })
+    };
+    let same = of_each(&|c| format!("CASE WHEN d.{c} IS NOT DISTINCT FROM s.{c} THEN '{c}' END"));
+    let changed = format!(
+        "{into} jsonb_build_object({}) - u.same, jsonb_build_object({}) - u.same
+         FROM staged_history h
+         JOIN changed_devices s ON s.uid = h.uid
+         JOIN devices d ON d.tenant = $1 AND d.uid = h.uid
+         CROSS JOIN LATERAL (SELECT ARRAY[{same}]::text[] AS same) u",
+        side("d"),
+        side("s")
+    );
+    session.execute(&changed, &parameters).await?;
+    Ok(())
+}
+
+/// Writes down what was merged and split.
+pub(crate) async fn merges(
+    session: &mut Session,
+    context: &RowContext<'_>,
+    output: &EpochOutput,
+) -> Result<(), ViewsError> {
     if output.merges.is_empty() {
         return Ok(());
     }

@@ -61,6 +61,7 @@ pub(crate) async fn read(session: &mut Session, tenant: &str, generation: i32) -
             snapshot_members: reader.snapshot_members(session).await?,
             watermarks: reader.watermarks(session).await?,
         },
+        is_bare: false,
     };
     session.begin("COMMIT").await?;
     Ok(resume)

@@ -1,0 +1,100 @@
+//! Secondary indexes of a generation: an empty one is loaded without them, and gets them when it is full.
+//! Writing a million rows into an index costs several times what making it afterwards does.
+
+use std::{
+    collections::HashSet,
+    sync::{Mutex, PoisonError},
+};
+
+use futures_util::future::try_join_all;
+
+use super::session::Session;
+use crate::views::ViewsError;
+
+const STATEMENTS: &str = include_str!("../../layout/indexes.sql");
+/// Sessions that make indexes at the same time: each uses some processes of the server's besides.
+const SESSIONS: usize = 2;
+/// Memory of the server for making one.
+const MEMORY: &str = "SET maintenance_work_mem = '256MB'";
+/// Planning needs figures at once, and the server's own process may come minutes later. Those that take longest
+/// first.
+const ANALYZE: [&str; 4] = ["device_evidence", "device_records", "devices", "device_search"];
+
+/// Name and statement of each, those that take longest first.
+fn indexes() -> Vec<(&'static str, &'static str)> {
+    let statements = STATEMENTS.split(';').filter_map(|statement| {
+        let statement = statement.get(statement.find("CREATE INDEX")?..)?;
+        Some((statement.split_whitespace().nth(2)?, statement))
+    });
+    let mut indexes: Vec<_> = statements.collect();
+    indexes.sort_by_key(|(name, _)| !name.starts_with("device_evidence"));
+    indexes
+}
+
+/// Those that the generation of the session lacks.
+async fn missing(session: &mut Session) -> Result<Vec<(&'static str, &'static str)>, ViewsError> {
+    let select = "SELECT c.relname FROM pg_class c WHERE c.relkind = 'i' AND c.relnamespace = current_schema()::regnamespace";
+    let rows = session.query(select, &[]).await?;
+    let there: HashSet<String> = rows.iter().map(|row| row.get::<_, &str>(0).to_owned()).collect();
+    Ok(indexes().into_iter().filter(|(name, _)| !there.contains(*name)).collect())
+}
+
+/// Takes the indexes away where the generation of the session has no row of any tenant. Returns whether any
+/// are missing.
+pub(crate) async fn drop_if_empty(session: &mut Session) -> Result<bool, ViewsError> {
+    session.begin("BEGIN").await?;
+    let empty = "SELECT NOT EXISTS (SELECT FROM device_records) AND NOT EXISTS (SELECT FROM devices)";
+    if session.query_one(empty, &[]).await?.get(0) {
+        let names: Vec<&str> = indexes().into_iter().map(|(name, _)| name).collect();
+        session.begin(&format!("DROP INDEX IF EXISTS {}", names.join(", "))).await?;
+    }
+    session.begin("COMMIT").await?;
+    Ok(!missing(session).await?.is_empty())
+}
+
+/// Makes the indexes that are missing, and gathers the planner's figures if any were.
+pub(crate) async fn make(url: &str, schema: &str) -> Result<(), ViewsError> {
+    let mut session = Session::connect(url).await?;
+    session.become_writer().await?;
+    session.use_generation(schema).await?;
+    let missing = missing(&mut session).await?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    // Another tenant's writer may make the same one at this moment.
+    let create = |(name, statement): (&str, &str)| statement.replacen(name, &format!("IF NOT EXISTS {name}"), 1);
+    side_by_side(url, schema, missing.into_iter().map(create).collect()).await?;
+    side_by_side(url, schema, ANALYZE.iter().map(|table| format!("ANALYZE {table}")).collect()).await
+}
+
+/// Runs statements on a few sessions, each the next that is left.
+async fn side_by_side(url: &str, schema: &str, mut statements: Vec<String>) -> Result<(), ViewsError> {
+    statements.reverse();
+    let waiting = Mutex::new(statements);
+    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    try_join_all((0..SESSIONS).map(|_| async {
+        let mut session = Session::connect(url).await?;
+        session.become_writer().await?;
+        session.use_generation(schema).await?;
+        session.begin(MEMORY).await?;
+        while let Some(statement) = next() {
+            session.begin(&statement).await?;
+        }
+        Ok(())
+    }))
+    .await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_statement_of_the_layout_is_an_index_with_a_name() {
+        let indexes = indexes();
+        assert_eq!(indexes.len(), STATEMENTS.matches("CREATE INDEX").count());
+        assert_eq!(indexes.len(), STATEMENTS.matches(';').count());
+        assert!(indexes.iter().all(|(name, statement)| statement.contains(&format!("INDEX {name} ON"))));
+    }
+}

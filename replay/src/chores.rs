@@ -1,0 +1,53 @@
+//! Chores: what a driver does every so often.
+
+use std::time::{Duration, Instant};
+
+/// How often a TICK is published.
+const TICK_EVERY: Duration = Duration::from_secs(60);
+/// How often a writer says that it is alive.
+pub(crate) const BEAT_EVERY: Duration = Duration::from_secs(5);
+/// How often witnesses are read back.
+const WITNESS_EVERY: Duration = Duration::from_secs(60);
+/// How often new log partitions are looked for.
+const DISCOVER_EVERY: Duration = Duration::from_secs(10);
+
+/// When a chore is due.
+pub(crate) struct Chore {
+    every: Duration,
+    last: Instant,
+}
+
+impl Chore {
+    fn new(every: Duration) -> Self {
+        Self { every, last: Instant::now() }
+    }
+
+    /// Whether it is due; then it is not again for a while.
+    pub(crate) fn is_due(&mut self) -> bool {
+        let due = self.last.elapsed() >= self.every;
+        if due {
+            self.last = Instant::now();
+        }
+        due
+    }
+}
+
+/// When each is due.
+pub(crate) struct Chores {
+    pub(crate) beat: Chore,
+    pub(crate) tick: Chore,
+    pub(crate) discover: Chore,
+    pub(crate) witness: Chore,
+}
+
+impl Chores {
+    /// None is due yet.
+    pub(crate) fn new() -> Self {
+        Self {
+            beat: Chore::new(BEAT_EVERY),
+            tick: Chore::new(TICK_EVERY),
+            discover: Chore::new(DISCOVER_EVERY),
+            witness: Chore::new(WITNESS_EVERY),
+        }
+    }
+}
