@@ -13,7 +13,7 @@ use serviceradar_streams::rows::{
 };
 
 use crate::views::{
-    BEAT_STANDS_STILL, Epoch, Frontier, OutboxEntry, Resume, TenantWriter, Views, ViewsError,
+    BEAT_STANDS_STILL, Epoch, Frontier, OutboxEntry, Pieces, Resume, TenantWriter, Views, ViewsError,
 };
 
 /// The rows of one tenant, by key.
@@ -206,12 +206,21 @@ impl TenantWriter for MemoryWriter {
             for frontier in &epoch.frontiers {
                 tenant.frontiers.insert((frontier.topic.clone(), frontier.log_partition), frontier.clone());
             }
-            for (entry, sequence) in crate::outbox::entries(GENERATION, epoch).zip(0..) {
+            let changes = crate::outbox::device_changes(GENERATION, epoch.number, &epoch.output);
+            for (entry, sequence) in changes.chain(crate::outbox::dead_letters(epoch)).zip(0..) {
                 let entry = entry.numbered(epoch.number, sequence);
                 tenant.outbox.insert((epoch.number, sequence), entry);
             }
             Ok(())
         })
+    }
+
+    async fn load(&mut self, epoch: &Epoch, mut pieces: Pieces) -> Result<(), ViewsError> {
+        let mut whole = epoch.clone();
+        while let Some(piece) = pieces.next().await? {
+            whole.output.append(piece);
+        }
+        self.commit(&whole).await
     }
 
     async fn beat(&mut self) -> Result<(), ViewsError> {

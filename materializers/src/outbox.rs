@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use serviceradar_schemas::{encode, topics::Stream};
-use serviceradar_streams::rows::Row;
+use serviceradar_streams::rows::{EpochOutput, Row};
 
 use crate::views::{Epoch, OutboxEntry};
 
@@ -38,18 +38,18 @@ impl Entry {
     }
 }
 
-/// Everything that an epoch has to publish, in order: device changes, tombstones, dead letters.
-pub(crate) fn entries(generation: i32, epoch: &Epoch) -> impl Iterator<Item = Entry> + Send {
-    device_changes(generation, epoch).chain(dead_letters(epoch))
-}
-
-fn device_changes(generation: i32, epoch: &Epoch) -> impl Iterator<Item = Entry> + Send {
+/// What an epoch has to publish of devices, in order: those that are, then tombstones.
+pub(crate) fn device_changes(
+    generation: i32,
+    epoch: u64,
+    output: &EpochOutput,
+) -> impl Iterator<Item = Entry> + Send {
     let headers = vec![
-        (EPOCH_HEADER.to_owned(), Bytes::from(epoch.number.to_string())),
+        (EPOCH_HEADER.to_owned(), Bytes::from(epoch.to_string())),
         (GENERATION_HEADER.to_owned(), Bytes::from(generation.to_string())),
     ];
-    let devices = &epoch.output.devices;
-    let merges = epoch.output.merges.iter();
+    let devices = &output.devices;
+    let merges = output.merges.iter();
     let redirects: HashMap<String, String> =
         merges.map(|merge| (merge.from_uid.to_string(), merge.to_uid.to_string())).collect();
     let changed = devices.changed.iter().filter(|changed| !changed.seen_only).map(|changed| &changed.row);
@@ -72,8 +72,8 @@ fn device_changes(generation: i32, epoch: &Epoch) -> impl Iterator<Item = Entry>
     whole.chain(gone)
 }
 
-/// The bytes as they came; why, and whence, in headers.
-fn dead_letters(epoch: &Epoch) -> impl Iterator<Item = Entry> + Send {
+/// Dead letters to publish: the bytes as they came; why, and whence, in headers.
+pub(crate) fn dead_letters(epoch: &Epoch) -> impl Iterator<Item = Entry> + Send {
     epoch.dead_letters.iter().map(|letter| {
         let id = format!("{}/{}/{}", letter.topic, letter.log_partition, letter.offset);
         let mut headers = letter.headers.clone();

@@ -17,7 +17,7 @@ use std::{
 
 use crate::{
     migrations,
-    views::{BEAT_STANDS_STILL, Epoch, OutboxEntry, Resume, TenantWriter, Views, ViewsError},
+    views::{BEAT_STANDS_STILL, Epoch, OutboxEntry, Pieces, Resume, TenantWriter, Views, ViewsError},
 };
 use session::Session;
 
@@ -187,11 +187,9 @@ impl PostgresWriter {
         session.use_generation(&self.fence.schema).await?;
         Ok(session)
     }
-}
 
-#[async_trait::async_trait]
-impl TenantWriter for PostgresWriter {
-    async fn commit(&mut self, epoch: &Epoch) -> Result<(), ViewsError> {
+    /// Writes an epoch, the rows that come in pieces included, in one transaction that begins with the fence.
+    async fn write(&mut self, epoch: &Epoch, pieces: Option<Pieces>) -> Result<(), ViewsError> {
         let mut session = self.session().await?;
         session.begin("BEGIN").await?;
         let last = self.fence.pass(&mut session).await?;
@@ -200,13 +198,24 @@ impl TenantWriter for PostgresWriter {
             // A commit whose answer was lost: the fence says that it was ours.
             session.begin("ROLLBACK").await?;
         } else if last + 1 == number {
-            epoch::write(&mut session, &self.fence, epoch, &mut self.cleaned_at).await?;
+            epoch::write(&mut session, &self.fence, epoch, pieces, &mut self.cleaned_at).await?;
             session.begin("COMMIT").await?;
         } else {
             return Err(ViewsError::Refused(format!("epoch {number} cannot follow epoch {last}")));
         }
         self.session = Some(session);
         Ok(())
+    }
+}
+
+#[async_trait::async_trait]
+impl TenantWriter for PostgresWriter {
+    async fn commit(&mut self, epoch: &Epoch) -> Result<(), ViewsError> {
+        self.write(epoch, None).await
+    }
+
+    async fn load(&mut self, epoch: &Epoch, pieces: Pieces) -> Result<(), ViewsError> {
+        self.write(epoch, Some(pieces)).await
     }
 
     async fn beat(&mut self) -> Result<(), ViewsError> {

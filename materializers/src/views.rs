@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serviceradar_streams::rows::{EpochOutput, State};
+use tokio::sync::mpsc;
 
 /// How long a writer's beat must stand still, by the newcomer's monotonic clock, before it is taken for dead.
 pub const BEAT_STANDS_STILL: Duration = Duration::from_secs(30);
@@ -142,6 +143,23 @@ pub enum ViewsError {
     Refused(String),
 }
 
+/// Rows on their way to the views, piece by piece.
+pub struct Pieces(mpsc::Receiver<Option<EpochOutput>>);
+
+impl Pieces {
+    /// Pieces, and where they are put in: each, and at the end nothing. As many wait as given.
+    pub fn new(waiting: usize) -> (mpsc::Sender<Option<EpochOutput>>, Self) {
+        let (put, take) = mpsc::channel(waiting);
+        (put, Self(take))
+    }
+
+    /// The next piece; none at the end. Where no end was put in, what came is not all.
+    pub(crate) async fn next(&mut self) -> Result<Option<EpochOutput>, ViewsError> {
+        let broken = || ViewsError::Refused("the rows of the epoch broke off".to_owned());
+        self.0.recv().await.ok_or_else(broken)
+    }
+}
+
 /// A place that keeps the views of a deployment.
 #[async_trait::async_trait]
 pub trait Views: Send + Sync + 'static {
@@ -169,6 +187,10 @@ pub trait TenantWriter: Send + 'static {
     /// After `Unavailable` (a lost connection, a deadlock, a full disk) the same epoch is committed again,
     /// without loss or doubling: one that was committed although the answer was lost changes nothing more.
     async fn commit(&mut self, epoch: &Epoch) -> Result<(), ViewsError>;
+
+    /// Commits the first epoch of a tenant, of which the rows of devices, records and evidence come in pieces, all
+    /// of them new; else like `commit`. The pieces must be sent again with each call.
+    async fn load(&mut self, epoch: &Epoch, pieces: Pieces) -> Result<(), ViewsError>;
 
     /// Says that this writer is alive; called every few seconds between epochs.
     async fn beat(&mut self) -> Result<(), ViewsError>;

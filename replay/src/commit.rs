@@ -86,7 +86,11 @@ impl Committer {
 }
 
 /// Commits, and again while the database cannot be reached, until told to stop.
-async fn run(mut writer: Box<dyn TenantWriter>, commit: Box<Commit>, mut stop: watch::Receiver<bool>) -> Away {
+async fn run(
+    mut writer: Box<dyn TenantWriter>,
+    commit: Box<Commit>,
+    mut stop: watch::Receiver<bool>,
+) -> Away {
     loop {
         match writer.commit(&commit.epoch).await {
             Ok(()) => return (writer, Ok(commit)),

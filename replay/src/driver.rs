@@ -14,7 +14,7 @@ use serviceradar_materializers::{
 };
 use serviceradar_schemas::{Action, Observation, Source, encode, time::Clock, topics::Stream};
 use serviceradar_streams::{
-    engine::{Batch, Closed, Engine, EngineError},
+    engine::{Closed, Engine, EngineError},
     rules::Rules,
 };
 use tokio::{
@@ -23,10 +23,11 @@ use tokio::{
 };
 
 use crate::{
-    chores::{BEAT_EVERY, Chores},
+    chores::Chores,
     commit::{Commit, Committer},
     epochs::{Gathered, Lane, OPEN_MAX, QUIET},
     guard::Guard,
+    load::Indexes,
     outbox::{Outbox, OutboxError},
     reader::{self, ReaderError},
     status::{DriverStatus, Phase, StatusBoard, Waiting},
@@ -37,7 +38,7 @@ use crate::{
 /// How long a stand-by waits before it tries again.
 const STAND_BY: Duration = Duration::from_secs(1);
 /// How long a failed step waits before it is tried again.
-const RETRY: Duration = Duration::from_secs(1);
+pub(crate) const RETRY: Duration = Duration::from_secs(1);
 /// How often a caller that waits for something looks again.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -143,30 +144,32 @@ impl DriverHandle {
 
 /// The driver of one tenant.
 pub struct Driver {
-    config: DriverConfig,
-    board: StatusBoard,
-    stop: watch::Receiver<bool>,
+    pub(crate) config: DriverConfig,
+    pub(crate) board: StatusBoard,
+    pub(crate) stop: watch::Receiver<bool>,
 }
 
 /// What a driver has while it runs.
-struct Running {
-    committer: Committer,
-    engine: Option<Engine>,
-    lanes: BTreeMap<Partition, Lane>,
-    came: Arc<Notify>,
-    guard: Guard,
-    outbox: Outbox,
-    /// Views that are being filled, and have no indexes yet.
-    is_bare: bool,
-    generation: i32,
+pub(crate) struct Running {
+    pub(crate) committer: Committer,
+    pub(crate) engine: Option<Engine>,
+    pub(crate) lanes: BTreeMap<Partition, Lane>,
+    pub(crate) came: Arc<Notify>,
+    pub(crate) guard: Guard,
+    pub(crate) outbox: Outbox,
+    /// What views that are being filled still lack.
+    pub(crate) indexes: Indexes,
+    /// Whether the outbox holds more than was published last.
+    pub(crate) has_more: bool,
+    pub(crate) generation: i32,
     /// The last epoch that was closed.
-    epoch: u64,
+    pub(crate) epoch: u64,
     /// Next offsets of what is committed.
-    committed: BTreeMap<Partition, u64>,
+    pub(crate) committed: BTreeMap<Partition, u64>,
     /// Ends of the log as found at the start: before them the guard says nothing.
-    ends: BTreeMap<Partition, u64>,
-    undecided: Vec<serviceradar_streams::snapshots::Undecided>,
-    tick: Option<i64>,
+    pub(crate) ends: BTreeMap<Partition, u64>,
+    pub(crate) undecided: Vec<serviceradar_streams::snapshots::Undecided>,
+    pub(crate) tick: Option<i64>,
 }
 
 impl Driver {
@@ -213,7 +216,7 @@ impl Driver {
         result
     }
 
-    fn is_stopped(&self) -> bool {
+    pub(crate) fn is_stopped(&self) -> bool {
         *self.stop.borrow()
     }
 
@@ -287,7 +290,8 @@ impl Driver {
             came,
             guard: Guard::new(config.log.clone(), &config.tenant, config.rules.snapshots.clone()),
             outbox: Outbox::new(config.log.clone(), &config.tenant),
-            is_bare: resume.is_bare,
+            indexes: if resume.is_bare { Indexes::Missing } else { Indexes::There },
+            has_more: false,
             generation: resume.generation,
             epoch: resume.epoch,
             committed: BTreeMap::new(),
@@ -302,7 +306,7 @@ impl Driver {
                 self.until_available(|| log.offsets(&partition.topic, partition.log_partition)).await?;
             running.ends.insert(partition.clone(), offsets.end);
         }
-        let phase = if running.is_bare { Phase::Loading } else { Phase::Running };
+        let phase = if running.indexes.are_there() { Phase::Running } else { Phase::Loading };
         self.board.update(|status| status.phase = phase);
         Ok(running)
     }
@@ -350,14 +354,16 @@ impl Driver {
     /// Runs epochs until told to stop: gathers and computes one while the one before is being committed.
     async fn epochs(&mut self, running: &mut Running) -> Result<(), DriverError> {
         let mut chores = Chores::new();
+        if running.epoch == 0 && !running.indexes.are_there() {
+            self.load(running).await?;
+        }
         while !self.is_stopped() {
             let gathered = self.gather(running).await?;
-            let commit =
-                if gathered.events > 0 { Some(self.close(running, gathered).await?) } else { None };
+            let commit = if gathered.events > 0 { Some(self.close(running, gathered).await?) } else { None };
             self.finish(running).await?;
             self.publish(running).await?;
-            self.make_indexes(running).await?;
             self.judge(running).await;
+            self.make_indexes(running, commit.is_some()).await?;
             if chores.beat.is_due() {
                 self.keep(running.committer.writer()?.beat().await)?;
             }
@@ -397,7 +403,9 @@ impl Driver {
                 _ if is_busy => (now + RETRY, RETRY),
                 Some(opened) => (opened + OPEN_MAX, QUIET),
                 // What waits for the commit goes on at once.
-                None if running.committer.has_ended() => return Ok(gathered),
+                None if running.committer.has_ended() || running.indexes.are_made() || running.has_more => {
+                    return Ok(gathered);
+                }
                 None => (idle_until, RETRY),
             };
             if now >= deadline {
@@ -422,11 +430,23 @@ impl Driver {
     async fn close(
         &mut self,
         running: &mut Running,
-        gathered: Gathered,
+        mut gathered: Gathered,
     ) -> Result<Box<Commit>, DriverError> {
         let closed_at = self.config.clock.now();
         let started = Instant::now();
-        let mut closed = compute(running, gathered.batch).await?;
+        let batch = std::mem::take(&mut gathered.batch);
+        let closed = with_engine(running, move |engine| engine.epoch(batch)).await?;
+        Ok(self.commit_of(running, gathered, closed, closed_at, started))
+    }
+
+    pub(crate) fn commit_of(
+        &self,
+        running: &mut Running,
+        gathered: Gathered,
+        mut closed: Closed,
+        closed_at: i64,
+        started: Instant,
+    ) -> Box<Commit> {
         running.epoch += 1;
         let epoch = Epoch {
             number: running.epoch,
@@ -437,14 +457,19 @@ impl Driver {
             output: std::mem::take(&mut closed.output),
             dead_letters: gathered.dead_letters,
         };
-        Ok(Box::new(Commit { epoch, closed, started, computed: started.elapsed() }))
+        Box::new(Commit { epoch, closed, started, computed: started.elapsed() })
     }
 
     /// Waits for the commit under way, and says what it brought.
     async fn finish(&mut self, running: &mut Running) -> Result<(), DriverError> {
-        let Some(commit) = running.committer.finish().await? else {
-            return Ok(());
-        };
+        if let Some(commit) = running.committer.finish().await? {
+            self.tell(running, commit);
+        }
+        Ok(())
+    }
+
+    /// Says what a commit brought.
+    pub(crate) fn tell(&self, running: &mut Running, commit: Box<Commit>) {
         let Commit { epoch, closed, started, computed } = *commit;
         running.undecided = closed.undecided;
         running.tick = closed.tick;
@@ -471,33 +496,6 @@ impl Driver {
                 running.committed.insert(partition, frontier.next_offset);
             }
         });
-        Ok(())
-    }
-
-    /// Whether the views hold what the log held at the start.
-    fn has_caught_up(&self, running: &Running) -> bool {
-        let reached = |partition: &Partition| running.committed.get(partition).copied().unwrap_or_default();
-        running.ends.iter().all(|(partition, end)| reached(partition) >= *end)
-    }
-
-    /// Makes the indexes of views that were filled, and beats meanwhile.
-    async fn make_indexes(&mut self, running: &mut Running) -> Result<(), DriverError> {
-        if !running.is_bare || !self.has_caught_up(running) {
-            return Ok(());
-        }
-        let (views, generation) = (self.config.views.clone(), running.generation);
-        let mut making = tokio::spawn(async move { views.make_indexes(generation).await });
-        let made = loop {
-            tokio::select! {
-                made = &mut making => break made.map_err(|error| DriverError::Task(error.to_string()))?,
-                _ = tokio::time::sleep(BEAT_EVERY) => self.keep(running.committer.writer()?.beat().await)?,
-            }
-        };
-        if made.is_ok() {
-            running.is_bare = false;
-            self.board.update(|status| status.phase = Phase::Running);
-        }
-        self.keep(made)
     }
 
     /// Lets the guard judge, once the pipeline has reached the ends that it found at its start.
@@ -513,17 +511,16 @@ impl Driver {
     /// Publishes what epochs left to be published. What the log does not take now goes out later.
     async fn publish(&self, running: &mut Running) -> Result<(), DriverError> {
         // Views that are being filled come first.
-        if running.is_bare {
+        if !running.indexes.are_there() {
             return Ok(());
         }
         match running.outbox.publish(running.committer.writer()?).await {
             Ok(more) => {
-                if more {
-                    running.came.notify_one();
-                }
+                running.has_more = more;
                 Ok(())
             }
             Err(OutboxError::Log(error)) => {
+                running.has_more = false;
                 tracing::warn!(%error, "the outbox waits");
                 Ok(())
             }
@@ -532,7 +529,7 @@ impl Driver {
     }
 
     /// A database that cannot be reached now is no reason to stop.
-    fn keep(&self, result: Result<(), ViewsError>) -> Result<(), DriverError> {
+    pub(crate) fn keep(&self, result: Result<(), ViewsError>) -> Result<(), DriverError> {
         match result {
             Err(ViewsError::Unavailable(why)) => {
                 tracing::warn!(why, "waiting for the database");
@@ -576,18 +573,25 @@ impl Driver {
     }
 }
 
+impl Running {
+    pub(crate) fn take_engine(&mut self) -> Result<Engine, DriverError> {
+        self.engine.take().ok_or_else(|| DriverError::Task("the dataflow is gone".to_owned()))
+    }
+}
+
 /// Runs the dataflow off the runtime's threads.
-async fn compute(running: &mut Running, batch: Batch) -> Result<Closed, DriverError> {
-    let Some(mut engine) = running.engine.take() else {
-        return Err(DriverError::Task("the dataflow is gone".to_owned()));
-    };
-    let computed = tokio::task::spawn_blocking(move || {
-        let closed = engine.epoch(batch);
-        (engine, closed)
+pub(crate) async fn with_engine<T: Send + 'static>(
+    running: &mut Running,
+    work: impl FnOnce(&mut Engine) -> Result<T, EngineError> + Send + 'static,
+) -> Result<T, DriverError> {
+    let mut engine = running.take_engine()?;
+    let worked = tokio::task::spawn_blocking(move || {
+        let result = work(&mut engine);
+        (engine, result)
     });
-    let (engine, closed) = computed.await.map_err(|error| DriverError::Task(error.to_string()))?;
+    let (engine, result) = worked.await.map_err(|error| DriverError::Task(error.to_string()))?;
     running.engine = Some(engine);
-    Ok(closed?)
+    Ok(result?)
 }
 
 fn waiting(fetch: &serviceradar_streams::snapshots::Undecided) -> Waiting {

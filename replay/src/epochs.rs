@@ -92,6 +92,17 @@ impl Gathered {
         self.events >= EVENTS_MAX || self.bytes >= BYTES_MAX
     }
 
+    /// Adds what was gathered later.
+    pub fn add(&mut self, other: Self) {
+        self.batch.sightings.extend(other.batch.sightings);
+        self.batch.decisions.extend(other.batch.decisions);
+        self.dead_letters.extend(other.dead_letters);
+        self.events += other.events;
+        self.bytes += other.bytes;
+        self.intake_max = self.intake_max.max(other.intake_max);
+        self.frontiers.extend(other.frontiers);
+    }
+
     /// Takes what the lanes have, as far as they may go together. Returns whether any had something.
     pub fn gather(
         &mut self,

@@ -68,6 +68,8 @@ pub struct DriverStatus {
     pub epoch: u64,
     /// Events taken in since the start.
     pub events: u64,
+    /// Events taken in to fill empty views, and not yet written.
+    pub loading: u64,
     /// Dead letters since the start.
     pub dead_letters: u64,
     /// Rows changed since the start.

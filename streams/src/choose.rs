@@ -214,11 +214,7 @@ fn macs(spoken: &[&Member<'_>], dictionary: &Dictionary) -> Vec<u64> {
     macs
 }
 
-fn interfaces(
-    members: &[Member<'_>],
-    winners: &Winners<'_>,
-    macs: &[u64],
-) -> Vec<NetworkInterface> {
+fn interfaces(members: &[Member<'_>], winners: &Winners<'_>, macs: &[u64]) -> Vec<NetworkInterface> {
     let mut interfaces: Vec<NetworkInterface> = Vec::with_capacity(macs.len() + 1);
     let mut name = String::new();
     for span in members.iter().flat_map(|m| m.record.addresses.iter()).filter(|span| span.current) {
@@ -389,7 +385,8 @@ mod tests {
     #[test]
     fn the_most_telling_word_decides_and_order_of_fields_counts() {
         let typed = |fields: &[(&'static str, &'static str)]| {
-            let offer = |(name, value): &(&'static str, &'static str)| offer(name, (false, true, 7, 0), value);
+            let offer =
+                |(name, value): &(&'static str, &'static str)| offer(name, (false, true, 7, 0), value);
             device_type(&Winners::of(fields.iter().map(offer).collect())).0
         };
         assert_eq!(typed(&[("device_type", "Switches"), ("os_name", "Linux")]), "Switch");

@@ -78,8 +78,8 @@ pub struct Closing {
     pub tick: Option<i64>,
     /// Sizes.
     pub gauges: Gauges,
-    /// Whether what follows is what the views hold: then no rows are made of it.
-    is_restored: bool,
+    /// Whether rows of devices, records and evidence are not told now: the views hold them, or ask for them.
+    is_quiet: bool,
     tallies: BTreeMap<Counted, (Option<Tally>, Option<Tally>)>,
 }
 
@@ -92,7 +92,7 @@ pub struct Dataflow {
     probe: ProbeHandle<u64>,
     dictionary: Rc<RefCell<Dictionary>>,
     fold: Rc<RefCell<Folding>>,
-    issues: Rc<RefCell<Issues>>,
+    identity: Rc<RefCell<Identifying>>,
     closing: Rc<RefCell<Closing>>,
 }
 
@@ -100,6 +100,13 @@ pub struct Dataflow {
 struct Folding {
     fold: Fold,
     snapshots: Snapshots,
+}
+
+/// The state of the operator `identity`.
+struct Identifying {
+    identity: Identity,
+    describer: Describer,
+    issues: Issues,
 }
 
 impl Dataflow {
@@ -111,15 +118,25 @@ impl Dataflow {
             snapshots: Snapshots::new(dictionary.clone()),
         }));
         let closing = Rc::new(RefCell::new(Closing::default()));
-        let issues = Rc::new(RefCell::new(Issues::new(dictionary.clone())));
+        let identifying = Rc::new(RefCell::new(Identifying {
+            identity: Identity::new(dictionary.clone(), rules),
+            describer: Describer::new(dictionary.clone(), rules.clone()),
+            issues: Issues::new(dictionary.clone()),
+        }));
         let mut input = InputHandle::new();
         let probe = ProbeHandle::new();
         worker.dataflow(|scope| {
             let events = input.to_stream(scope);
-            let fold = fold_operator(folding.clone(), closing.clone());
-            let folded = per_epoch(events, "fold", fold);
-            let identity = identity_operator(&dictionary, rules, &folding, &issues, &closing);
-            let counted = per_epoch(folded, "identity", identity);
+            let (fold, closes) = (folding.clone(), closing.clone());
+            let folded = per_epoch(events, "fold", FoldStep { fold, closing: closes, effects: Vec::new() });
+            let step = IdentityStep {
+                dictionary: dictionary.clone(),
+                folding: folding.clone(),
+                identifying: identifying.clone(),
+                closing: closing.clone(),
+                folded: Vec::new(),
+            };
+            let counted = per_epoch(folded, "identity", step);
             let tallies = tally(counted).as_collection().count_total();
             let sink = closing.clone();
             tallies
@@ -131,11 +148,10 @@ impl Dataflow {
                 })
                 .probe_with(&probe);
         });
-        Self { input, probe, dictionary, fold: folding, issues, closing }
+        Self { input, probe, dictionary, fold: folding, identity: identifying, closing }
     }
 
-    /// Puts the state back that was read from the views. Call before the first epoch, which then tells no
-    /// rows of records and evidence: the views hold them.
+    /// Puts the state back that was read from the views. Call before the first epoch.
     pub fn restore(&mut self, state: State) -> Result<(), String> {
         let mut folding = self.fold.borrow_mut();
         for row in &state.watermarks {
@@ -146,12 +162,23 @@ impl Dataflow {
             folding.fold.restore(record);
         }
         folding.snapshots.restore(&state.snapshots, &state.snapshot_members);
-        self.closing.borrow_mut().is_restored = true;
         Ok(())
     }
 
-    /// Runs one epoch to its end.
-    pub fn epoch(&mut self, worker: &mut Worker, events: Vec<Event>) -> Closing {
+    /// Takes events of the epoch that is open.
+    pub fn feed(&mut self, worker: &mut Worker, events: Vec<Event>) {
+        let time = *self.input.time();
+        for event in events {
+            self.input.send((event, time, 1));
+        }
+        self.input.flush();
+        worker.step();
+    }
+
+    /// Runs the epoch that is open to its end. A quiet one tells no rows of devices, records and evidence: the
+    /// views hold them, or they are asked for by `rows`.
+    pub fn epoch(&mut self, worker: &mut Worker, events: Vec<Event>, is_quiet: bool) -> Closing {
+        self.closing.borrow_mut().is_quiet = is_quiet;
         let time = *self.input.time();
         self.input.send((Event::Nothing, time, 1));
         for event in events {
@@ -183,70 +210,86 @@ impl Dataflow {
 
     /// All issues there are.
     pub fn issues(&self) -> Vec<IssueRow> {
-        self.issues.borrow().all()
+        self.identity.borrow().issues.all()
+    }
+
+    /// Tells all rows of devices, records and evidence, and a row of history for each device, piece by piece,
+    /// until told that it is enough.
+    pub fn rows(&self, tell: &mut dyn FnMut(EpochOutput) -> bool) {
+        let (folding, identifying) = (self.fold.borrow(), self.identity.borrow());
+        identifying.describer.rows(&identifying.identity, folding.fold.facts(), tell);
     }
 }
 
-/// Input of an epoch that is not complete, and the right to answer at its time.
-type Held<A> = (Capability<u64>, Vec<(A, isize)>);
+/// What an operator does with its input, which comes in pieces, and at the end of an epoch.
+trait Step {
+    type Input: Clone + 'static;
+    type Output: Clone + 'static;
+    /// Takes in something that comes (+1) or goes (-1).
+    fn take(&mut self, item: Self::Input, diff: isize);
+    /// Closes the epoch.
+    fn close(&mut self) -> Vec<(Self::Output, isize)>;
+}
 
-/// An operator that waits until an epoch is complete, then turns all of its input into output.
-fn per_epoch<'scope, A, B>(
-    stream: Stream<'scope, u64, Vec<(A, u64, isize)>>,
+/// An operator that tells what an epoch changes once it is complete. One epoch is open at a time.
+fn per_epoch<'scope, S: Step + 'static>(
+    stream: Stream<'scope, u64, Vec<(S::Input, u64, isize)>>,
     name: &str,
-    mut logic: impl FnMut(Vec<(A, isize)>) -> Vec<(B, isize)> + 'static,
-) -> Stream<'scope, u64, Vec<(B, u64, isize)>>
-where
-    A: Clone + 'static,
-    B: Clone + 'static,
-{
+    mut step: S,
+) -> Stream<'scope, u64, Vec<(S::Output, u64, isize)>> {
     stream.unary_frontier(Pipeline, name, move |_, _| {
-        let mut waiting: BTreeMap<u64, Held<A>> = BTreeMap::new();
+        let mut open: Option<Capability<u64>> = None;
         move |(input, frontier), output| {
             input.for_each_stamp(|stamp, data| {
-                let Some(capability) = stamp.retain_least(output.output_index()) else {
-                    return;
-                };
-                let (_, held) = waiting.entry(*capability.time()).or_insert_with(|| (capability, Vec::new()));
-                held.extend(data.flat_map(|data| data.drain(..)).map(|(item, _, diff)| (item, diff)));
-            });
-            while let Some(entry) = waiting.first_entry() {
-                if frontier.frontier().less_equal(entry.key()) {
-                    break;
+                if let Some(capability) = stamp.retain_least(output.output_index()) {
+                    open.get_or_insert(capability);
                 }
-                let (time, (capability, held)) = entry.remove_entry();
-                let results = logic(held).into_iter().map(|(item, diff)| (item, time, diff));
+                for (item, _, diff) in data.flat_map(|data| data.drain(..)) {
+                    step.take(item, diff);
+                }
+            });
+            if let Some(capability) = open.take_if(|open| !frontier.frontier().less_equal(open.time())) {
+                let time = *capability.time();
+                let results = step.close().into_iter().map(|(item, diff)| (item, time, diff));
                 output.session(&capability).give_iterator(results);
             }
         }
     })
 }
 
-fn fold_operator(
-    folding: Rc<RefCell<Folding>>,
+/// Folds events as they come.
+struct FoldStep {
+    fold: Rc<RefCell<Folding>>,
     closing: Rc<RefCell<Closing>>,
-) -> impl FnMut(Vec<(Event, isize)>) -> Vec<(Folded, isize)> {
-    move |events| {
-        let mut folding = folding.borrow_mut();
-        let Folding { fold, snapshots } = &mut *folding;
-        let mut effects = Vec::new();
-        for (event, _) in events {
-            match event {
-                Event::Nothing => {}
-                Event::Effect(effect, diff) => effects.push((*effect, diff)),
-                Event::Sighting(sighting) => {
-                    let record = fold.take(&sighting);
-                    snapshots.take(&sighting, record);
-                }
+    effects: Vec<(Scoped, isize)>,
+}
+
+impl Step for FoldStep {
+    type Input = Event;
+    type Output = Folded;
+
+    fn take(&mut self, event: Event, _: isize) {
+        match event {
+            Event::Nothing => {}
+            Event::Effect(effect, diff) => self.effects.push((*effect, diff)),
+            Event::Sighting(sighting) => {
+                let Folding { fold, snapshots } = &mut *self.fold.borrow_mut();
+                let record = fold.take(&sighting);
+                snapshots.take(&sighting, record);
             }
         }
+    }
+
+    fn close(&mut self) -> Vec<(Folded, isize)> {
+        let Folding { fold, snapshots } = &mut *self.fold.borrow_mut();
+        let effects = std::mem::take(&mut self.effects);
         for (effect, diff) in &effects {
             fold.decide(effect, *diff);
             snapshots.decide(effect, *diff);
         }
         let records = fold.settle();
         let (rows, members) = snapshots.settle();
-        let mut closing = closing.borrow_mut();
+        let mut closing = self.closing.borrow_mut();
         closing.output.snapshots = rows;
         closing.output.snapshot_members = members;
         for (row, is_new) in fold.moved() {
@@ -268,31 +311,36 @@ fn fold_operator(
     }
 }
 
-fn identity_operator(
-    dictionary: &Rc<RefCell<Dictionary>>,
-    rules: &Arc<Rules>,
-    folding: &Rc<RefCell<Folding>>,
-    issues: &Rc<RefCell<Issues>>,
-    closing: &Rc<RefCell<Closing>>,
-) -> impl FnMut(Vec<(Folded, isize)>) -> Vec<CountChange> + use<> {
-    let mut identity = Identity::new(dictionary.clone(), rules);
-    let mut describer = Describer::new(dictionary.clone(), rules.clone());
-    let (folding, issues, closing) = (folding.clone(), issues.clone(), closing.clone());
-    let dictionary = dictionary.clone();
-    move |folded| {
-        let (changes, effects) = paired(folded);
-        let folding = folding.borrow();
+/// Judges, joins, places and describes what an epoch changed.
+struct IdentityStep {
+    dictionary: Rc<RefCell<Dictionary>>,
+    folding: Rc<RefCell<Folding>>,
+    identifying: Rc<RefCell<Identifying>>,
+    closing: Rc<RefCell<Closing>>,
+    folded: Vec<(Folded, isize)>,
+}
+
+impl Step for IdentityStep {
+    type Input = Folded;
+    type Output = CountItem;
+
+    fn take(&mut self, item: Folded, diff: isize) {
+        self.folded.push((item, diff));
+    }
+
+    fn close(&mut self) -> Vec<CountChange> {
+        let (changes, effects) = paired(std::mem::take(&mut self.folded));
+        let folding = self.folding.borrow();
         let facts = folding.fold.facts();
+        let Identifying { identity, describer, issues } = &mut *self.identifying.borrow_mut();
         let changed = identity.step(facts, &changes, &effects);
-        let mut closing = closing.borrow_mut();
-        let is_restored = closing.is_restored;
-        let output = &mut closing.output;
-        let counts =
-            describer.describe(&identity, facts, &changes, &effects, &changed, (!is_restored).then_some(output));
-        let output = &mut closing.output;
-        output.issues = issues.borrow_mut().settle(&identity, facts, &changed, &changes);
+        let mut closing = self.closing.borrow_mut();
+        let is_quiet = closing.is_quiet;
+        let out = (!is_quiet).then_some(&mut closing.output);
+        let counts = describer.describe(identity, facts, &changes, &effects, &changed, out);
+        closing.output.issues = issues.settle(identity, facts, &changed, &changes);
         closing.gauges = Gauges {
-            records: dictionary.borrow().records() as u64,
+            records: self.dictionary.borrow().records() as u64,
             blocks_decided: identity.blocks.decided(),
             biggest_block: identity.biggest() as u64,
         };

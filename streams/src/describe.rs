@@ -32,6 +32,10 @@ use crate::{
 
 /// Most records named in a row of `device_merges`.
 pub const MERGE_RECORDS_MAX: usize = 100;
+/// Rows of a piece when all are told: some megabytes.
+const PIECE_EVIDENCE: usize = 20_000;
+/// Likewise, of devices.
+const PIECE_DEVICES: usize = 2_000;
 /// Of a cause in a row of history: the first few say enough.
 const CAUSES_MAX: usize = 4;
 
@@ -141,7 +145,8 @@ impl Describer {
         touched.extend(changed.evidence.iter().chain(&changed.places.leads));
         sort_unique(&mut touched);
         let members = changed.places.devices.iter().filter_map(|device| identity.placer.members(*device));
-        let mut records: Vec<RecordId> = members.flat_map(|members| members.records.keys().copied()).collect();
+        let mut records: Vec<RecordId> =
+            members.flat_map(|members| members.records.keys().copied()).collect();
         records.extend(&touched);
         records.extend(changes.iter().map(|(_, after)| after.id));
         sort_unique(&mut records);
@@ -162,7 +167,14 @@ impl Describer {
             if shows_else || (is_touched && !self.pins.is_empty() && has_pin()) {
                 devices.extend(identity.placer.placed(id).device);
             }
-            self.describe_record(identity, facts, (before, after), is_touched, &mut moved, out.as_deref_mut());
+            self.describe_record(
+                identity,
+                facts,
+                (before, after),
+                is_touched,
+                &mut moved,
+                out.as_deref_mut(),
+            );
         }
         sort_unique(&mut devices);
         let Some(out) = out else {
@@ -175,6 +187,45 @@ impl Describer {
         let counts = self.describe_devices(identity, facts, devices, &moved, out);
         self.describe_merges(facts, &moved, out);
         counts
+    }
+
+    /// Tells all rows of records, evidence and devices, and of each device that it was created, piece by piece,
+    /// in the order of their keys, until told that it is enough.
+    pub fn rows(&self, identity: &Identity, facts: &Facts, tell: &mut dyn FnMut(EpochOutput) -> bool) {
+        let mut piece = EpochOutput::default();
+        let dictionary = self.dictionary.borrow();
+        let mut records: Vec<(&Arc<str>, &Record, &ToldRecord)> = Vec::with_capacity(self.records.len());
+        for told in self.records.iter().zip(0..) {
+            if let (Some(told), id) = told
+                && let Some(record) = facts.record(id)
+            {
+                records.push((&dictionary.record_entry(id).key, record, told));
+            }
+        }
+        records.sort_unstable_by_key(|(key, ..)| *key);
+        for (_, record, told) in records {
+            let telling = Telling { record, told };
+            evidence_changes(None, &telling, &dictionary, &mut piece.evidence);
+            piece.records.new.push(record_row(&telling, true, &dictionary));
+            if piece.evidence.new.len() >= PIECE_EVIDENCE && !tell(std::mem::take(&mut piece)) {
+                return;
+            }
+        }
+        let pins = pins_of_devices(&self.pins, identity, facts, &dictionary);
+        drop(dictionary);
+        let mut devices: Vec<(Uid, Device)> =
+            self.devices.iter().map(|(device, told)| (told.uid, *device)).collect();
+        devices.sort_unstable();
+        for (uid, device) in devices {
+            let pins = pins.get(&device).map_or(&[][..], Vec::as_slice);
+            let Some(now) = self.device(identity, facts, (device, uid), pins) else { continue };
+            piece.devices.new.push(now.row);
+            piece.history.push(HistoryRow { uid, change: "created", cause: String::new() });
+            if piece.devices.new.len() >= PIECE_DEVICES && !tell(std::mem::take(&mut piece)) {
+                return;
+            }
+        }
+        tell(piece);
     }
 
     fn pin(
@@ -258,8 +309,11 @@ impl Describer {
         out: &mut EpochOutput,
     ) -> Vec<CountChange> {
         // In the order of uids, of those that are no more and of those that are.
-        let mut gone: Vec<(Uid, ToldDevice)> =
-            devices.iter().filter_map(|device| self.devices.remove(device)).map(|told| (told.uid, told)).collect();
+        let mut gone: Vec<(Uid, ToldDevice)> = devices
+            .iter()
+            .filter_map(|device| self.devices.remove(device))
+            .map(|told| (told.uid, told))
+            .collect();
         gone.sort_unstable_by_key(|(uid, _)| *uid);
         let uid_of = |device: Device| Some((identity.placer.uid(device)?, device));
         let mut named: Vec<(Uid, Device)> = devices.into_iter().filter_map(uid_of).collect();
@@ -388,7 +442,8 @@ impl Describer {
         to: Uid,
         dictionary: &Dictionary,
     ) -> (&'static str, Option<String>) {
-        let told = |record: &RecordId| Some((facts.record(*record)?, self.records[*record as usize].as_ref()?));
+        let told =
+            |record: &RecordId| Some((facts.record(*record)?, self.records[*record as usize].as_ref()?));
         if records.iter().filter_map(told).all(|(_, told)| told.placement != Placement::Anchored) {
             return ("attach", None);
         }

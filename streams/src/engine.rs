@@ -60,14 +60,26 @@ pub struct Closed {
 
 enum Command {
     Restore(Box<State>),
-    Epoch(Vec<Event>),
+    Feed(Vec<Event>),
+    Epoch(Vec<Event>, Telling),
     Issues,
+    Rows,
 }
 
 enum Answer {
     Restored(Result<(), String>),
+    Fed,
     Closed(Box<Closing>),
     Issues(Vec<IssueRow>),
+    /// A piece of the rows; none: there are no more.
+    Rows(Option<Box<EpochOutput>>),
+}
+
+/// Whether an epoch tells rows of devices, records and evidence.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Telling {
+    Rows,
+    Nothing,
 }
 
 struct Worker {
@@ -126,13 +138,54 @@ impl Engine {
             }
         }
         // What follows from the state are the rows that are there: no change.
-        self.epoch(Batch { sightings: Vec::new(), decisions }).map(|_| ())
+        self.close(Batch { sightings: Vec::new(), decisions }, Telling::Nothing).map(|_| ())
     }
 
     /// Runs one epoch to its end. Blocks while it computes.
     pub fn epoch(&mut self, batch: Batch) -> Result<Closed, EngineError> {
+        self.close(batch, Telling::Rows)
+    }
+
+    /// Takes in a part of the first epoch, which `load` closes. It is worked through as it comes: of a log of any
+    /// length nothing is held but what it comes to.
+    pub fn feed(&mut self, sightings: Vec<Sighting>) -> Result<(), EngineError> {
+        for (worker, share) in self.workers.iter().zip(self.shares(sightings)) {
+            worker.tell(Command::Feed(share))?;
+        }
+        for worker in &self.workers {
+            match worker.hear()? {
+                Answer::Fed => {}
+                _ => return Err(EngineError::WorkerEnded),
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes the first epoch of a tenant, and tells no rows of devices, records and evidence: `rows` does.
+    pub fn load(&mut self, decisions: Vec<Taken>) -> Result<Closed, EngineError> {
+        self.close(Batch { sightings: Vec::new(), decisions }, Telling::Nothing)
+    }
+
+    /// Tells all rows of devices, records and evidence as new ones, piece by piece, until told that it is enough.
+    pub fn rows(&mut self, tell: &mut dyn FnMut(EpochOutput) -> bool) -> Result<(), EngineError> {
+        let mut more = true;
+        for worker in &self.workers {
+            worker.tell(Command::Rows)?;
+            loop {
+                match worker.hear()? {
+                    Answer::Rows(Some(piece)) => more = more && tell(*piece),
+                    Answer::Rows(None) => break,
+                    _ => return Err(EngineError::WorkerEnded),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The events of each worker.
+    fn shares(&self, sightings: Vec<Sighting>) -> Vec<Vec<Event>> {
         let mut shares: Vec<Vec<Event>> = self.workers.iter().map(|_| Vec::new()).collect();
-        for sighting in batch.sightings {
+        for sighting in sightings {
             if sighting.action == Action::Tick {
                 for share in &mut shares {
                     share.push(Event::Sighting(Box::new(sighting.clone())));
@@ -142,13 +195,18 @@ impl Engine {
                 shares[worker].push(Event::Sighting(Box::new(sighting)));
             }
         }
+        shares
+    }
+
+    fn close(&mut self, batch: Batch, telling: Telling) -> Result<Closed, EngineError> {
+        let mut shares = self.shares(batch.sightings);
         let decided = self.decisions.take(batch.decisions);
         for (effect, diff) in decided.effects {
             let worker = self.worker_of(&effect.0);
             shares[worker].push(Event::Effect(Box::new(effect), diff));
         }
         for (worker, share) in self.workers.iter().zip(shares) {
-            worker.tell(Command::Epoch(share))?;
+            worker.tell(Command::Epoch(share, telling))?;
         }
         let mut closed = Closed::default();
         closed.output.decisions = decided.rows;
@@ -184,27 +242,15 @@ impl Engine {
 
 impl Closed {
     fn add(&mut self, closing: Closing) {
-        let Closing { output, undecided, tick, gauges, .. } = closing;
-        let own = &mut self.output;
-        own.devices.append(output.devices);
-        own.records.append(output.records);
-        own.evidence.append(output.evidence);
-        own.issues.append(output.issues);
-        own.counts.append(output.counts);
-        own.snapshots.append(output.snapshots);
-        own.snapshot_members.append(output.snapshot_members);
+        let Closing { mut output, undecided, tick, gauges, .. } = closing;
         // Every worker tells the tenant's TICK.
-        let known =
-            own.watermarks.new.iter().chain(own.watermarks.changed.iter().map(|changed| &changed.row));
-        let has_tick = known.clone().any(|row| row.key().is_none());
-        let mut watermarks = output.watermarks;
-        if has_tick {
-            watermarks.new.retain(|row| row.partition.is_some());
-            watermarks.changed.retain(|changed| changed.row.partition.is_some());
+        let known = &self.output.watermarks;
+        let known = known.new.iter().chain(known.changed.iter().map(|changed| &changed.row));
+        if known.map(Row::key).any(|partition| partition.is_none()) {
+            output.watermarks.new.retain(|row| row.partition.is_some());
+            output.watermarks.changed.retain(|changed| changed.row.partition.is_some());
         }
-        own.watermarks.append(watermarks);
-        own.history.extend(output.history);
-        own.merges.extend(output.merges);
+        self.output.append(output);
         self.undecided.extend(undecided);
         self.tick = self.tick.max(tick);
         self.gauges.records += gauges.records;
@@ -231,10 +277,21 @@ impl Worker {
                     while let Ok(command) = inbox.recv() {
                         let answer = match command {
                             Command::Restore(state) => Answer::Restored(dataflow.restore(*state)),
-                            Command::Epoch(events) => {
-                                Answer::Closed(Box::new(dataflow.epoch(worker, events)))
+                            Command::Feed(events) => {
+                                dataflow.feed(worker, events);
+                                Answer::Fed
+                            }
+                            Command::Epoch(events, telling) => {
+                                let is_quiet = telling == Telling::Nothing;
+                                Answer::Closed(Box::new(dataflow.epoch(worker, events, is_quiet)))
                             }
                             Command::Issues => Answer::Issues(dataflow.issues()),
+                            Command::Rows => {
+                                dataflow.rows(&mut |piece| {
+                                    outbox.send(Answer::Rows(Some(Box::new(piece)))).is_ok()
+                                });
+                                Answer::Rows(None)
+                            }
                         };
                         if outbox.send(answer).is_err() {
                             break;

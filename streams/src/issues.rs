@@ -60,7 +60,8 @@ impl Issues {
         let mut records: Vec<RecordId> = changes.iter().map(|(_, after)| after.id).collect();
         // An issue names the devices of its claimants: where one moved or claims other things, it is told anew.
         let members = changed.places.devices.iter().filter_map(|device| identity.placer.members(*device));
-        let mut claimants: Vec<RecordId> = members.flat_map(|members| members.records.keys().copied()).collect();
+        let mut claimants: Vec<RecordId> =
+            members.flat_map(|members| members.records.keys().copied()).collect();
         claimants.extend(changed.places.records.iter().chain(&records));
         sort_unique(&mut claimants);
         let mut subjects: Vec<Subject> = changed.claims.iter().map(|claim| Subject::Claim(*claim)).collect();
@@ -126,9 +127,10 @@ impl Issues {
         let dictionary = self.dictionary.borrow();
         let partition = dictionary.partition(dictionary.claim_entry(claim).scope).clone();
         let (namespace, value) = dictionary.claim_text(claim);
-        let live = facts.claimants(claim).iter().filter(|record| {
-            facts.span(**record, claim).is_some_and(|span| span.status.is_live())
-        });
+        let live = facts
+            .claimants(claim)
+            .iter()
+            .filter(|record| facts.span(**record, claim).is_some_and(|span| span.status.is_live()));
         let uids = devices(live.copied(), identity);
         kinds
             .into_iter()

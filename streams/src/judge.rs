@@ -252,7 +252,8 @@ impl Judge {
         let mut live = 0;
         let mut per_source: HashMap<u32, usize> = HashMap::new();
         for claimant in claimants {
-            let Some((record, span)) = facts.record(*claimant).and_then(|r| Some((r, r.claim(claim)?))) else {
+            let Some((record, span)) = facts.record(*claimant).and_then(|r| Some((r, r.claim(claim)?)))
+            else {
                 continue;
             };
             live += usize::from(is_live(record, span, dictionary));
@@ -350,9 +351,7 @@ impl Judge {
 /// Whether a claim of a record is live and may link at all; of a detached record its private one alone.
 fn is_live(record: &Record, span: &ClaimSpan, dictionary: &Dictionary) -> bool {
     let kind = dictionary.claim_entry(span.claim).kind;
-    span.status.is_live()
-        && kind != Namespace::Other
-        && (kind == Namespace::Detached) == record.now.detached
+    span.status.is_live() && kind != Namespace::Other && (kind == Namespace::Detached) == record.now.detached
 }
 
 /// The exclusive namespaces of which a record currently asserts more values than a device has.

@@ -364,13 +364,7 @@ impl Macs {
         self.cores.insert(label, core);
     }
 
-    fn judge_mac(
-        &mut self,
-        mac: ClaimId,
-        linked: Linked<'_>,
-        nodes: &mut Vec<Place>,
-        out: &mut MacChanges,
-    ) {
+    fn judge_mac(&mut self, mac: ClaimId, linked: Linked<'_>, nodes: &mut Vec<Place>, out: &mut MacChanges) {
         let edges: Vec<Edge> = linked.of_claim(mac).map(|link| self.edge(link, linked.facts)).collect();
         if !self.shared.contains_key(&mac) {
             if edges.len() < 2 {
@@ -463,8 +457,7 @@ impl Macs {
         }
         for record in loners {
             let left_out = self.is_bridge(record, linked, dictionary);
-            let changed =
-                if left_out { self.left_out.insert(record) } else { self.left_out.remove(&record) };
+            let changed = if left_out { self.left_out.insert(record) } else { self.left_out.remove(&record) };
             if changed {
                 out.left_out.push(record);
                 dirty.nodes.push(Place::MacOnly(record));
@@ -492,7 +485,8 @@ impl Macs {
             if !is_left {
                 continue;
             }
-            let current = linked.of_claim(mac).filter(|link| link.current).map(|link| self.place(link.record));
+            let current =
+                linked.of_claim(mac).filter(|link| link.current).map(|link| self.place(link.record));
             let current: BTreeSet<Place> = current.filter(|other| *other != place).collect();
             heirs = Some(match heirs {
                 None => current,

@@ -315,13 +315,7 @@ impl Placer {
     }
 
     /// Notes what claims may move that link otherwise, or count otherwise.
-    fn touch(
-        &self,
-        context: &Context<'_>,
-        touched: Vec<ClaimId>,
-        dirty: &mut Dirty,
-        out: &mut PlaceChanges,
-    ) {
+    fn touch(&self, context: &Context<'_>, touched: Vec<ClaimId>, dirty: &mut Dirty, out: &mut PlaceChanges) {
         let mut last = None;
         for claim in touched {
             if context.facts().is_shared(claim) {
@@ -440,12 +434,7 @@ impl Placer {
     }
 
     /// Finds to which device dirty claims belong. Returns the clusters that may be called otherwise.
-    fn rebelong(
-        &mut self,
-        context: &Context<'_>,
-        dirty: &mut Dirty,
-        out: &mut PlaceChanges,
-    ) -> Vec<Cluster> {
+    fn rebelong(&mut self, context: &Context<'_>, dirty: &mut Dirty, out: &mut PlaceChanges) -> Vec<Cluster> {
         let mut clusters: Vec<Cluster> = Vec::new();
         let of = |device: &Device| match device {
             Device::Cluster(cluster) => Some(*cluster),

@@ -454,6 +454,21 @@ pub struct State {
 }
 
 impl EpochOutput {
+    /// Adds the changes of other keys.
+    pub fn append(&mut self, other: Self) {
+        self.devices.append(other.devices);
+        self.records.append(other.records);
+        self.evidence.append(other.evidence);
+        self.issues.append(other.issues);
+        self.counts.append(other.counts);
+        self.decisions.append(other.decisions);
+        self.snapshots.append(other.snapshots);
+        self.snapshot_members.append(other.snapshot_members);
+        self.watermarks.append(other.watermarks);
+        self.history.extend(other.history);
+        self.merges.extend(other.merges);
+    }
+
     /// How many rows it changes; journals are none of them.
     pub fn rows(&self) -> usize {
         self.devices.len()

@@ -12,7 +12,10 @@ use super::{
     state::Micros,
     tables::{RowContext, SearchRow, TableRow},
 };
-use crate::views::{Epoch, Frontier, ViewsError};
+use crate::{
+    outbox::{dead_letters, device_changes},
+    views::{Epoch, Frontier, Pieces, ViewsError},
+};
 
 /// Of a stage: rows of which only sightings changed, and the others.
 const SEEN: &str = "seen";
@@ -32,11 +35,12 @@ const THIN_EVERY: i64 = 1_000;
 /// How long one epoch a minute is kept, microseconds; before that one an hour.
 const MINUTES_KEPT: i64 = 30 * DAY;
 
-/// Writes an epoch inside the transaction that has passed the fence.
+/// Writes an epoch inside the transaction that has passed the fence; rows that come in pieces first.
 pub(crate) async fn write(
     session: &mut Session,
     fence: &Fence,
     epoch: &Epoch,
+    pieces: Option<Pieces>,
     cleaned_at: &mut i64,
 ) -> Result<(), ViewsError> {
     let context = RowContext {
@@ -45,26 +49,53 @@ pub(crate) async fn write(
         epoch: epoch.number.cast_signed(),
         closed_at: epoch.closed_at,
     };
-    let output = &epoch.output;
-    devices(session, &context, output).await?;
-    search(session, &context, &output.devices).await?;
-    changes(session, &context, &output.records).await?;
-    changes(session, &context, &output.evidence).await?;
-    changes(session, &context, &output.issues).await?;
-    changes(session, &context, &output.counts).await?;
-    changes(session, &context, &output.decisions).await?;
-    changes(session, &context, &output.snapshots).await?;
-    changes(session, &context, &output.snapshot_members).await?;
-    changes(session, &context, &output.watermarks).await?;
-    journals::merges(session, &context, output).await?;
-    outbox::write(session, &context, epoch).await?;
+    let mut next = Next::default();
+    if let Some(mut pieces) = pieces {
+        while let Some(piece) = pieces.next().await? {
+            rows(session, &context, epoch.number, &piece, &mut next).await?;
+        }
+    }
+    rows(session, &context, epoch.number, &epoch.output, &mut next).await?;
+    outbox::write(session, &context, dead_letters(epoch), &mut next.of_outbox).await?;
+    outbox::refusals(session, &context, epoch).await?;
     progress(session, &context, epoch).await?;
-    view_changes(session, &context, epoch).await?;
+    notify(session, &context).await?;
     if epoch.closed_at.saturating_sub(*cleaned_at) >= CLEAN_EVERY {
         clean(session, &context).await?;
         *cleaned_at = epoch.closed_at;
     }
     Ok(())
+}
+
+/// Numbers of the next rows of an epoch in tables that number them.
+#[derive(Default)]
+struct Next {
+    of_outbox: i64,
+    of_changes: i32,
+}
+
+/// Writes rows, and what they give to publish and to tell.
+async fn rows(
+    session: &mut Session,
+    context: &RowContext<'_>,
+    epoch: u64,
+    output: &EpochOutput,
+    next: &mut Next,
+) -> Result<(), ViewsError> {
+    devices(session, context, output).await?;
+    search(session, context, &output.devices).await?;
+    changes(session, context, &output.records).await?;
+    changes(session, context, &output.evidence).await?;
+    changes(session, context, &output.issues).await?;
+    changes(session, context, &output.counts).await?;
+    changes(session, context, &output.decisions).await?;
+    changes(session, context, &output.snapshots).await?;
+    changes(session, context, &output.snapshot_members).await?;
+    changes(session, context, &output.watermarks).await?;
+    journals::merges(session, context, output).await?;
+    let entries = device_changes(context.generation, epoch, output);
+    outbox::write(session, context, entries, &mut next.of_outbox).await?;
+    view_changes(session, context, output, &mut next.of_changes).await
 }
 
 /// Writes the changes of devices, and before that how they looked.
@@ -317,13 +348,14 @@ fn frontiers_json(frontiers: &[Frontier]) -> Value {
     Value::Object(frontiers.iter().map(entry).collect::<Map<_, _>>())
 }
 
-/// Tells which keys changed, and that they did.
+/// Tells which keys changed.
 async fn view_changes(
     session: &mut Session,
     context: &RowContext<'_>,
-    epoch: &Epoch,
+    output: &EpochOutput,
+    next: &mut i32,
 ) -> Result<(), ViewsError> {
-    let rows = told(epoch);
+    let rows = told(output);
     let into = "view_changes (tenant, generation, epoch, seq, entity, seen_only, keys, at)";
     let put = |(seq, (entity, seen_only, keys)): (i32, (&str, bool, Vec<String>)), out: &mut CopyRows| {
         out.row(8)
@@ -337,8 +369,15 @@ async fn view_changes(
             .time(context.closed_at);
     };
     if !rows.is_empty() {
-        session.copy(into, (0..).zip(rows), put).await?;
+        let first = *next;
+        *next += rows.len() as i32;
+        session.copy(into, (first..).zip(rows), put).await?;
     }
+    Ok(())
+}
+
+/// Tells that an epoch was committed.
+async fn notify(session: &mut Session, context: &RowContext<'_>) -> Result<(), ViewsError> {
     let told = serde_json::json!({
         "tenant": context.tenant, "generation": context.generation, "epoch": context.epoch,
     });
@@ -349,8 +388,8 @@ async fn view_changes(
 /// A row of `view_changes`: entity, whether only sightings changed, keys.
 type Told = (&'static str, bool, Vec<String>);
 
-/// What an epoch tells.
-fn told(epoch: &Epoch) -> Vec<Told> {
+/// What rows tell.
+fn told(output: &EpochOutput) -> Vec<Told> {
     fn of<R: TableRow>(changes: &Changes<R>, text: impl Fn(R::Key) -> String, told: &mut Vec<Told>) {
         let changed =
             |seen: bool| changes.changed.iter().filter(move |c| c.seen_only == seen).map(|c| c.row.key());
@@ -364,7 +403,6 @@ fn told(epoch: &Epoch) -> Vec<Told> {
         }
     }
     let mut rows = Vec::new();
-    let output = &epoch.output;
     of(&output.devices, |uid| uid, &mut rows);
     of(&output.records, |key| key.to_string(), &mut rows);
     // Of evidence, the records.

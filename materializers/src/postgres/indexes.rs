@@ -20,23 +20,36 @@ const MEMORY: &str = "SET maintenance_work_mem = '256MB'";
 /// first.
 const ANALYZE: [&str; 4] = ["device_evidence", "device_records", "devices", "device_search"];
 
-/// Name and statement of each, those that take longest first.
-fn indexes() -> Vec<(&'static str, &'static str)> {
-    let statements = STATEMENTS.split(';').filter_map(|statement| {
+/// Tables that a load fills, and their keys: uniqueness is checked when all is there.
+const KEYS: [(&str, &str); 4] = [
+    ("device_evidence", "tenant, record_key, namespace, value"),
+    ("device_records", "tenant, record_key"),
+    ("devices", "tenant, uid"),
+    ("device_search", "tenant, uid"),
+];
+
+/// Name and statement of each index, those that take longest first.
+fn indexes() -> Vec<(String, String)> {
+    let secondary = STATEMENTS.split(';').filter_map(|statement| {
         let statement = statement.get(statement.find("CREATE INDEX")?..)?;
-        Some((statement.split_whitespace().nth(2)?, statement))
+        Some((statement.split_whitespace().nth(2)?.to_owned(), statement.to_owned()))
     });
-    let mut indexes: Vec<_> = statements.collect();
-    indexes.sort_by_key(|(name, _)| !name.starts_with("device_evidence"));
+    let key = |(table, columns): &(&str, &str)| {
+        let name = format!("{table}_pkey");
+        let statement = format!("ALTER TABLE {table} ADD CONSTRAINT {name} PRIMARY KEY ({columns})");
+        (name, statement)
+    };
+    let mut indexes: Vec<_> = secondary.chain(KEYS.iter().map(key)).collect();
+    indexes.sort_by_key(|(name, _)| (!name.starts_with("device_evidence"), !name.ends_with("_words")));
     indexes
 }
 
 /// Those that the generation of the session lacks.
-async fn missing(session: &mut Session) -> Result<Vec<(&'static str, &'static str)>, ViewsError> {
+async fn missing(session: &mut Session) -> Result<Vec<(String, String)>, ViewsError> {
     let select = "SELECT c.relname FROM pg_class c WHERE c.relkind = 'i' AND c.relnamespace = current_schema()::regnamespace";
     let rows = session.query(select, &[]).await?;
     let there: HashSet<String> = rows.iter().map(|row| row.get::<_, &str>(0).to_owned()).collect();
-    Ok(indexes().into_iter().filter(|(name, _)| !there.contains(*name)).collect())
+    Ok(indexes().into_iter().filter(|(name, _)| !there.contains(name)).collect())
 }
 
 /// Takes the indexes away where the generation of the session has no row of any tenant. Returns whether any
@@ -45,7 +58,11 @@ pub(crate) async fn drop_if_empty(session: &mut Session) -> Result<bool, ViewsEr
     session.begin("BEGIN").await?;
     let empty = "SELECT NOT EXISTS (SELECT FROM device_records) AND NOT EXISTS (SELECT FROM devices)";
     if session.query_one(empty, &[]).await?.get(0) {
-        let names: Vec<&str> = indexes().into_iter().map(|(name, _)| name).collect();
+        for (table, _) in KEYS {
+            session.begin(&format!("ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {table}_pkey")).await?;
+        }
+        let names = indexes().into_iter().map(|(name, _)| name).filter(|name| !name.ends_with("_pkey"));
+        let names: Vec<String> = names.collect();
         session.begin(&format!("DROP INDEX IF EXISTS {}", names.join(", "))).await?;
     }
     session.begin("COMMIT").await?;
@@ -57,13 +74,13 @@ pub(crate) async fn make(url: &str, schema: &str) -> Result<(), ViewsError> {
     let mut session = Session::connect(url).await?;
     session.become_writer().await?;
     session.use_generation(schema).await?;
+    // Another tenant's writer may be making them at this moment: then it waits here, and nothing is missing.
+    session.execute("SELECT pg_advisory_lock(hashtextextended($1, 0))", &[&schema]).await?;
     let missing = missing(&mut session).await?;
     if missing.is_empty() {
         return Ok(());
     }
-    // Another tenant's writer may make the same one at this moment.
-    let create = |(name, statement): (&str, &str)| statement.replacen(name, &format!("IF NOT EXISTS {name}"), 1);
-    side_by_side(url, schema, missing.into_iter().map(create).collect()).await?;
+    side_by_side(url, schema, missing.into_iter().map(|(_, statement)| statement).collect()).await?;
     side_by_side(url, schema, ANALYZE.iter().map(|table| format!("ANALYZE {table}")).collect()).await
 }
 
@@ -93,8 +110,19 @@ mod tests {
     #[test]
     fn every_statement_of_the_layout_is_an_index_with_a_name() {
         let indexes = indexes();
-        assert_eq!(indexes.len(), STATEMENTS.matches("CREATE INDEX").count());
-        assert_eq!(indexes.len(), STATEMENTS.matches(';').count());
-        assert!(indexes.iter().all(|(name, statement)| statement.contains(&format!("INDEX {name} ON"))));
+        let of_layout = indexes.iter().filter(|(_, statement)| statement.starts_with("CREATE INDEX"));
+        assert_eq!(of_layout.clone().count(), STATEMENTS.matches(';').count());
+        assert!(of_layout.clone().all(|(name, statement)| statement.contains(&format!("INDEX {name} ON"))));
+        assert_eq!(indexes.len(), of_layout.count() + KEYS.len());
+    }
+
+    #[test]
+    fn a_key_is_as_the_layout_makes_it() {
+        let tables = include_str!("../../layout/tables.sql");
+        for (table, columns) in KEYS {
+            let table = tables.split(&format!("CREATE TABLE {table} (")).nth(1).unwrap();
+            let key = table.split("PRIMARY KEY (").nth(1).unwrap().split(')').next().unwrap();
+            assert_eq!(key, columns);
+        }
     }
 }

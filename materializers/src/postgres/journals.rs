@@ -107,9 +107,7 @@ pub(crate) async fn changed(
         columns.iter().map(|column| each(column)).collect::<Vec<_>>().join(", ")
     };
     let side = |side: &str| {
-        of_each(&|c| {
-            format!("'{c}', CASE WHEN d.{c} IS DISTINCT FROM s.{c} THEN to_jsonb({side}.{c}) END")
-        })
+        of_each(&|c| format!("'{c}', CASE WHEN d.{c} IS DISTINCT FROM s.{c} THEN to_jsonb({side}.{c}) END"))
     };
     let same = of_each(&|c| format!("CASE WHEN d.{c} IS NOT DISTINCT FROM s.{c} THEN '{c}' END"));
     let changed = format!(

@@ -4,33 +4,46 @@ use bytes::Bytes;
 
 use super::{Fence, copy::CopyRows, session::Session, tables::RowContext};
 use crate::{
-    outbox::{Entry, entries},
+    outbox::Entry,
     views::{DeadLetter, Epoch, OutboxEntry, ViewsError},
 };
 
-/// Writes an epoch's device changes, dead letters, and why they were refused.
+/// Writes entries, numbered from `next` on.
 pub(crate) async fn write(
+    session: &mut Session,
+    context: &RowContext<'_>,
+    entries: impl Iterator<Item = Entry> + Send,
+    next: &mut i64,
+) -> Result<(), ViewsError> {
+    let mut entries = entries.peekable();
+    if entries.peek().is_none() {
+        return Ok(());
+    }
+    let into =
+        "pipeline_outbox (tenant, generation, epoch, seq, stream, key, value, header_names, header_values)";
+    let put = |(seq, entry): (i64, Entry), out: &mut CopyRows| {
+        out.row(9)
+            .text(context.tenant)
+            .integer(context.generation)
+            .bigint(context.epoch)
+            .bigint(seq)
+            .text(entry.stream.name())
+            .option(entry.key.as_deref(), CopyRows::bytea)
+            .option(entry.value.as_deref(), CopyRows::bytea)
+            .texts(entry.headers.iter().map(|(name, _)| name.as_str()))
+            .byteas(entry.headers.iter().map(|(_, value)| &**value));
+    };
+    let written = session.copy(into, (*next..).zip(entries), put).await?;
+    *next = next.saturating_add_unsigned(written);
+    Ok(())
+}
+
+/// Writes why dead letters were refused.
+pub(crate) async fn refusals(
     session: &mut Session,
     context: &RowContext<'_>,
     epoch: &Epoch,
 ) -> Result<(), ViewsError> {
-    let mut entries = (0i64..).zip(entries(context.generation, epoch)).peekable();
-    if entries.peek().is_some() {
-        let into = "pipeline_outbox (tenant, generation, epoch, seq, stream, key, value, header_names, header_values)";
-        let put = |(seq, entry): (i64, Entry), out: &mut CopyRows| {
-            out.row(9)
-                .text(context.tenant)
-                .integer(context.generation)
-                .bigint(context.epoch)
-                .bigint(seq)
-                .text(entry.stream.name())
-                .option(entry.key.as_deref(), CopyRows::bytea)
-                .option(entry.value.as_deref(), CopyRows::bytea)
-                .texts(entry.headers.iter().map(|(name, _)| name.as_str()))
-                .byteas(entry.headers.iter().map(|(_, value)| &**value));
-        };
-        session.copy(into, entries, put).await?;
-    }
     if epoch.dead_letters.is_empty() {
         return Ok(());
     }

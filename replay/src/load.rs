@@ -1,0 +1,162 @@
+//! Load: empty views are filled from the log's start in one epoch, and get their indexes afterwards.
+//!
+//! Epoch by epoch, a row would be written as often as an epoch changes it, into indexes that grow with it.
+
+use std::time::Instant;
+
+use serviceradar_materializers::views::{Epoch, Pieces, ViewsError};
+use tokio::task::JoinHandle;
+
+use crate::{
+    chores::BEAT_EVERY,
+    driver::{Driver, DriverError, RETRY, Running, with_engine},
+    epochs::Gathered,
+    status::Phase,
+    topics::Partition,
+};
+
+/// Pieces of rows that wait between the dataflow and the views.
+const PIECES_WAITING: usize = 2;
+/// A load that meets more dead letters is closed early: they are held until it is.
+const DEAD_LETTERS_MAX: usize = 10_000;
+
+/// What views lack that were empty.
+pub(crate) enum Indexes {
+    /// Nothing.
+    There,
+    /// All, until the views hold what the log holds.
+    Missing,
+    /// They are being made.
+    Making(JoinHandle<Result<(), ViewsError>>),
+}
+
+impl Indexes {
+    /// Whether nothing is missing.
+    pub(crate) fn are_there(&self) -> bool {
+        matches!(self, Indexes::There)
+    }
+
+    /// Whether they have been made, and nobody has asked about it.
+    pub(crate) fn are_made(&self) -> bool {
+        matches!(self, Indexes::Making(making) if making.is_finished())
+    }
+}
+
+impl Driver {
+    /// Fills empty views with what the log holds, in one epoch: all of it is folded, and what it comes to is
+    /// written once. What is held meanwhile is the state alone.
+    pub(crate) async fn load(&mut self, running: &mut Running) -> Result<(), DriverError> {
+        let mut loading = Gathered::default();
+        let mut beat = Instant::now();
+        while !running.ends.iter().all(|(partition, end)| {
+            running.lanes.get(partition).is_some_and(|lane| lane.frontier().next_offset >= *end)
+        }) {
+            if self.is_stopped() || loading.dead_letters.len() > DEAD_LETTERS_MAX {
+                break;
+            }
+            let mut gathered = Gathered::default();
+            if gathered.gather(&mut running.lanes, Instant::now())? {
+                let sightings = std::mem::take(&mut gathered.batch.sightings);
+                with_engine(running, move |engine| engine.feed(sightings)).await?;
+                loading.add(gathered);
+                self.board.update(|status| status.loading = loading.events);
+            } else {
+                let mut stop = self.stop.clone();
+                tokio::select! {
+                    _ = running.came.notified() => {}
+                    _ = stop.changed() => {}
+                    _ = tokio::time::sleep(RETRY) => {}
+                }
+            }
+            if beat.elapsed() >= BEAT_EVERY {
+                self.keep(running.committer.writer()?.beat().await)?;
+                beat = Instant::now();
+            }
+        }
+        // Of a load that was broken off nothing is written: the next one begins anew.
+        if loading.events == 0 || self.is_stopped() {
+            return Ok(());
+        }
+        let closed_at = self.config.clock.now();
+        let started = Instant::now();
+        let decisions = std::mem::take(&mut loading.batch.decisions);
+        let closed = with_engine(running, move |engine| engine.load(decisions)).await?;
+        let commit = self.commit_of(running, loading, closed, closed_at, started);
+        while let Err(error) = self.write_load(running, &commit.epoch).await? {
+            if !matches!(error, ViewsError::Unavailable(_)) || self.is_stopped() {
+                return Err(error.into());
+            }
+            tracing::warn!(why = %error, "waiting for the database");
+            tokio::time::sleep(RETRY).await;
+        }
+        self.board.update(|status| status.loading = 0);
+        self.tell(running, commit);
+        Ok(())
+    }
+
+    /// Writes the epoch of a load, its rows as the dataflow tells them.
+    async fn write_load(
+        &self,
+        running: &mut Running,
+        epoch: &Epoch,
+    ) -> Result<Result<(), ViewsError>, DriverError> {
+        let (put, pieces) = Pieces::new(PIECES_WAITING);
+        let mut engine = running.take_engine()?;
+        let telling = tokio::task::spawn_blocking(move || {
+            let told = engine.rows(&mut |piece| put.blocking_send(Some(piece)).is_ok());
+            if told.is_ok() {
+                // Whoever takes no more has failed, and says why.
+                let _ = put.blocking_send(None);
+            }
+            (engine, told)
+        });
+        let written = running.committer.writer()?.load(epoch, pieces).await;
+        let (engine, told) = telling.await.map_err(|error| DriverError::Task(error.to_string()))?;
+        running.engine = Some(engine);
+        told?;
+        Ok(written)
+    }
+
+    /// Whether the views hold what the log held at the start.
+    pub(crate) fn has_caught_up(&self, running: &Running) -> bool {
+        let reached = |partition: &Partition| running.committed.get(partition).copied().unwrap_or_default();
+        running.ends.iter().all(|(partition, end)| reached(partition) >= *end)
+    }
+
+    /// Has the indexes made of views that were filled. What is computed meanwhile is written afterwards: with
+    /// `is_needed` it waits for them, and beats.
+    pub(crate) async fn make_indexes(
+        &self,
+        running: &mut Running,
+        is_needed: bool,
+    ) -> Result<(), DriverError> {
+        if matches!(running.indexes, Indexes::Missing) && self.has_caught_up(running) {
+            let (views, generation) = (self.config.views.clone(), running.generation);
+            let came = running.came.clone();
+            running.indexes = Indexes::Making(tokio::spawn(async move {
+                let made = views.make_indexes(generation).await;
+                came.notify_one();
+                made
+            }));
+        }
+        let Indexes::Making(making) = &mut running.indexes else {
+            return Ok(());
+        };
+        if !is_needed && !making.is_finished() {
+            return Ok(());
+        }
+        let made = loop {
+            tokio::select! {
+                made = &mut *making => break made.map_err(|error| DriverError::Task(error.to_string()))?,
+                _ = tokio::time::sleep(BEAT_EVERY) => self.keep(running.committer.writer()?.beat().await)?,
+            }
+        };
+        if made.is_ok() {
+            running.indexes = Indexes::There;
+            self.board.update(|status| status.phase = Phase::Running);
+        } else {
+            running.indexes = Indexes::Missing;
+        }
+        self.keep(made)
+    }
+}
