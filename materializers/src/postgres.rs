@@ -182,14 +182,18 @@ impl PostgresWriter {
         if let Some(session) = self.session.take().filter(|session| !session.client().is_closed()) {
             return Ok(session);
         }
+        self.connect().await
+    }
+
+    async fn connect(&self) -> Result<Session, ViewsError> {
         let mut session = Session::connect(&self.url).await?;
         session.become_writer().await?;
         session.use_generation(&self.fence.schema).await?;
         Ok(session)
     }
 
-    /// Writes an epoch, the rows that come in pieces included, in one transaction that begins with the fence.
-    async fn write(&mut self, epoch: &Epoch, pieces: Option<Pieces>) -> Result<(), ViewsError> {
+    /// Begins the transaction of an epoch, with the fence. None: it was committed already.
+    async fn begin(&mut self, epoch: &Epoch) -> Result<Option<Session>, ViewsError> {
         let mut session = self.session().await?;
         session.begin("BEGIN").await?;
         let last = self.fence.pass(&mut session).await?;
@@ -197,25 +201,39 @@ impl PostgresWriter {
         if last == number {
             // A commit whose answer was lost: the fence says that it was ours.
             session.begin("ROLLBACK").await?;
-        } else if last + 1 == number {
-            epoch::write(&mut session, &self.fence, epoch, pieces, &mut self.cleaned_at).await?;
-            session.begin("COMMIT").await?;
-        } else {
+            self.session = Some(session);
+            return Ok(None);
+        }
+        if last + 1 != number {
             return Err(ViewsError::Refused(format!("epoch {number} cannot follow epoch {last}")));
         }
-        self.session = Some(session);
-        Ok(())
+        Ok(Some(session))
     }
 }
 
 #[async_trait::async_trait]
 impl TenantWriter for PostgresWriter {
     async fn commit(&mut self, epoch: &Epoch) -> Result<(), ViewsError> {
-        self.write(epoch, None).await
+        let Some(mut session) = self.begin(epoch).await? else {
+            return Ok(());
+        };
+        epoch::write(&mut session, &self.fence, epoch, &mut self.cleaned_at).await?;
+        session.begin("COMMIT").await?;
+        self.session = Some(session);
+        Ok(())
     }
 
     async fn load(&mut self, epoch: &Epoch, pieces: Pieces) -> Result<(), ViewsError> {
-        self.write(epoch, Some(pieces)).await
+        let Some(mut session) = self.begin(epoch).await? else {
+            return Ok(());
+        };
+        let mut of_devices = self.connect().await?;
+        of_devices.begin("BEGIN").await?;
+        let Self { fence, cleaned_at, .. } = self;
+        epoch::load(&mut session, &mut of_devices, fence, epoch, pieces, cleaned_at).await?;
+        session.begin("COMMIT").await?;
+        self.session = Some(session);
+        Ok(())
     }
 
     async fn beat(&mut self) -> Result<(), ViewsError> {

@@ -22,9 +22,9 @@ use crate::{
 /// Events of one read: some milliseconds of decoding.
 const READ_EVENTS: usize = 2_000;
 /// Bytes of one read: with the chunks below, what a log partition may have waiting.
-const READ_BYTES: usize = 2 * 1024 * 1024;
+const READ_BYTES: usize = 512 * 1024;
 /// Chunks that wait between a reader and the epochs.
-const CHUNKS_WAITING: usize = 2;
+const CHUNKS_WAITING: usize = 1;
 /// How long one read waits for something to come.
 const READ_WAIT: Duration = Duration::from_secs(1);
 /// First pause after a failed read; it doubles.

@@ -32,10 +32,8 @@ use crate::{
 
 /// Most records named in a row of `device_merges`.
 pub const MERGE_RECORDS_MAX: usize = 100;
-/// Rows of a piece when all are told: some megabytes.
-const PIECE_EVIDENCE: usize = 20_000;
-/// Likewise, of devices.
-const PIECE_DEVICES: usize = 2_000;
+/// Records, or devices, of a piece when all are told: with their evidence a few megabytes.
+const PIECE_ROWS: usize = 1_000;
 /// Of a cause in a row of history: the first few say enough.
 const CAUSES_MAX: usize = 4;
 
@@ -190,42 +188,52 @@ impl Describer {
     }
 
     /// Tells all rows of records, evidence and devices, and of each device that it was created, piece by piece,
-    /// in the order of their keys, until told that it is enough.
+    /// in the order of their keys, until told that it is enough. Pieces have their share of each table.
     pub fn rows(&self, identity: &Identity, facts: &Facts, tell: &mut dyn FnMut(EpochOutput) -> bool) {
-        let mut piece = EpochOutput::default();
         let dictionary = self.dictionary.borrow();
-        let mut records: Vec<(&Arc<str>, &Record, &ToldRecord)> = Vec::with_capacity(self.records.len());
-        for told in self.records.iter().zip(0..) {
-            if let (Some(told), id) = told
-                && let Some(record) = facts.record(id)
-            {
-                records.push((&dictionary.record_entry(id).key, record, told));
-            }
-        }
-        records.sort_unstable_by_key(|(key, ..)| *key);
-        for (_, record, told) in records {
-            let telling = Telling { record, told };
-            evidence_changes(None, &telling, &dictionary, &mut piece.evidence);
-            piece.records.new.push(record_row(&telling, true, &dictionary));
-            if piece.evidence.new.len() >= PIECE_EVIDENCE && !tell(std::mem::take(&mut piece)) {
-                return;
-            }
-        }
-        let pins = pins_of_devices(&self.pins, identity, facts, &dictionary);
-        drop(dictionary);
+        let key = |record: RecordId| &dictionary.record_entry(record).key;
+        let known = (0..).zip(&self.records).filter(|(_, told)| told.is_some());
+        let mut records: Vec<RecordId> = known.map(|(record, _)| record).collect();
+        records.sort_unstable_by_key(|record| key(*record));
         let mut devices: Vec<(Uid, Device)> =
             self.devices.iter().map(|(device, told)| (told.uid, *device)).collect();
         devices.sort_unstable();
-        for (uid, device) in devices {
-            let pins = pins.get(&device).map_or(&[][..], Vec::as_slice);
-            let Some(now) = self.device(identity, facts, (device, uid), pins) else { continue };
-            piece.devices.new.push(now.row);
-            piece.history.push(HistoryRow { uid, change: "created", cause: String::new() });
-            if piece.devices.new.len() >= PIECE_DEVICES && !tell(std::mem::take(&mut piece)) {
+        let pins = pins_of_devices(&self.pins, identity, facts, &dictionary);
+        drop(dictionary);
+        let pieces = records.len().max(devices.len()).div_ceil(PIECE_ROWS).max(1);
+        let (records_in_piece, devices_in_piece) =
+            (records.len().div_ceil(pieces).max(1), devices.len().div_ceil(pieces).max(1));
+        let mut records = records.chunks(records_in_piece);
+        let mut devices = devices.chunks(devices_in_piece);
+        for _ in 0..pieces {
+            let mut piece = EpochOutput::default();
+            for record in records.next().unwrap_or_default() {
+                self.row_of_record(facts, *record, &mut piece);
+            }
+            for (uid, device) in devices.next().unwrap_or_default() {
+                let pins = pins.get(device).map_or(&[][..], Vec::as_slice);
+                if let Some(now) = self.device(identity, facts, (*device, *uid), pins) {
+                    piece.devices.new.push(now.row);
+                    piece.history.push(HistoryRow { uid: *uid, change: "created", cause: String::new() });
+                }
+            }
+            if !tell(piece) {
                 return;
             }
         }
-        tell(piece);
+    }
+
+    fn row_of_record(&self, facts: &Facts, id: RecordId, piece: &mut EpochOutput) {
+        let (Some(record), Some(Some(told))) = (facts.record(id), self.records.get(id as usize)) else {
+            return;
+        };
+        let dictionary = self.dictionary.borrow();
+        let telling = Telling { record, told };
+        let first = piece.evidence.new.len();
+        evidence_changes(None, &telling, &dictionary, &mut piece.evidence);
+        piece.evidence.new[first..]
+            .sort_unstable_by(|a, b| (&a.namespace, &a.value).cmp(&(&b.namespace, &b.value)));
+        piece.records.new.push(record_row(&telling, true, &dictionary));
     }
 
     fn pin(

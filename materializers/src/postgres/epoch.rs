@@ -1,8 +1,14 @@
 //! The epoch transaction: everything that an epoch changes, between its fence and its commit.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
-use serviceradar_schemas::time::{DAY, HOUR, MINUTE};
+use serviceradar_schemas::{
+    Source,
+    time::{DAY, HOUR, MINUTE},
+};
 use serviceradar_streams::rows::{Changed, Changes, DeviceRow, EpochOutput, Row};
+use tokio::sync::mpsc;
 
 use super::{
     Fence,
@@ -22,6 +28,8 @@ const SEEN: &str = "seen";
 const CHANGED: &str = "changed";
 /// The channel on which a commit says (tenant, generation, epoch).
 const CHANNEL: &str = "serviceradar";
+/// Of a load, the number of the first row of `view_changes` that is not about devices.
+const RECORDS_CHANGES_FROM: i32 = i32::MAX / 2;
 /// Keys in one row of `view_changes`.
 const KEYS_IN_ROW: usize = 1_000;
 /// How long `view_changes` are kept, microseconds.
@@ -35,33 +43,101 @@ const THIN_EVERY: i64 = 1_000;
 /// How long one epoch a minute is kept, microseconds; before that one an hour.
 const MINUTES_KEPT: i64 = 30 * DAY;
 
-/// Writes an epoch inside the transaction that has passed the fence; rows that come in pieces first.
+/// Writes an epoch inside the transaction that has passed the fence.
 pub(crate) async fn write(
     session: &mut Session,
     fence: &Fence,
     epoch: &Epoch,
-    pieces: Option<Pieces>,
     cleaned_at: &mut i64,
 ) -> Result<(), ViewsError> {
-    let context = RowContext {
+    let context = context(fence, epoch);
+    let mut next = Next::default();
+    of_devices(session, &context, epoch.number, &epoch.output, &mut next).await?;
+    of_records(session, &context, &epoch.output, &mut next).await?;
+    rest(session, &context, epoch, next, cleaned_at).await
+}
+
+/// Writes an epoch whose rows come in pieces: those of devices in a session of their own, whose transaction
+/// commits before that of the others, so that an epoch that is told to be there is there.
+pub(crate) async fn load(
+    session: &mut Session,
+    of_its_own: &mut Session,
+    fence: &Fence,
+    epoch: &Epoch,
+    mut pieces: Pieces,
+    cleaned_at: &mut i64,
+) -> Result<(), ViewsError> {
+    let context = context(fence, epoch);
+    let (put, mut take) = mpsc::channel::<EpochOutput>(1);
+    let devices = async {
+        forget(of_its_own, &context).await?;
+        let mut next = Next::default();
+        while let Some(piece) = take.recv().await {
+            self::of_devices(of_its_own, &context, epoch.number, &piece, &mut next).await?;
+        }
+        Ok(next)
+    };
+    let records = async {
+        let mut next = Next { of_changes: RECORDS_CHANGES_FROM, ..Next::default() };
+        while let Some(mut piece) = pieces.next().await? {
+            let of_records = EpochOutput {
+                records: std::mem::take(&mut piece.records),
+                evidence: std::mem::take(&mut piece.evidence),
+                ..EpochOutput::default()
+            };
+            // Where nobody takes it any more, that one says why.
+            if put.send(piece).await.is_err() {
+                break;
+            }
+            self::of_records(session, &context, &of_records, &mut next).await?;
+        }
+        drop(put);
+        Ok(next)
+    };
+    let (devices, records) = tokio::join!(devices, records);
+    let (devices, mut next) = (devices?, records?);
+    next.of_outbox = devices.of_outbox;
+    self::of_records(session, &context, &epoch.output, &mut next).await?;
+    rest(session, &context, epoch, next, cleaned_at).await?;
+    of_its_own.begin("COMMIT").await
+}
+
+fn context<'a>(fence: &'a Fence, epoch: &Epoch) -> RowContext<'a> {
+    RowContext {
         tenant: &fence.tenant,
         generation: fence.generation,
         epoch: epoch.number.cast_signed(),
         closed_at: epoch.closed_at,
-    };
-    let mut next = Next::default();
-    if let Some(mut pieces) = pieces {
-        while let Some(piece) = pieces.next().await? {
-            rows(session, &context, epoch.number, &piece, &mut next).await?;
-        }
     }
-    rows(session, &context, epoch.number, &epoch.output, &mut next).await?;
-    outbox::write(session, &context, dead_letters(epoch), &mut next.of_outbox).await?;
-    outbox::refusals(session, &context, epoch).await?;
-    progress(session, &context, epoch).await?;
-    notify(session, &context).await?;
+}
+
+/// Deletes what a load wrote of devices that broke off between its two commits.
+async fn forget(session: &mut Session, context: &RowContext<'_>) -> Result<(), ViewsError> {
+    for table in ["devices", "device_search"] {
+        let delete = format!("DELETE FROM {table} WHERE tenant = $1");
+        session.execute(&delete, &[&context.tenant]).await?;
+    }
+    for table in ["device_history", "pipeline_outbox", "view_changes"] {
+        let delete = format!("DELETE FROM {table} WHERE tenant = $1 AND generation = $2 AND epoch = $3");
+        session.execute(&delete, &[&context.tenant, &context.generation, &context.epoch]).await?;
+    }
+    Ok(())
+}
+
+/// Writes what an epoch has besides rows.
+async fn rest(
+    session: &mut Session,
+    context: &RowContext<'_>,
+    epoch: &Epoch,
+    mut next: Next,
+    cleaned_at: &mut i64,
+) -> Result<(), ViewsError> {
+    outbox::write(session, context, dead_letters(epoch), &mut next.of_outbox).await?;
+    outbox::refusals(session, context, epoch).await?;
+    progress(session, context, epoch).await?;
+    notify(session, context).await?;
     if epoch.closed_at.saturating_sub(*cleaned_at) >= CLEAN_EVERY {
-        clean(session, &context).await?;
+        clean(session, context).await?;
         *cleaned_at = epoch.closed_at;
     }
     Ok(())
@@ -74,8 +150,8 @@ struct Next {
     of_changes: i32,
 }
 
-/// Writes rows, and what they give to publish and to tell.
-async fn rows(
+/// Writes rows of devices, and what they give to publish and to tell.
+async fn of_devices(
     session: &mut Session,
     context: &RowContext<'_>,
     epoch: u64,
@@ -84,6 +160,21 @@ async fn rows(
 ) -> Result<(), ViewsError> {
     devices(session, context, output).await?;
     search(session, context, &output.devices).await?;
+    journals::merges(session, context, output).await?;
+    let entries = device_changes(context.generation, epoch, output);
+    outbox::write(session, context, entries, &mut next.of_outbox).await?;
+    let mut told = Vec::new();
+    tell(&output.devices, |uid| uid, &mut told);
+    view_changes(session, context, told, &mut next.of_changes).await
+}
+
+/// Writes rows of all else, and what they give to tell.
+async fn of_records(
+    session: &mut Session,
+    context: &RowContext<'_>,
+    output: &EpochOutput,
+    next: &mut Next,
+) -> Result<(), ViewsError> {
     changes(session, context, &output.records).await?;
     changes(session, context, &output.evidence).await?;
     changes(session, context, &output.issues).await?;
@@ -92,10 +183,16 @@ async fn rows(
     changes(session, context, &output.snapshots).await?;
     changes(session, context, &output.snapshot_members).await?;
     changes(session, context, &output.watermarks).await?;
-    journals::merges(session, context, output).await?;
-    let entries = device_changes(context.generation, epoch, output);
-    outbox::write(session, context, entries, &mut next.of_outbox).await?;
-    view_changes(session, context, output, &mut next.of_changes).await
+    let mut told = Vec::new();
+    tell(&output.records, |key| key.to_string(), &mut told);
+    // Of evidence, the records.
+    tell(&output.evidence, |(record_key, ..)| record_key.to_string(), &mut told);
+    tell(&output.issues, |(a, b, c, d)| format!("{a} {b} {c} {d}"), &mut told);
+    tell(&output.counts, |(a, b, c)| format!("{a} {b} {c}"), &mut told);
+    tell(&output.decisions, |id| id, &mut told);
+    let fetch = |(partition, source, begin): (Arc<str>, Source, i64)| format!("{partition} {source} {begin}");
+    tell(&output.snapshots, fetch, &mut told);
+    view_changes(session, context, told, &mut next.of_changes).await
 }
 
 /// Writes the changes of devices, and before that how they looked.
@@ -352,10 +449,9 @@ fn frontiers_json(frontiers: &[Frontier]) -> Value {
 async fn view_changes(
     session: &mut Session,
     context: &RowContext<'_>,
-    output: &EpochOutput,
+    rows: Vec<Told>,
     next: &mut i32,
 ) -> Result<(), ViewsError> {
-    let rows = told(output);
     let into = "view_changes (tenant, generation, epoch, seq, entity, seen_only, keys, at)";
     let put = |(seq, (entity, seen_only, keys)): (i32, (&str, bool, Vec<String>)), out: &mut CopyRows| {
         out.row(8)
@@ -388,30 +484,17 @@ async fn notify(session: &mut Session, context: &RowContext<'_>) -> Result<(), V
 /// A row of `view_changes`: entity, whether only sightings changed, keys.
 type Told = (&'static str, bool, Vec<String>);
 
-/// What rows tell.
-fn told(output: &EpochOutput) -> Vec<Told> {
-    fn of<R: TableRow>(changes: &Changes<R>, text: impl Fn(R::Key) -> String, told: &mut Vec<Told>) {
-        let changed =
-            |seen: bool| changes.changed.iter().filter(move |c| c.seen_only == seen).map(|c| c.row.key());
-        let whole =
-            changes.new.iter().map(Row::key).chain(changed(false)).chain(changes.gone.iter().cloned());
-        for (seen_only, keys) in [(false, whole.collect::<Vec<_>>()), (true, changed(true).collect())] {
-            let mut keys: Vec<String> = keys.into_iter().map(&text).collect();
-            keys.sort_unstable();
-            keys.dedup();
-            told.extend(keys.chunks(KEYS_IN_ROW).map(|keys| (R::TABLE, seen_only, keys.to_vec())));
-        }
+/// Notes the keys of rows that changed.
+fn tell<R: TableRow>(changes: &Changes<R>, text: impl Fn(R::Key) -> String, told: &mut Vec<Told>) {
+    let changed =
+        |seen: bool| changes.changed.iter().filter(move |c| c.seen_only == seen).map(|c| c.row.key());
+    let whole = changes.new.iter().map(Row::key).chain(changed(false)).chain(changes.gone.iter().cloned());
+    for (seen_only, keys) in [(false, whole.collect::<Vec<_>>()), (true, changed(true).collect())] {
+        let mut keys: Vec<String> = keys.into_iter().map(&text).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        told.extend(keys.chunks(KEYS_IN_ROW).map(|keys| (R::TABLE, seen_only, keys.to_vec())));
     }
-    let mut rows = Vec::new();
-    of(&output.devices, |uid| uid, &mut rows);
-    of(&output.records, |key| key.to_string(), &mut rows);
-    // Of evidence, the records.
-    of(&output.evidence, |(record_key, ..)| record_key.to_string(), &mut rows);
-    of(&output.issues, |(a, b, c, d)| format!("{a} {b} {c} {d}"), &mut rows);
-    of(&output.counts, |(a, b, c)| format!("{a} {b} {c}"), &mut rows);
-    of(&output.decisions, |id| id, &mut rows);
-    of(&output.snapshots, |(partition, source, begin)| format!("{partition} {source} {begin}"), &mut rows);
-    rows
 }
 
 /// Deletes what is no longer kept.

@@ -69,7 +69,7 @@ pub(crate) async fn drop_if_empty(session: &mut Session) -> Result<bool, ViewsEr
     Ok(!missing(session).await?.is_empty())
 }
 
-/// Makes the indexes that are missing, and gathers the planner's figures if any were.
+/// Makes the indexes that are missing, and has the planner's figures gathered if any were.
 pub(crate) async fn make(url: &str, schema: &str) -> Result<(), ViewsError> {
     let mut session = Session::connect(url).await?;
     session.become_writer().await?;
@@ -81,7 +81,15 @@ pub(crate) async fn make(url: &str, schema: &str) -> Result<(), ViewsError> {
         return Ok(());
     }
     side_by_side(url, schema, missing.into_iter().map(|(_, statement)| statement).collect()).await?;
-    side_by_side(url, schema, ANALYZE.iter().map(|table| format!("ANALYZE {table}")).collect()).await
+    // Nobody need wait for them: without, plans are those of an empty table for another second.
+    let (url, schema) = (url.to_owned(), schema.to_owned());
+    tokio::spawn(async move {
+        let statements = ANALYZE.iter().map(|table| format!("ANALYZE {table}")).collect();
+        if let Err(error) = side_by_side(&url, &schema, statements).await {
+            tracing::warn!(%error, "the figures of the new tables come later, from the database itself");
+        }
+    });
+    Ok(())
 }
 
 /// Runs statements on a few sessions, each the next that is left.
