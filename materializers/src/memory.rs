@@ -3,13 +3,15 @@
 use std::{
     collections::BTreeMap,
     fmt::Debug,
+    ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
+use serviceradar_schemas::topics::Stream;
 use serviceradar_streams::rows::{
     Changes, CountRow, DecisionRow, DeviceRow, EpochOutput, EvidenceRow, IssueRow, RecordRow, Row,
-    SnapshotMemberRow, SnapshotRow, State, WatermarkRow,
+    SnapshotMemberRow, SnapshotRow, State, Uid, WatermarkRow,
 };
 
 use crate::views::{
@@ -220,7 +222,26 @@ impl TenantWriter for MemoryWriter {
         while let Some(piece) = pieces.next().await? {
             whole.output.append(piece);
         }
-        self.commit(&whole).await
+        self.commit(&whole).await?;
+        self.with(|tenant| {
+            let is_device = |entry: &OutboxEntry| entry.stream == Stream::DeviceChanges.name();
+            tenant.outbox.retain(|(number, _), entry| *number != epoch.number || !is_device(entry));
+            let entry = crate::outbox::all_devices().numbered(epoch.number, -1);
+            tenant.outbox.insert((epoch.number, -1), entry);
+            Ok(())
+        })
+    }
+
+    async fn devices(
+        &mut self,
+        after: Option<Uid>,
+        limit: usize,
+    ) -> Result<Vec<(DeviceRow, u64)>, ViewsError> {
+        self.with(|tenant| {
+            let after = after.map(|uid| uid.to_string()).unwrap_or_default();
+            let rows = tenant.tables.devices.range::<String, _>((Bound::Excluded(after), Bound::Unbounded));
+            Ok(rows.take(limit).map(|(_, row)| (row.clone(), tenant.epoch)).collect())
+        })
     }
 
     async fn beat(&mut self) -> Result<(), ViewsError> {

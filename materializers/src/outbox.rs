@@ -38,16 +38,34 @@ impl Entry {
     }
 }
 
+impl OutboxEntry {
+    /// Whether it stands for all devices there are, each as it is when it is published: a load leaves one such
+    /// entry, not one for each device.
+    pub fn is_all_devices(&self) -> bool {
+        self.stream == Stream::DeviceChanges.name() && self.key.is_none()
+    }
+}
+
+/// The entry that stands for all devices.
+pub(crate) fn all_devices() -> Entry {
+    Entry { stream: Stream::DeviceChanges, key: None, value: None, headers: Vec::new() }
+}
+
+/// Headers of a device change.
+pub fn headers(generation: i32, epoch: u64) -> Vec<(String, Bytes)> {
+    vec![
+        (EPOCH_HEADER.to_owned(), Bytes::from(epoch.to_string())),
+        (GENERATION_HEADER.to_owned(), Bytes::from(generation.to_string())),
+    ]
+}
+
 /// What an epoch has to publish of devices, in order: those that are, then tombstones.
 pub(crate) fn device_changes(
     generation: i32,
     epoch: u64,
     output: &EpochOutput,
 ) -> impl Iterator<Item = Entry> + Send {
-    let headers = vec![
-        (EPOCH_HEADER.to_owned(), Bytes::from(epoch.to_string())),
-        (GENERATION_HEADER.to_owned(), Bytes::from(generation.to_string())),
-    ];
+    let headers = headers(generation, epoch);
     let devices = &output.devices;
     let merges = output.merges.iter();
     let redirects: HashMap<String, String> =

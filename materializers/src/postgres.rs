@@ -1,6 +1,7 @@
 //! Views in PostgreSQL: who may write a tenant, and where it stands.
 
 mod copy;
+mod devices;
 mod epoch;
 mod indexes;
 mod journals;
@@ -14,6 +15,8 @@ use std::{
     sync::{Mutex, PoisonError},
     time::Instant,
 };
+
+use serviceradar_streams::rows::{DeviceRow, Uid};
 
 use crate::{
     migrations,
@@ -241,6 +244,17 @@ impl TenantWriter for PostgresWriter {
         self.fence.pass(&mut session).await?;
         self.session = Some(session);
         Ok(())
+    }
+
+    async fn devices(
+        &mut self,
+        after: Option<Uid>,
+        limit: usize,
+    ) -> Result<Vec<(DeviceRow, u64)>, ViewsError> {
+        let mut session = self.session().await?;
+        let devices = devices::read(&mut session, &self.fence, after, limit).await?;
+        self.session = Some(session);
+        Ok(devices)
     }
 
     async fn outbox(&mut self, limit: usize) -> Result<Vec<OutboxEntry>, ViewsError> {

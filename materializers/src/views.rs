@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use serviceradar_streams::rows::{EpochOutput, State};
+use serviceradar_streams::rows::{DeviceRow, EpochOutput, State, Uid};
 use tokio::sync::mpsc;
 
 /// How long a writer's beat must stand still, by the newcomer's monotonic clock, before it is taken for dead.
@@ -189,11 +189,18 @@ pub trait TenantWriter: Send + 'static {
     async fn commit(&mut self, epoch: &Epoch) -> Result<(), ViewsError>;
 
     /// Commits the first epoch of a tenant, of which the rows of devices, records and evidence come in pieces, all
-    /// of them new; else like `commit`. The pieces must be sent again with each call.
+    /// of them new; else like `commit`, but that the outbox has one entry for all devices. The pieces must be sent again with each call.
     async fn load(&mut self, epoch: &Epoch, pieces: Pieces) -> Result<(), ViewsError>;
 
     /// Says that this writer is alive; called every few seconds between epochs.
     async fn beat(&mut self) -> Result<(), ViewsError>;
+
+    /// The devices after a uid, in the order of their uids, each with the epoch that wrote it last.
+    async fn devices(
+        &mut self,
+        after: Option<Uid>,
+        limit: usize,
+    ) -> Result<Vec<(DeviceRow, u64)>, ViewsError>;
 
     /// The oldest entries of the outbox, in order.
     async fn outbox(&mut self, limit: usize) -> Result<Vec<OutboxEntry>, ViewsError>;

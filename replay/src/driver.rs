@@ -289,7 +289,7 @@ impl Driver {
             lanes: BTreeMap::new(),
             came,
             guard: Guard::new(config.log.clone(), &config.tenant, config.rules.snapshots.clone()),
-            outbox: Outbox::new(config.log.clone(), &config.tenant),
+            outbox: Outbox::new(config.log.clone(), &config.tenant, resume.generation),
             indexes: if resume.is_bare { Indexes::Missing } else { Indexes::There },
             has_more: false,
             generation: resume.generation,

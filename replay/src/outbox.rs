@@ -3,7 +3,12 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use serviceradar_log::{LogError, LogStore, NewEvent, Publisher};
-use serviceradar_materializers::views::{TenantWriter, ViewsError};
+use serviceradar_materializers::{
+    outbox::headers,
+    views::{TenantWriter, ViewsError},
+};
+use serviceradar_schemas::{encode, topics::Stream};
+use serviceradar_streams::rows::{DeviceRow, Uid};
 
 /// Entries published at a time.
 const ENTRIES: usize = 5_000;
@@ -13,6 +18,9 @@ pub struct Outbox {
     log: Arc<dyn LogStore>,
     tenant: String,
     publishers: BTreeMap<String, Publisher>,
+    generation: i32,
+    /// Of all devices, the last that was published.
+    reached: Option<Uid>,
 }
 
 /// Why the outbox could not be published. It stays as it is, and goes out later.
@@ -28,29 +36,62 @@ pub enum OutboxError {
 
 impl Outbox {
     /// For a tenant.
-    pub fn new(log: Arc<dyn LogStore>, tenant: &str) -> Self {
-        Self { log, tenant: tenant.to_owned(), publishers: BTreeMap::new() }
+    pub fn new(log: Arc<dyn LogStore>, tenant: &str, generation: i32) -> Self {
+        let (tenant, publishers) = (tenant.to_owned(), BTreeMap::new());
+        Self { log, tenant, publishers, generation, reached: None }
     }
 
     /// Publishes the oldest entries. Returns whether there may be more.
     pub async fn publish(&mut self, writer: &mut dyn TenantWriter) -> Result<bool, OutboxError> {
         let entries = writer.outbox(ENTRIES).await?;
+        if let Some(all) = entries.first().filter(|entry| entry.is_all_devices()) {
+            return self.publish_all(writer, (all.epoch, all.sequence)).await;
+        }
+        // What stands for all devices is published by itself.
+        let entries: Vec<_> = entries.into_iter().take_while(|entry| !entry.is_all_devices()).collect();
         let Some(last) = entries.last() else {
             return Ok(false);
         };
-        let (epoch, sequence, full) = (last.epoch, last.sequence, entries.len() == ENTRIES);
+        let (epoch, sequence) = (last.epoch, last.sequence);
         let mut by_stream: BTreeMap<String, Vec<NewEvent>> = BTreeMap::new();
         for entry in entries {
             let event = NewEvent { key: entry.key, value: entry.value, headers: entry.headers };
             by_stream.entry(entry.stream).or_default().push(event);
         }
         for (stream, events) in by_stream {
-            let topic = format!("{}.{stream}", self.tenant);
-            let publisher =
-                self.publishers.entry(stream).or_insert_with(|| Publisher::new(self.log.clone(), topic));
-            publisher.publish(events).await?;
+            self.publisher(&stream).publish(events).await?;
         }
         writer.outbox_published(epoch, sequence).await?;
-        Ok(full)
+        Ok(true)
+    }
+
+    fn publisher(&mut self, stream: &str) -> &Publisher {
+        let (log, topic) = (self.log.clone(), format!("{}.{stream}", self.tenant));
+        self.publishers.entry(stream.to_owned()).or_insert_with(|| Publisher::new(log, topic))
+    }
+
+    /// Publishes the next of all devices; after the last of them the entry is done. A restart begins anew.
+    async fn publish_all(
+        &mut self,
+        writer: &mut dyn TenantWriter,
+        (epoch, sequence): (u64, i64),
+    ) -> Result<bool, OutboxError> {
+        let devices = writer.devices(self.reached, ENTRIES).await?;
+        let Some((last, _)) = devices.last() else {
+            self.reached = None;
+            writer.outbox_published(epoch, sequence).await?;
+            return Ok(true);
+        };
+        let reached = last.uid.strip_prefix("sr:").and_then(|uuid| uuid.parse().ok()).map(Uid);
+        let generation = self.generation;
+        let event = |(device, epoch): &(DeviceRow, u64)| NewEvent {
+            key: Some(device.uid.clone().into_bytes().into()),
+            value: Some(encode(device).into()),
+            headers: headers(generation, *epoch),
+        };
+        let events = devices.iter().map(event).collect();
+        self.publisher(Stream::DeviceChanges.name()).publish(events).await?;
+        self.reached = reached;
+        Ok(true)
     }
 }

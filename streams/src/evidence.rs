@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::{
     claim::{NO_UID, Namespace},
@@ -110,19 +110,30 @@ pub fn address_row(
     }
 }
 
-/// A record's attributes as the views keep them: see `RecordRow::attributes`.
+/// A record's attributes as the views keep them: see `RecordRow::attributes`. They are in the order of their
+/// names.
 pub fn attributes_json(record: &Record, dictionary: &Dictionary) -> Arc<str> {
-    let value = |attribute: &Attribute| match &attribute.last {
-        None => json!(*attribute.value),
-        Some(last) => {
-            let (order, event_time) = **last;
-            json!([*attribute.value, order.time, order.hash.to_string(), event_time])
+    let mut json = String::with_capacity(64 * record.attributes.len() + 2);
+    for attribute in record.attributes.iter() {
+        json.push(if json.is_empty() { '{' } else { ',' });
+        push_text(&mut json, dictionary.text_of(attribute.name));
+        json.push(':');
+        match attribute.last.as_deref() {
+            None => push_text(&mut json, &attribute.value),
+            Some((order, event_time)) => {
+                json.push('[');
+                push_text(&mut json, &attribute.value);
+                json.push_str(&format!(",{},\"{}\",{event_time}]", order.time, order.hash));
+            }
         }
-    };
-    let attributes = record.attributes.iter();
-    let map: BTreeMap<&str, Value> =
-        attributes.map(|attribute| (&**dictionary.text_of(attribute.name), value(attribute))).collect();
-    serde_json::to_string(&map).unwrap_or_default().into()
+    }
+    json.push_str(if json.is_empty() { "{}" } else { "}" });
+    json.into()
+}
+
+fn push_text(json: &mut String, text: &str) {
+    // A text has a form in JSON.
+    json.push_str(&serde_json::to_string(text).unwrap_or_default());
 }
 
 /// Reads attributes back.

@@ -19,7 +19,7 @@ use super::{
     tables::{RowContext, SearchRow, TableRow},
 };
 use crate::{
-    outbox::{dead_letters, device_changes},
+    outbox::{all_devices, dead_letters, device_changes},
     views::{Epoch, Frontier, Pieces, ViewsError},
 };
 
@@ -52,9 +52,11 @@ pub(crate) async fn write(
 ) -> Result<(), ViewsError> {
     let context = context(fence, epoch);
     let mut next = Next::default();
-    of_devices(session, &context, epoch.number, &epoch.output, &mut next).await?;
-    of_records(session, &context, &epoch.output, &mut next).await?;
-    rest(session, &context, epoch, next, cleaned_at).await
+    of_devices(session, &context, &epoch.output, &mut next.of_changes).await?;
+    let entries = device_changes(context.generation, epoch.number, &epoch.output);
+    outbox::write(session, &context, entries, &mut next.of_outbox).await?;
+    of_records(session, &context, &epoch.output, &mut next.of_changes).await?;
+    rest(session, &context, epoch, next.of_outbox, cleaned_at).await
 }
 
 /// Writes an epoch whose rows come in pieces: those of devices in a session of their own, whose transaction
@@ -70,15 +72,17 @@ pub(crate) async fn load(
     let context = context(fence, epoch);
     let (put, mut take) = mpsc::channel::<EpochOutput>(1);
     let devices = async {
+        empty(of_its_own, &context, &["devices", "device_search"]).await?;
         forget(of_its_own, &context).await?;
-        let mut next = Next::default();
+        let mut next = 0;
         while let Some(piece) = take.recv().await {
-            self::of_devices(of_its_own, &context, epoch.number, &piece, &mut next).await?;
+            self::of_devices(of_its_own, &context, &piece, &mut next).await?;
         }
-        Ok(next)
+        Ok(())
     };
+    let mut next = RECORDS_CHANGES_FROM;
     let records = async {
-        let mut next = Next { of_changes: RECORDS_CHANGES_FROM, ..Next::default() };
+        empty(session, &context, &["device_records", "device_evidence"]).await?;
         while let Some(mut piece) = pieces.next().await? {
             let of_records = EpochOutput {
                 records: std::mem::take(&mut piece.records),
@@ -92,14 +96,29 @@ pub(crate) async fn load(
             self::of_records(session, &context, &of_records, &mut next).await?;
         }
         drop(put);
-        Ok(next)
+        Ok(())
     };
     let (devices, records) = tokio::join!(devices, records);
-    let (devices, mut next) = (devices?, records?);
-    next.of_outbox = devices.of_outbox;
+    let () = devices?;
+    let () = records?;
     self::of_records(session, &context, &epoch.output, &mut next).await?;
+    let mut next = 0;
+    outbox::write(session, &context, std::iter::once(all_devices()), &mut next).await?;
     rest(session, &context, epoch, next, cleaned_at).await?;
     of_its_own.begin("COMMIT").await
+}
+
+/// Makes tables anew that no tenant has a row in: what is then written into them need not go through the
+/// database's journal, where its settings allow that. Readers of the empty tables wait until the commit.
+async fn empty(session: &mut Session, context: &RowContext<'_>, tables: &[&str]) -> Result<(), ViewsError> {
+    session.begin(&format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", tables.join(", "))).await?;
+    for table in tables {
+        let others = format!("SELECT EXISTS (SELECT FROM {table} WHERE tenant <> $1)");
+        if session.query_one(&others, &[&context.tenant]).await?.get(0) {
+            return Ok(());
+        }
+    }
+    session.begin(&format!("TRUNCATE {}", tables.join(", "))).await
 }
 
 fn context<'a>(fence: &'a Fence, epoch: &Epoch) -> RowContext<'a> {
@@ -117,7 +136,7 @@ async fn forget(session: &mut Session, context: &RowContext<'_>) -> Result<(), V
         let delete = format!("DELETE FROM {table} WHERE tenant = $1");
         session.execute(&delete, &[&context.tenant]).await?;
     }
-    for table in ["device_history", "pipeline_outbox", "view_changes"] {
+    for table in ["device_history", "view_changes"] {
         let delete = format!("DELETE FROM {table} WHERE tenant = $1 AND generation = $2 AND epoch = $3");
         session.execute(&delete, &[&context.tenant, &context.generation, &context.epoch]).await?;
     }
@@ -129,10 +148,10 @@ async fn rest(
     session: &mut Session,
     context: &RowContext<'_>,
     epoch: &Epoch,
-    mut next: Next,
+    mut next_of_outbox: i64,
     cleaned_at: &mut i64,
 ) -> Result<(), ViewsError> {
-    outbox::write(session, context, dead_letters(epoch), &mut next.of_outbox).await?;
+    outbox::write(session, context, dead_letters(epoch), &mut next_of_outbox).await?;
     outbox::refusals(session, context, epoch).await?;
     progress(session, context, epoch).await?;
     notify(session, context).await?;
@@ -154,18 +173,15 @@ struct Next {
 async fn of_devices(
     session: &mut Session,
     context: &RowContext<'_>,
-    epoch: u64,
     output: &EpochOutput,
-    next: &mut Next,
+    next: &mut i32,
 ) -> Result<(), ViewsError> {
     devices(session, context, output).await?;
     search(session, context, &output.devices).await?;
     journals::merges(session, context, output).await?;
-    let entries = device_changes(context.generation, epoch, output);
-    outbox::write(session, context, entries, &mut next.of_outbox).await?;
     let mut told = Vec::new();
     tell(&output.devices, |uid| uid, &mut told);
-    view_changes(session, context, told, &mut next.of_changes).await
+    view_changes(session, context, told, next).await
 }
 
 /// Writes rows of all else, and what they give to tell.
@@ -173,7 +189,7 @@ async fn of_records(
     session: &mut Session,
     context: &RowContext<'_>,
     output: &EpochOutput,
-    next: &mut Next,
+    next: &mut i32,
 ) -> Result<(), ViewsError> {
     changes(session, context, &output.records).await?;
     changes(session, context, &output.evidence).await?;
@@ -192,7 +208,7 @@ async fn of_records(
     tell(&output.decisions, |id| id, &mut told);
     let fetch = |(partition, source, begin): (Arc<str>, Source, i64)| format!("{partition} {source} {begin}");
     tell(&output.snapshots, fetch, &mut told);
-    view_changes(session, context, told, &mut next.of_changes).await
+    view_changes(session, context, told, next).await
 }
 
 /// Writes the changes of devices, and before that how they looked.

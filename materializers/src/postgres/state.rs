@@ -279,11 +279,11 @@ fn collector(
     Ok(Some(collector.clone()))
 }
 
-fn micros(row: &Row, at: usize) -> Result<Option<i64>, tokio_postgres::Error> {
+pub(crate) fn micros(row: &Row, at: usize) -> Result<Option<i64>, tokio_postgres::Error> {
     Ok(row.try_get::<_, Option<Micros>>(at)?.map(|at| at.0))
 }
 
-fn address(row: &Row, at: usize) -> Result<Option<IpAddr>, tokio_postgres::Error> {
+pub(crate) fn address(row: &Row, at: usize) -> Result<Option<IpAddr>, tokio_postgres::Error> {
     Ok(row.try_get::<_, Option<IpInet>>(at)?.map(|ip| ip.address()))
 }
 

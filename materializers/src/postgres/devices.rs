@@ -1,0 +1,80 @@
+//! Rows of `devices`, read back whole.
+
+use std::collections::BTreeMap;
+
+use serde::de::DeserializeOwned;
+use serviceradar_streams::rows::{DeviceRow, Uid};
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use super::{
+    Fence,
+    session::Session,
+    state::{address, micros},
+};
+use crate::views::ViewsError;
+
+const SELECT: &str = "SELECT uid, partition, name, hostname, ip, mac, type, type_id, vendor_name, model, os,
+        hw_info, risk_score, risk_level, risk_level_id, is_available, availability_at, discovery_sources, sources,
+        confidence, state, first_seen, last_seen, agent_id, gateway_id, network_interfaces, site, tags, metadata,
+        records, flags, epoch
+    FROM devices WHERE tenant = $1 AND uid > $2 ORDER BY uid LIMIT $3";
+
+/// The devices after a uid, in the order of their uids, each with the epoch that wrote it last.
+pub(crate) async fn read(
+    session: &mut Session,
+    fence: &Fence,
+    after: Option<Uid>,
+    limit: usize,
+) -> Result<Vec<(DeviceRow, u64)>, ViewsError> {
+    let after = after.map_or(Uuid::nil(), |uid| uid.0);
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = session.query(SELECT, &[&fence.tenant, &after, &limit]).await?;
+    let read = |row: &Row| {
+        device(row).map_err(|error| ViewsError::Refused(format!("a row of devices cannot be read: {error}")))
+    };
+    rows.iter().map(read).collect()
+}
+
+type Unreadable = Box<dyn std::error::Error + Send + Sync>;
+
+fn device(row: &Row) -> Result<(DeviceRow, u64), Unreadable> {
+    fn json<T: DeserializeOwned>(row: &Row, at: usize) -> Result<T, Unreadable> {
+        Ok(serde_json::from_value(row.try_get(at)?)?)
+    }
+    let strings = |at| json::<BTreeMap<String, String>>(row, at);
+    let device = DeviceRow {
+        uid: Uid(row.try_get(0)?).to_string(),
+        partition: row.try_get(1)?,
+        name: row.try_get(2)?,
+        hostname: row.try_get(3)?,
+        ip: address(row, 4)?.map(|ip| ip.to_string()),
+        mac: row.try_get(5)?,
+        r#type: row.try_get(6)?,
+        type_id: row.try_get(7)?,
+        vendor_name: row.try_get(8)?,
+        model: row.try_get(9)?,
+        os: row.try_get::<_, Option<serde_json::Value>>(10)?.map(serde_json::from_value).transpose()?,
+        hw_info: strings(11)?,
+        risk_score: row.try_get(12)?,
+        risk_level: row.try_get(13)?,
+        risk_level_id: row.try_get(14)?,
+        is_available: row.try_get(15)?,
+        availability_at: micros(row, 16)?,
+        discovery_sources: row.try_get(17)?,
+        sources: json(row, 18)?,
+        confidence: row.try_get(19)?,
+        state: row.try_get(20)?,
+        first_seen: micros(row, 21)?.unwrap_or_default(),
+        last_seen: micros(row, 22)?.unwrap_or_default(),
+        agent_id: row.try_get(23)?,
+        gateway_id: row.try_get(24)?,
+        network_interfaces: json(row, 25)?,
+        site: row.try_get(26)?,
+        tags: strings(27)?,
+        metadata: strings(28)?,
+        records: row.try_get(29)?,
+        flags: row.try_get(30)?,
+    };
+    Ok((device, row.try_get::<_, i64>(31)?.cast_unsigned()))
+}
