@@ -218,7 +218,7 @@ impl TenantWriter for MemoryWriter {
     }
 
     async fn load(&mut self, epoch: &Epoch, mut pieces: Pieces) -> Result<(), ViewsError> {
-        let mut whole = epoch.clone();
+        let mut whole = Epoch { output: EpochOutput::default(), ..epoch.clone() };
         while let Some(piece) = pieces.next().await? {
             whole.output.append(piece);
         }

@@ -188,8 +188,8 @@ pub trait TenantWriter: Send + 'static {
     /// without loss or doubling: one that was committed although the answer was lost changes nothing more.
     async fn commit(&mut self, epoch: &Epoch) -> Result<(), ViewsError>;
 
-    /// Commits the first epoch of a tenant, of which the rows of devices, records and evidence come in pieces, all
-    /// of them new; else like `commit`, but that the outbox has one entry for all devices. The pieces must be sent again with each call.
+    /// Commits the first epoch of a tenant, whose rows come in pieces, those in the epoch itself left out; else
+    /// like `commit`, but that the outbox has one entry for all devices. The pieces must be sent again with each call.
     async fn load(&mut self, epoch: &Epoch, pieces: Pieces) -> Result<(), ViewsError>;
 
     /// Says that this writer is alive; called every few seconds between epochs.

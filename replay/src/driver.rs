@@ -300,15 +300,21 @@ impl Driver {
             tick: None,
         };
         self.open_lanes(&mut running, resume.frontiers).await?;
+        self.find_ends(&mut running).await?;
+        let phase = if running.indexes.are_there() { Phase::Running } else { Phase::Loading };
+        self.board.update(|status| status.phase = phase);
+        Ok(running)
+    }
+
+    /// Notes where the log ends now.
+    pub(crate) async fn find_ends(&self, running: &mut Running) -> Result<(), DriverError> {
         for partition in running.lanes.keys() {
             let log = &self.config.log;
             let offsets =
                 self.until_available(|| log.offsets(&partition.topic, partition.log_partition)).await?;
             running.ends.insert(partition.clone(), offsets.end);
         }
-        let phase = if running.indexes.are_there() { Phase::Running } else { Phase::Loading };
-        self.board.update(|status| status.phase = phase);
-        Ok(running)
+        Ok(())
     }
 
     /// Starts readers of the log partitions that have none: from their frontier, or from offset 0.

@@ -25,8 +25,8 @@ impl Guard {
         Self { decisions, rules, said: BTreeSet::new() }
     }
 
-    /// Judges the fetches that wait; `now` is the intake time of the last TICK.
-    pub async fn judge(&mut self, waiting: &[Undecided], now: Option<i64>) -> Result<(), LogError> {
+    /// Judges the fetches that wait; `now` is the intake time of the last TICK. Returns whether it wrote a verdict.
+    pub async fn judge(&mut self, waiting: &[Undecided], now: Option<i64>) -> Result<bool, LogError> {
         let mut events = Vec::new();
         for fetch in waiting {
             let Some(verdict) = judge(fetch, now, &self.rules) else {
@@ -42,13 +42,14 @@ impl Guard {
                 });
             }
         }
-        if !events.is_empty() {
+        let has_judged = !events.is_empty();
+        if has_judged {
             self.decisions.publish(events).await?;
         }
         if waiting.is_empty() {
             self.said.clear();
         }
-        Ok(())
+        Ok(has_judged)
     }
 }
 

@@ -5,6 +5,7 @@
 use std::time::Instant;
 
 use serviceradar_materializers::views::{Epoch, Pieces, ViewsError};
+use serviceradar_streams::engine::Closed;
 use tokio::task::JoinHandle;
 
 use crate::{
@@ -44,9 +45,39 @@ impl Indexes {
 
 impl Driver {
     /// Fills empty views with what the log holds, in one epoch: all of it is folded, and what it comes to is
-    /// written once. What is held meanwhile is the state alone.
+    /// written once. What is held meanwhile is the state alone. What the guard then says belongs to it.
     pub(crate) async fn load(&mut self, running: &mut Running) -> Result<(), DriverError> {
         let mut loading = Gathered::default();
+        self.feed(running, &mut loading).await?;
+        // Of a load that was broken off nothing is written: the next one begins anew.
+        if loading.events == 0 || self.is_stopped() {
+            return Ok(());
+        }
+        let closed_at = self.config.clock.now();
+        let started = Instant::now();
+        let decisions = std::mem::take(&mut loading.batch.decisions);
+        let mut closed = with_engine(running, move |engine| engine.load(decisions)).await?;
+        if self.judge_load(running, &closed).await? {
+            self.feed(running, &mut loading).await?;
+            let decisions = std::mem::take(&mut loading.batch.decisions);
+            let judged = with_engine(running, move |engine| engine.load(decisions)).await?;
+            closed.then(judged);
+        }
+        let mut commit = self.commit_of(running, loading, closed, closed_at, started);
+        while let Err(error) = self.write_load(running, &mut commit.epoch).await? {
+            if !matches!(error, ViewsError::Unavailable(_)) || self.is_stopped() {
+                return Err(error.into());
+            }
+            tracing::warn!(why = %error, "waiting for the database");
+            tokio::time::sleep(RETRY).await;
+        }
+        self.board.update(|status| status.loading = 0);
+        self.tell(running, commit);
+        Ok(())
+    }
+
+    /// Feeds the dataflow with what the log holds, up to its ends.
+    async fn feed(&mut self, running: &mut Running, loading: &mut Gathered) -> Result<(), DriverError> {
         let mut beat = Instant::now();
         while !running.ends.iter().all(|(partition, end)| {
             running.lanes.get(partition).is_some_and(|lane| lane.frontier().next_offset >= *end)
@@ -73,47 +104,63 @@ impl Driver {
                 beat = Instant::now();
             }
         }
-        // Of a load that was broken off nothing is written: the next one begins anew.
-        if loading.events == 0 || self.is_stopped() {
-            return Ok(());
-        }
-        let closed_at = self.config.clock.now();
-        let started = Instant::now();
-        let decisions = std::mem::take(&mut loading.batch.decisions);
-        let closed = with_engine(running, move |engine| engine.load(decisions)).await?;
-        let commit = self.commit_of(running, loading, closed, closed_at, started);
-        while let Err(error) = self.write_load(running, &commit.epoch).await? {
-            if !matches!(error, ViewsError::Unavailable(_)) || self.is_stopped() {
-                return Err(error.into());
-            }
-            tracing::warn!(why = %error, "waiting for the database");
-            tokio::time::sleep(RETRY).await;
-        }
-        self.board.update(|status| status.loading = 0);
-        self.tell(running, commit);
         Ok(())
+    }
+
+    /// Lets the guard judge a load. Where it wrote a verdict the log ends behind it.
+    async fn judge_load(&self, running: &mut Running, closed: &Closed) -> Result<bool, DriverError> {
+        let reached = |partition: &Partition, end: &u64| {
+            running.lanes.get(partition).is_some_and(|lane| lane.frontier().next_offset >= *end)
+        };
+        if !running.ends.iter().all(|(partition, end)| reached(partition, end)) {
+            return Ok(false);
+        }
+        match running.guard.judge(&closed.undecided, closed.tick).await {
+            Ok(true) => self.find_ends(running).await.map(|()| true),
+            Ok(false) => Ok(false),
+            Err(error) => {
+                tracing::warn!(%error, "the guard could not write its verdict; it will try again");
+                Ok(false)
+            }
+        }
     }
 
     /// Writes the epoch of a load, its rows as the dataflow tells them.
     async fn write_load(
         &self,
         running: &mut Running,
-        epoch: &Epoch,
+        epoch: &mut Epoch,
     ) -> Result<Result<(), ViewsError>, DriverError> {
         let (put, pieces) = Pieces::new(PIECES_WAITING);
         let mut engine = running.take_engine()?;
+        let mut rest = std::mem::take(&mut epoch.output);
         let telling = tokio::task::spawn_blocking(move || {
-            let told = engine.rows(&mut |piece| put.blocking_send(Some(piece)).is_ok());
-            if told.is_ok() {
-                // Whoever takes no more has failed, and says why.
+            // Counts follow from the rows: they, and all else, come last. Whoever takes no more has failed.
+            let (mut rows, mut evidence) = (0, 0);
+            let told = engine.rows(&mut |piece| {
+                (rows, evidence) = (rows + piece.rows(), evidence + piece.evidence.len());
+                put.blocking_send(Some(piece)).is_ok()
+            });
+            let counted = told.and_then(|()| engine.load(Vec::new()));
+            let counted = counted.map(|counted| {
+                rest.counts.then(counted.output.counts);
+                let _ = put.blocking_send(Some(rest.clone()));
                 let _ = put.blocking_send(None);
-            }
-            (engine, told)
+                (rest, rows as u64, evidence as u64)
+            });
+            (engine, counted)
         });
         let written = running.committer.writer()?.load(epoch, pieces).await;
-        let (engine, told) = telling.await.map_err(|error| DriverError::Task(error.to_string()))?;
+        let (engine, rest) = telling.await.map_err(|error| DriverError::Task(error.to_string()))?;
         running.engine = Some(engine);
-        told?;
+        let (rest, rows, evidence) = rest?;
+        epoch.output = rest;
+        if written.is_ok() {
+            self.board.update(|status| {
+                (status.changes, status.evidence_changes) =
+                    (status.changes + rows, status.evidence_changes + evidence);
+            });
+        }
         Ok(written)
     }
 

@@ -78,7 +78,7 @@ pub struct Closing {
     pub tick: Option<i64>,
     /// Sizes.
     pub gauges: Gauges,
-    /// Whether rows of devices, records and evidence are not told now: the views hold them, or ask for them.
+    /// Whether rows of devices, records and evidence are not told now.
     is_quiet: bool,
     tallies: BTreeMap<Counted, (Option<Tally>, Option<Tally>)>,
 }
@@ -175,8 +175,8 @@ impl Dataflow {
         worker.step();
     }
 
-    /// Runs the epoch that is open to its end. A quiet one tells no rows of devices, records and evidence: the
-    /// views hold them, or they are asked for by `rows`.
+    /// Runs the epoch that is open to its end. A quiet one tells no rows of devices, records and evidence: `rows`
+    /// does, or remembers them; it must be called before an epoch that is not quiet.
     pub fn epoch(&mut self, worker: &mut Worker, events: Vec<Event>, is_quiet: bool) -> Closing {
         self.closing.borrow_mut().is_quiet = is_quiet;
         let time = *self.input.time();
@@ -213,11 +213,11 @@ impl Dataflow {
         self.identity.borrow().issues.all()
     }
 
-    /// Tells all rows of devices, records and evidence, and a row of history for each device, piece by piece,
-    /// until told that it is enough.
-    pub fn rows(&self, tell: &mut dyn FnMut(EpochOutput) -> bool) {
-        let (folding, identifying) = (self.fold.borrow(), self.identity.borrow());
-        identifying.describer.rows(&identifying.identity, folding.fold.facts(), tell);
+    /// Tells all rows of devices, records and evidence, or remembers them: see `Describer::rows`.
+    pub fn rows(&self, tell: Option<&mut dyn FnMut(EpochOutput) -> bool>) {
+        let folding = self.fold.borrow();
+        let Identifying { identity, describer, .. } = &mut *self.identity.borrow_mut();
+        describer.rows(identity, folding.fold.facts(), tell);
     }
 }
 
@@ -335,9 +335,11 @@ impl Step for IdentityStep {
         let Identifying { identity, describer, issues } = &mut *self.identifying.borrow_mut();
         let changed = identity.step(facts, &changes, &effects);
         let mut closing = self.closing.borrow_mut();
-        let is_quiet = closing.is_quiet;
-        let out = (!is_quiet).then_some(&mut closing.output);
-        let counts = describer.describe(identity, facts, &changes, &effects, &changed, out);
+        let counts = if closing.is_quiet {
+            describer.keep_quiet(identity, facts, &effects)
+        } else {
+            describer.describe(identity, facts, &changes, &effects, &changed, &mut closing.output)
+        };
         closing.output.issues = issues.settle(identity, facts, &changed, &changes);
         closing.gauges = Gauges {
             records: self.dictionary.borrow().records() as u64,

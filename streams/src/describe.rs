@@ -88,6 +88,8 @@ pub struct Describer {
     /// By record.
     records: Vec<Option<ToldRecord>>,
     devices: HashMap<Device, ToldDevice>,
+    /// Counts that changed by rows that were told outside of an epoch.
+    uncounted: Vec<CountChange>,
     pins: Pins,
 }
 
@@ -112,21 +114,26 @@ impl Now {
     }
 }
 
-impl ToldDevice {
-    /// What it counts as.
-    fn counts(&self) -> impl Iterator<Item = CountChange> {
-        self.counted.iter().map(|one| ((*one, self.availability), 1))
-    }
-}
-
 impl Describer {
     /// Empty.
     pub fn new(dictionary: Rc<RefCell<Dictionary>>, rules: Arc<Rules>) -> Self {
-        Self { dictionary, rules, records: Vec::new(), devices: HashMap::new(), pins: BTreeMap::new() }
+        let (records, devices) = (Vec::new(), HashMap::new());
+        Self { dictionary, rules, records, devices, uncounted: Vec::new(), pins: BTreeMap::new() }
     }
 
-    /// Writes the rows of an epoch into `out`; returns the counts that changed. Without `out` all this is in the
-    /// views already, and only remembered.
+    /// Takes in an epoch of which no rows are told: `rows` tells them, or remembers them. Returns the counts that
+    /// changed by what was told since.
+    pub fn keep_quiet(
+        &mut self,
+        identity: &Identity,
+        facts: &Facts,
+        effects: &[(Scoped, isize)],
+    ) -> Vec<CountChange> {
+        self.pin(identity, facts, effects, &mut Vec::new());
+        std::mem::take(&mut self.uncounted)
+    }
+
+    /// Writes the rows of an epoch into `out`; returns the counts that changed.
     pub fn describe(
         &mut self,
         identity: &Identity,
@@ -134,7 +141,7 @@ impl Describer {
         changes: &[RecordChange],
         effects: &[(Scoped, isize)],
         changed: &IdentityChanges,
-        mut out: Option<&mut EpochOutput>,
+        out: &mut EpochOutput,
     ) -> Vec<CountChange> {
         let mut devices: Vec<Device> = changed.places.devices.clone();
         self.pin(identity, facts, effects, &mut devices);
@@ -165,75 +172,107 @@ impl Describer {
             if shows_else || (is_touched && !self.pins.is_empty() && has_pin()) {
                 devices.extend(identity.placer.placed(id).device);
             }
-            self.describe_record(
-                identity,
-                facts,
-                (before, after),
-                is_touched,
-                &mut moved,
-                out.as_deref_mut(),
-            );
+            self.describe_record(identity, facts, (before, after), is_touched, &mut moved, out);
         }
         sort_unique(&mut devices);
-        let Some(out) = out else {
-            self.remember_devices(identity, facts, devices);
-            return self.devices.values().flat_map(ToldDevice::counts).collect();
-        };
         // Neighbours in the tables' keys are written together: in any other order a load costs twice as much.
         out.records.new.sort_by(|a, b| a.record_key.cmp(&b.record_key));
         out.evidence.new.sort_by(|a, b| a.record_key.cmp(&b.record_key));
-        let counts = self.describe_devices(identity, facts, devices, &moved, out);
+        let mut counts = self.describe_devices(identity, facts, devices, &moved, out);
+        counts.append(&mut self.uncounted);
         self.describe_merges(facts, &moved, out);
         counts
     }
 
     /// Tells all rows of records, evidence and devices, and of each device that it was created, piece by piece,
-    /// in the order of their keys, until told that it is enough. Pieces have their share of each table.
-    pub fn rows(&self, identity: &Identity, facts: &Facts, tell: &mut dyn FnMut(EpochOutput) -> bool) {
-        let dictionary = self.dictionary.borrow();
-        let key = |record: RecordId| &dictionary.record_entry(record).key;
-        let known = (0..).zip(&self.records).filter(|(_, told)| told.is_some());
-        let mut records: Vec<RecordId> = known.map(|(record, _)| record).collect();
-        records.sort_unstable_by_key(|record| key(*record));
-        let mut devices: Vec<(Uid, Device)> =
-            self.devices.iter().map(|(device, told)| (told.uid, *device)).collect();
+    /// in the order of their keys, until told that it is enough; pieces have their share of each table. Without
+    /// `tell` the views hold these rows already, and they are only remembered.
+    pub fn rows(
+        &mut self,
+        identity: &Identity,
+        facts: &Facts,
+        mut tell: Option<&mut dyn FnMut(EpochOutput) -> bool>,
+    ) {
+        let mut records: Vec<(Arc<str>, RecordId)> = {
+            let dictionary = self.dictionary.borrow();
+            facts.records().map(|record| (dictionary.record_entry(record.id).key.clone(), record.id)).collect()
+        };
+        records.sort_unstable();
+        let mut devices: Vec<(Uid, Device)> = identity.placer.named().collect();
         devices.sort_unstable();
-        let pins = pins_of_devices(&self.pins, identity, facts, &dictionary);
-        drop(dictionary);
         let pieces = records.len().max(devices.len()).div_ceil(PIECE_ROWS).max(1);
         let (records_in_piece, devices_in_piece) =
             (records.len().div_ceil(pieces).max(1), devices.len().div_ceil(pieces).max(1));
         let mut records = records.chunks(records_in_piece);
         let mut devices = devices.chunks(devices_in_piece);
         for _ in 0..pieces {
-            let mut piece = EpochOutput::default();
-            for record in records.next().unwrap_or_default() {
-                self.row_of_record(facts, *record, &mut piece);
+            let mut piece = tell.is_some().then(EpochOutput::default);
+            for (_, record) in records.next().unwrap_or_default() {
+                self.row_of_record(identity, facts, *record, piece.as_mut());
             }
-            for (uid, device) in devices.next().unwrap_or_default() {
-                let pins = pins.get(device).map_or(&[][..], Vec::as_slice);
-                if let Some(now) = self.device(identity, facts, (*device, *uid), pins) {
-                    piece.devices.new.push(now.row);
-                    piece.history.push(HistoryRow { uid: *uid, change: "created", cause: String::new() });
-                }
-            }
-            if !tell(piece) {
+            self.rows_of_devices(identity, facts, devices.next().unwrap_or_default(), piece.as_mut());
+            if let Some((tell, piece)) = tell.as_mut().zip(piece)
+                && !tell(piece)
+            {
                 return;
             }
         }
     }
 
-    fn row_of_record(&self, facts: &Facts, id: RecordId, piece: &mut EpochOutput) {
-        let (Some(record), Some(Some(told))) = (facts.record(id), self.records.get(id as usize)) else {
+    fn row_of_record(
+        &mut self,
+        identity: &Identity,
+        facts: &Facts,
+        id: RecordId,
+        piece: Option<&mut EpochOutput>,
+    ) {
+        let Some(record) = facts.record(id) else {
             return;
         };
         let dictionary = self.dictionary.borrow();
-        let telling = Telling { record, told };
-        let first = piece.evidence.new.len();
-        evidence_changes(None, &telling, &dictionary, &mut piece.evidence);
-        piece.evidence.new[first..]
-            .sort_unstable_by(|a, b| (&a.namespace, &a.value).cmp(&(&b.namespace, &b.value)));
-        piece.records.new.push(record_row(&telling, true, &dictionary));
+        let told = told_of(identity, record, evidence_of(identity, facts, record, &dictionary));
+        if let Some(piece) = piece {
+            let telling = Telling { record, told: &told };
+            let first = piece.evidence.new.len();
+            evidence_changes(None, &telling, &dictionary, &mut piece.evidence);
+            piece.evidence.new[first..]
+                .sort_unstable_by(|a, b| (&a.namespace, &a.value).cmp(&(&b.namespace, &b.value)));
+            piece.records.new.push(record_row(&telling, true, &dictionary));
+        }
+        drop(dictionary);
+        *self.slot(id) = Some(told);
+    }
+
+    fn rows_of_devices(
+        &mut self,
+        identity: &Identity,
+        facts: &Facts,
+        devices: &[(Uid, Device)],
+        mut piece: Option<&mut EpochOutput>,
+    ) {
+        let pins = pins_of_devices(&self.pins, identity, facts, &self.dictionary.borrow());
+        for (uid, device) in devices {
+            let pins = pins.get(device).map_or(&[][..], Vec::as_slice);
+            let Some(now) = self.device(identity, facts, (*device, *uid), pins) else {
+                continue;
+            };
+            // Told a second time, after the views failed to take it, it is counted once.
+            let before = self.devices.insert(*device, now.told());
+            count_changes(before.as_ref(), Some(&now), &mut self.uncounted);
+            if let Some(piece) = &mut piece {
+                piece.devices.new.push(now.row);
+                piece.history.push(HistoryRow { uid: *uid, change: "created", cause: String::new() });
+            }
+        }
+    }
+
+    /// What was last told of a record.
+    fn slot(&mut self, record: RecordId) -> &mut Option<ToldRecord> {
+        let index = record as usize;
+        if self.records.len() <= index {
+            self.records.resize_with(index + 1, || None);
+        }
+        &mut self.records[index]
     }
 
     fn pin(
@@ -268,16 +307,10 @@ impl Describer {
         (before, record): (Option<&Record>, &Record),
         is_touched: bool,
         moved: &mut BTreeMap<(Uid, Uid), Vec<RecordId>>,
-        out: Option<&mut EpochOutput>,
+        out: &mut EpochOutput,
     ) {
+        let told = self.slot(record.id).take();
         let dictionary = self.dictionary.borrow();
-        let Placed { placement, device } = identity.placer.placed(record.id);
-        let uid = device.and_then(|device| identity.placer.uid(device));
-        let index = record.id as usize;
-        if self.records.len() <= index {
-            self.records.resize_with(index + 1, || None);
-        }
-        let told = self.records[index].take();
         let same = before.is_some_and(|before| {
             Arc::ptr_eq(&before.claims, &record.claims) && Arc::ptr_eq(&before.addresses, &record.addresses)
         });
@@ -285,27 +318,26 @@ impl Describer {
             Some(told) if same && !is_touched => told.evidence.clone(),
             _ => evidence_of(identity, facts, record, &dictionary),
         };
-        let now = ToldRecord { placement, uid, evidence };
-        if let Some(out) = out {
-            let telling = Telling { record, told: &now };
-            let before = before.zip(told.as_ref()).map(|(record, told)| Telling { record, told });
-            evidence_changes(before.as_ref(), &telling, &dictionary, &mut out.evidence);
-            match before {
-                None => out.records.new.push(record_row(&telling, true, &dictionary)),
-                Some(before) if !is_same(&before, &telling) => {
-                    let seen_only = is_seen_only(&before, &telling);
-                    let row = record_row(&telling, !seen_only, &dictionary);
-                    out.records.changed.push(Changed { row, seen_only });
-                }
-                Some(_) => {}
+        let now = told_of(identity, record, evidence);
+        let telling = Telling { record, told: &now };
+        let before = before.zip(told.as_ref()).map(|(record, told)| Telling { record, told });
+        evidence_changes(before.as_ref(), &telling, &dictionary, &mut out.evidence);
+        match &before {
+            None => out.records.new.push(record_row(&telling, true, &dictionary)),
+            Some(before) if !is_same(before, &telling) => {
+                let seen_only = is_seen_only(before, &telling);
+                let row = record_row(&telling, !seen_only, &dictionary);
+                out.records.changed.push(Changed { row, seen_only });
             }
+            Some(_) => {}
         }
-        if let (Some(from), Some(to)) = (told.and_then(|told| told.uid), uid)
+        if let (Some(from), Some(to)) = (before.and_then(|before| before.told.uid), now.uid)
             && from != to
         {
             moved.entry((from, to)).or_default().push(record.id);
         }
-        self.records[index] = Some(now);
+        drop(dictionary);
+        *self.slot(record.id) = Some(now);
     }
 
     fn describe_devices(
@@ -374,18 +406,6 @@ impl Describer {
             vanished(uid, out);
         }
         counts
-    }
-
-    /// Notes devices that the views hold as they are now.
-    fn remember_devices(&mut self, identity: &Identity, facts: &Facts, devices: Vec<Device>) {
-        let pins = pins_of_devices(&self.pins, identity, facts, &self.dictionary.borrow());
-        for device in devices {
-            let pins = pins.get(&device).map_or(&[][..], Vec::as_slice);
-            let uid = identity.placer.uid(device);
-            if let Some(now) = uid.and_then(|uid| self.device(identity, facts, (device, uid), pins)) {
-                self.devices.insert(device, now.told());
-            }
-        }
     }
 
     /// The row of a device, where it is one: it has a member that makes it.
@@ -509,6 +529,12 @@ fn causes(moved: &BTreeMap<(Uid, Uid), Vec<RecordId>>) -> HashMap<Uid, Vec<Strin
         say(from, format!("{} records went to {to}", records.len()));
     }
     causes
+}
+
+/// What is told of a record now.
+fn told_of(identity: &Identity, record: &Record, evidence: Box<[(EvidenceState, bool)]>) -> ToldRecord {
+    let Placed { placement, device } = identity.placer.placed(record.id);
+    ToldRecord { placement, uid: device.and_then(|device| identity.placer.uid(device)), evidence }
 }
 
 /// State and lead of each claim of a record, then of each address.

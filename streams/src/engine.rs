@@ -64,6 +64,7 @@ enum Command {
     Epoch(Vec<Event>, Telling),
     Issues,
     Rows,
+    Remember,
 }
 
 enum Answer {
@@ -138,7 +139,17 @@ impl Engine {
             }
         }
         // What follows from the state are the rows that are there: no change.
-        self.close(Batch { sightings: Vec::new(), decisions }, Telling::Nothing).map(|_| ())
+        self.load(decisions)?;
+        for worker in &self.workers {
+            worker.tell(Command::Remember)?;
+        }
+        for worker in &self.workers {
+            match worker.hear()? {
+                Answer::Rows(None) => {}
+                _ => return Err(EngineError::WorkerEnded),
+            }
+        }
+        self.load(Vec::new()).map(|_| ())
     }
 
     /// Runs one epoch to its end. Blocks while it computes.
@@ -161,7 +172,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Closes the first epoch of a tenant, and tells no rows of devices, records and evidence: `rows` does.
+    /// Closes what was fed, and tells no rows of devices, records and evidence: `rows` does. What is told of those
+    /// is counted at the next close.
     pub fn load(&mut self, decisions: Vec<Taken>) -> Result<Closed, EngineError> {
         self.close(Batch { sightings: Vec::new(), decisions }, Telling::Nothing)
     }
@@ -241,6 +253,12 @@ impl Engine {
 }
 
 impl Closed {
+    /// Adds what was closed after this: the two are then one epoch.
+    pub fn then(&mut self, later: Self) {
+        self.output.then(later.output);
+        (self.undecided, self.tick, self.gauges) = (later.undecided, later.tick, later.gauges);
+    }
+
     fn add(&mut self, closing: Closing) {
         let Closing { mut output, undecided, tick, gauges, .. } = closing;
         // Every worker tells the tenant's TICK.
@@ -287,9 +305,13 @@ impl Worker {
                             }
                             Command::Issues => Answer::Issues(dataflow.issues()),
                             Command::Rows => {
-                                dataflow.rows(&mut |piece| {
+                                dataflow.rows(Some(&mut |piece| {
                                     outbox.send(Answer::Rows(Some(Box::new(piece)))).is_ok()
-                                });
+                                }));
+                                Answer::Rows(None)
+                            }
+                            Command::Remember => {
+                                dataflow.rows(None);
                                 Answer::Rows(None)
                             }
                         };

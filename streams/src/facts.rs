@@ -32,6 +32,11 @@ impl Facts {
         self.records.get(record as usize)?.as_ref()
     }
 
+    /// All records.
+    pub fn records(&self) -> impl Iterator<Item = &Arc<Record>> {
+        self.records.iter().flatten()
+    }
+
     /// The place of a record, to be changed. Who changes its claims tells by `claimed`.
     pub(crate) fn slot(&mut self, record: RecordId) -> &mut Option<Arc<Record>> {
         let index = record as usize;

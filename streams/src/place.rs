@@ -187,6 +187,11 @@ impl Placer {
         self.devices.get(&device)
     }
 
+    /// All devices that have a name, in no particular order.
+    pub fn named(&self) -> impl Iterator<Item = (Uid, Device)> {
+        self.devices.iter().filter_map(|(device, members)| Some((members.uid?, *device)))
+    }
+
     /// The name of a device.
     pub fn uid(&self, device: Device) -> Option<Uid> {
         self.devices.get(&device).and_then(|members| members.uid)

@@ -4,7 +4,11 @@
 //! restart reads back: together they are the whole state of the dataflow.
 //! Times are microseconds since the Unix epoch.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 pub use serviceradar_schemas::DeviceChange as DeviceRow;
 use serviceradar_schemas::{Collector, Source};
@@ -396,6 +400,34 @@ impl<R: Row> Changes<R> {
         self.new.len() + self.changed.len() + self.gone.len()
     }
 
+    /// Adds what changed after this: the two are then one change.
+    pub fn then(&mut self, later: Self) {
+        let mut gone: BTreeSet<R::Key> = later.gone.into_iter().collect();
+        let mut changed: BTreeMap<R::Key, Changed<R>> =
+            later.changed.into_iter().map(|changed| (changed.row.key(), changed)).collect();
+        let mut new: BTreeMap<R::Key, R> = later.new.into_iter().map(|row| (row.key(), row)).collect();
+        // Of what came only now nothing was there before: gone, it leaves nothing.
+        self.new.retain(|row| !gone.remove(&row.key()));
+        for row in &mut self.new {
+            if let Some(later) = changed.remove(&row.key()) {
+                *row = later.row;
+            }
+        }
+        self.changed.retain(|known| !gone.contains(&known.row.key()));
+        for known in &mut self.changed {
+            if let Some(later) = changed.remove(&known.row.key()) {
+                *known = Changed { seen_only: known.seen_only && later.seen_only, ..later };
+            }
+        }
+        let again = |key: &R::Key| Some(Changed { row: new.remove(key)?, seen_only: false });
+        let mut back: Vec<Changed<R>> = self.gone.iter().filter_map(again).collect();
+        self.gone.retain(|key| !back.iter().any(|changed| changed.row.key() == *key));
+        self.changed.append(&mut back);
+        self.changed.extend(changed.into_values());
+        self.new.extend(new.into_values());
+        self.gone.extend(gone);
+    }
+
     /// Adds the changes of other keys.
     pub fn append(&mut self, mut other: Self) {
         self.new.append(&mut other.new);
@@ -454,6 +486,21 @@ pub struct State {
 }
 
 impl EpochOutput {
+    /// Adds what changed after this: the two are then one epoch.
+    pub fn then(&mut self, later: Self) {
+        self.devices.then(later.devices);
+        self.records.then(later.records);
+        self.evidence.then(later.evidence);
+        self.issues.then(later.issues);
+        self.counts.then(later.counts);
+        self.decisions.then(later.decisions);
+        self.snapshots.then(later.snapshots);
+        self.snapshot_members.then(later.snapshot_members);
+        self.watermarks.then(later.watermarks);
+        self.history.extend(later.history);
+        self.merges.extend(later.merges);
+    }
+
     /// Adds the changes of other keys.
     pub fn append(&mut self, other: Self) {
         self.devices.append(other.devices);

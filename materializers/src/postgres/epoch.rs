@@ -80,20 +80,21 @@ pub(crate) async fn load(
         }
         Ok(())
     };
-    let mut next = RECORDS_CHANGES_FROM;
     let records = async {
+        let mut next = RECORDS_CHANGES_FROM;
         empty(session, &context, &["device_records", "device_evidence"]).await?;
         while let Some(mut piece) = pieces.next().await? {
-            let of_records = EpochOutput {
-                records: std::mem::take(&mut piece.records),
-                evidence: std::mem::take(&mut piece.evidence),
+            let of_devices = EpochOutput {
+                devices: std::mem::take(&mut piece.devices),
+                history: std::mem::take(&mut piece.history),
+                merges: std::mem::take(&mut piece.merges),
                 ..EpochOutput::default()
             };
             // Where nobody takes it any more, that one says why.
-            if put.send(piece).await.is_err() {
+            if put.send(of_devices).await.is_err() {
                 break;
             }
-            self::of_records(session, &context, &of_records, &mut next).await?;
+            self::of_records(session, &context, &piece, &mut next).await?;
         }
         drop(put);
         Ok(())
@@ -101,7 +102,6 @@ pub(crate) async fn load(
     let (devices, records) = tokio::join!(devices, records);
     let () = devices?;
     let () = records?;
-    self::of_records(session, &context, &epoch.output, &mut next).await?;
     let mut next = 0;
     outbox::write(session, &context, std::iter::once(all_devices()), &mut next).await?;
     rest(session, &context, epoch, next, cleaned_at).await?;
