@@ -51,6 +51,8 @@ pub enum Event {
 enum Folded {
     Record(Arc<Record>),
     Effect(Box<Scoped>),
+    /// Nothing: the epoch closes all the same.
+    Nothing,
 }
 
 /// Devices, and of them those that answered, did not, and were not asked.
@@ -188,8 +190,6 @@ impl Dataflow {
         let (probe, next) = (&self.probe, time + 1);
         worker.step_while(|| probe.less_than(&next));
         let mut closing = self.closing.take();
-        // An epoch that changes no record leaves the sizes as they were.
-        self.closing.borrow_mut().gauges = closing.gauges.clone();
         closing.output.counts = Default::default();
         let dictionary = self.dictionary.borrow();
         for (key, (before, after)) in std::mem::take(&mut closing.tallies) {
@@ -307,6 +307,7 @@ impl Step for FoldStep {
             out.push((Folded::Record(after), 1));
         }
         out.extend(effects.into_iter().map(|(effect, diff)| (Folded::Effect(Box::new(effect)), diff)));
+        out.push((Folded::Nothing, 1));
         out
     }
 }
@@ -357,6 +358,7 @@ fn paired(folded: Vec<(Folded, isize)>) -> (Vec<RecordChange>, Vec<(Scoped, isiz
     let mut changes = Vec::with_capacity(folded.len());
     for (item, diff) in folded {
         match item {
+            Folded::Nothing => {}
             Folded::Effect(effect) => effects.push((*effect, diff)),
             Folded::Record(record) if diff < 0 => {
                 gone.insert(record.id, record);

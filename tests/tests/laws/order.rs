@@ -66,6 +66,20 @@ pub(crate) fn reload(world: &World, at: usize) -> Checked {
     as_from_scratch(&run, world, &world.events, "gone on")
 }
 
+/// Empty views that are filled by a load hold what one epoch tells, and go on from there.
+pub(crate) fn load(world: &World, at: usize) -> Checked {
+    let epochs = epochs(&world.events, world);
+    let (before, after) = epochs.split_at(at % (epochs.len() + 1));
+    let mut run = Run::start(world, 1)?;
+    run.load(before)?;
+    let so_far: usize = before.iter().map(|epoch| epoch.len()).sum();
+    as_from_scratch(&run, world, &world.events[..so_far], "loaded")?;
+    for epoch in after {
+        run.epoch(epoch)?;
+    }
+    as_from_scratch(&run, world, &world.events, "gone on")
+}
+
 /// A scope is as if it were alone: no uid, and nothing else, depends on another.
 pub(crate) fn scopes_apart(world: &World, partition: &str) -> Checked {
     let own = |event: &Event| event.partition().is_none_or(|of| of == partition);
@@ -101,6 +115,11 @@ proptest! {
     #[test]
     fn incremental_equals_from_scratch_at_every_epoch(world in worlds()) {
         incremental(&world)?;
+    }
+
+    #[test]
+    fn a_load_tells_what_an_epoch_tells(world in worlds(), at in 0..STEPS_MAX) {
+        load(&world, at)?;
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serviceradar_streams::{
     decisions::Taken,
     engine::{Batch, Closed, Engine},
     normalise::{clamp_time, normalise},
-    rows::IssueRow,
+    rows::{EpochOutput, IssueRow},
     rules::{Caps, Lease, Rules, Subnet},
 };
 use serviceradar_tests::worlds::{Event, World};
@@ -40,6 +40,35 @@ impl Run {
         run.engine.restore(tables.state())?;
         run.tables = tables;
         Ok(run)
+    }
+
+    /// Fills empty tables with some events: fed in parts, closed at once, and told in pieces.
+    pub(crate) fn load(&mut self, parts: &[&[Event]]) -> Checked {
+        let mut decisions = Vec::new();
+        for part in parts {
+            let batch = batch(part);
+            self.engine.feed(batch.sightings)?;
+            decisions.extend(batch.decisions);
+        }
+        // Decisions that come last are those of the guard.
+        let last = decisions.split_off(decisions.len() / 2);
+        let mut closed = self.engine.load(decisions)?;
+        closed.then(self.engine.load(last)?);
+        // A writer that fails takes no more; then all is told again.
+        let mut taken = 0;
+        self.engine.rows(&mut |_| {
+            taken += 1;
+            taken < 2
+        })?;
+        closed.then(self.engine.load(Vec::new())?);
+        let mut rows = EpochOutput::default();
+        self.engine.rows(&mut |piece| {
+            rows.append(piece);
+            true
+        })?;
+        closed.then(self.engine.load(Vec::new())?);
+        closed.output.append(rows);
+        self.tables.take(&closed)
     }
 
     /// An epoch of some events.
