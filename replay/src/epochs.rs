@@ -23,7 +23,7 @@ use crate::{
 pub const EVENTS_MAX: u64 = 500_000;
 /// Most bytes of an epoch: decoded, and as rows, they take some twenty times as much memory, in two epochs at
 /// a time; and while one is written, the next is computed, which pays only if there is a next.
-pub const BYTES_MAX: u64 = 6 * 1024 * 1024;
+pub const BYTES_MAX: u64 = 12 * 1024 * 1024;
 /// An epoch closes when so long nothing more came.
 pub const QUIET: Duration = Duration::from_millis(10);
 /// An epoch closes so long after its first event at the latest.
@@ -70,8 +70,9 @@ impl Lane {
 }
 
 /// The input of an epoch, and how far it moves the frontiers.
-#[derive(Default)]
 pub struct Gathered {
+    /// Most bytes of it.
+    pub bytes_max: u64,
     /// What the dataflow takes.
     pub batch: Batch,
     /// What was refused.
@@ -86,10 +87,29 @@ pub struct Gathered {
     pub frontiers: BTreeMap<Partition, Frontier>,
 }
 
+impl Default for Gathered {
+    fn default() -> Self {
+        Self::of(BYTES_MAX)
+    }
+}
+
 impl Gathered {
+    /// Empty, for so many bytes at most.
+    pub fn of(bytes_max: u64) -> Self {
+        Self {
+            bytes_max,
+            batch: Batch::default(),
+            dead_letters: Vec::new(),
+            events: 0,
+            bytes: 0,
+            intake_max: 0,
+            frontiers: BTreeMap::new(),
+        }
+    }
+
     /// Whether it holds as much as an epoch may.
     pub fn is_full(&self) -> bool {
-        self.events >= EVENTS_MAX || self.bytes >= BYTES_MAX
+        self.events >= EVENTS_MAX || self.bytes >= self.bytes_max
     }
 
     /// Adds what was gathered later.

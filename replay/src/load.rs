@@ -16,8 +16,10 @@ use crate::{
     topics::Partition,
 };
 
+/// Bytes of the log that the dataflow is fed with at a time.
+const FEED_BYTES: u64 = 1024 * 1024;
 /// Pieces of rows that wait between the dataflow and the views.
-const PIECES_WAITING: usize = 2;
+const PIECES_WAITING: usize = 1;
 /// A load that meets more dead letters is closed early: they are held until it is.
 const DEAD_LETTERS_MAX: usize = 10_000;
 
@@ -85,7 +87,7 @@ impl Driver {
             if self.is_stopped() || loading.dead_letters.len() > DEAD_LETTERS_MAX {
                 break;
             }
-            let mut gathered = Gathered::default();
+            let mut gathered = Gathered::of(FEED_BYTES);
             if gathered.gather(&mut running.lanes, Instant::now())? {
                 let sightings = std::mem::take(&mut gathered.batch.sightings);
                 with_engine(running, move |engine| engine.feed(sightings)).await?;

@@ -195,7 +195,10 @@ impl Describer {
     ) {
         let mut records: Vec<(Arc<str>, RecordId)> = {
             let dictionary = self.dictionary.borrow();
-            facts.records().map(|record| (dictionary.record_entry(record.id).key.clone(), record.id)).collect()
+            facts
+                .records()
+                .map(|record| (dictionary.record_entry(record.id).key.clone(), record.id))
+                .collect()
         };
         records.sort_unstable();
         let mut devices: Vec<(Uid, Device)> = identity.placer.named().collect();
@@ -675,8 +678,13 @@ fn record_row(Telling { record, told }: &Telling<'_>, whole: bool, dictionary: &
 
 /// Hashes of a row: of all of it, and of what sightings alone leave as it is.
 fn hashes(row: &mut DeviceRow) -> (u64, u64) {
-    let seen =
-        (std::mem::take(&mut row.last_seen), row.availability_at.take(), std::mem::take(&mut row.sources));
+    let seen = (
+        std::mem::take(&mut row.last_seen),
+        row.availability_at.take(),
+        std::mem::take(&mut row.sources),
+        row.agent_id.take(),
+        row.gateway_id.take(),
+    );
     let mut hasher = DefaultHasher::new();
     row.hash(&mut hasher);
     for source in &seen.2 {
@@ -684,7 +692,7 @@ fn hashes(row: &mut DeviceRow) -> (u64, u64) {
     }
     let stable = hasher.finish();
     seen.hash(&mut hasher);
-    (row.last_seen, row.availability_at, row.sources) = seen;
+    (row.last_seen, row.availability_at, row.sources, row.agent_id, row.gateway_id) = seen;
     (hasher.finish(), stable)
 }
 

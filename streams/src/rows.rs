@@ -371,7 +371,8 @@ impl Row for WatermarkRow {
 pub struct Changed<R> {
     /// As it is now.
     pub row: R,
-    /// Nothing but sightings changed: of a device `last_seen`, `availability_at` and `sources`; of a record
+    /// Nothing but sightings changed: of a device `last_seen`, `availability_at`, `sources`, and whose the latest
+    /// sighting was (`agent_id`, `gateway_id`); of a record
     /// `last_seen`, the orders of its last assert, last FULL assert and place, and the time of its probe.
     /// The attributes of such a record are left empty in `row`: they are as they were.
     pub seen_only: bool,

@@ -210,6 +210,7 @@ impl Snapshots {
                 _ => {}
             }
         }
+        members.new.sort_unstable();
         (rows, members)
     }
 

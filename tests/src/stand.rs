@@ -91,6 +91,14 @@ pub async fn drive(log: Arc<dyn LogStore>, url: &str) -> DriverHandle {
     })
 }
 
+/// Waits until everything is published that waits for it.
+pub async fn published(client: &Client) {
+    let waiting = "SELECT count(*) FROM serviceradar_base.pipeline_outbox";
+    while client.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) > 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// All events of a log partition.
 pub async fn read_all(log: &Arc<dyn LogStore>, topic: &str, log_partition: u32) -> Vec<Event> {
     let limit = ReadLimit { events: 10_000, bytes: 16 << 20, wait: Duration::ZERO };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::json;
 use serviceradar_materializers::views::{
-    DeadLetter, Epoch, Frontier, OutboxEntry, Resume, TenantWriter, Views, ViewsError, Witness,
+    DeadLetter, Epoch, Frontier, OutboxEntry, Pieces, Resume, TenantWriter, Views, ViewsError, Witness,
 };
 use serviceradar_schemas::{Collector, Decision, DeviceChange, NetworkInterface, Source, Target, encode};
 use serviceradar_streams::rows::{
@@ -328,6 +328,44 @@ pub async fn reads_back_what_was_committed(views: &dyn Views) {
         assert_eq!(resume.frontiers, [frontier(0, epoch.number * 10)]);
         assert_state(resume.state, expected.state());
     }
+}
+
+/// An epoch whose rows come in pieces is, committed, what it is in one; if they break off, nothing is there; and
+/// the outbox has one entry for all devices.
+pub async fn loads_in_pieces(views: &dyn Views) {
+    let (mut writer, _) = take(views, "w").await.unwrap();
+    let whole = first_epoch();
+    let empty = Epoch { output: EpochOutput::default(), ..whole.clone() };
+    let (devices, history) = (whole.output.devices.clone(), whole.output.history.clone());
+    let of_devices = EpochOutput { devices, history, ..EpochOutput::default() };
+    let rest = EpochOutput { devices: Changes::default(), history: Vec::new(), ..whole.output.clone() };
+    let pieces = [of_devices, rest];
+
+    let (put, broken) = Pieces::new(4);
+    put.send(Some(pieces[0].clone())).await.unwrap();
+    drop(put);
+    assert!(matches!(writer.load(&empty, broken).await, Err(ViewsError::Refused(_))));
+    for _ in 0..2 {
+        let (put, all) = Pieces::new(4);
+        for piece in pieces.iter().cloned().map(Some).chain([None]) {
+            put.send(piece).await.unwrap();
+        }
+        writer.load(&empty, all).await.unwrap();
+    }
+    let entries = writer.outbox(10).await.unwrap();
+    assert!(entries.len() == 1 && entries[0].is_all_devices(), "{entries:?}");
+    let devices = writer.devices(None, 10).await.unwrap();
+    let expected: Vec<_> = whole.output.devices.new.iter().map(|row| (row.clone(), 1)).collect();
+    assert_eq!(devices, expected);
+    assert_eq!(writer.devices(Some(uid(1)), 10).await.unwrap(), expected[1..]);
+    views.make_indexes(1).await.unwrap();
+    views.make_indexes(1).await.unwrap();
+    let (mut writer, resume) = take(views, "w").await.unwrap();
+    assert_eq!((resume.epoch, resume.is_bare), (1, false));
+    let mut expected = serviceradar_materializers::memory::Tables::default();
+    expected.apply(&whole.output).unwrap();
+    assert_state(resume.state, expected.state());
+    writer.commit(&second_epoch()).await.unwrap();
 }
 
 /// An epoch that is committed again, its answer lost, changes nothing more; one out of turn is refused.

@@ -23,6 +23,7 @@ macro_rules! laws {
 laws! {
     begins_empty,
     reads_back_what_was_committed,
+    loads_in_pieces,
     commits_once,
     fences_the_writer_before,
     lets_a_writer_follow_itself,

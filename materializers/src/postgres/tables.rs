@@ -79,7 +79,7 @@ impl TableRow for DeviceRow {
         "network_interfaces", "site", "tags", "metadata", "records", "flags", "modified_at", "epoch",
     ];
     const SEEN: &'static [&'static str] =
-        &["last_seen", "availability_at", "sources", "modified_at", "epoch"];
+        &["last_seen", "availability_at", "sources", "agent_id", "gateway_id", "modified_at", "epoch"];
 
     fn put_key(key: &String, rows: &mut CopyRows) {
         rows.uuid(uuid_of(key));
@@ -128,6 +128,8 @@ impl TableRow for DeviceRow {
         rows.time(self.last_seen)
             .option(self.availability_at, CopyRows::time)
             .jsonb(&json(&self.sources))
+            .option(self.agent_id.as_deref(), CopyRows::text)
+            .option(self.gateway_id.as_deref(), CopyRows::text)
             .time(context.closed_at)
             .bigint(context.epoch);
     }

@@ -40,6 +40,7 @@ impl Tables {
         fold(&mut self.devices, &output.devices, |old, new| {
             new.last_seen = old.last_seen;
             new.availability_at = old.availability_at;
+            (new.agent_id, new.gateway_id) = (old.agent_id.clone(), old.gateway_id.clone());
             for (new, old) in new.sources.iter_mut().zip(&old.sources) {
                 new.last_seen = old.last_seen;
             }

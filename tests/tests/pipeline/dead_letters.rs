@@ -13,7 +13,7 @@ use serviceradar_schemas::{
 };
 use serviceradar_tests::{
     database::Database,
-    stand::{TENANT, drive, make_topics, read_all},
+    stand::{TENANT, drive, make_topics, published, read_all},
 };
 
 const NOW: i64 = 1_767_225_600_000_000;
@@ -99,9 +99,10 @@ async fn what_cannot_be_read_is_kept_as_it_came_and_holds_up_nothing() {
     let driver = drive(log.clone(), database.url()).await;
     driver.caught_up().await.unwrap();
     let told = driver.status().dead_letters;
+    let client = database.client().await;
+    published(&client).await;
     driver.stop().await.unwrap();
 
-    let client = database.client().await;
     let select = "SELECT record_key FROM views_1.device_records WHERE uid IS NOT NULL ORDER BY 1";
     let rows = client.query(select, &[]).await.unwrap();
     let records: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();

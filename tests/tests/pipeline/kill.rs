@@ -19,40 +19,54 @@ use serviceradar_tests::{
 };
 
 const DEVICES: usize = 400;
+const KILLS_IN_LOAD: usize = 3;
 const KILLS: usize = 5;
+const CUTS_IN_LOAD: usize = 3;
 const CUTS: usize = 5;
 /// Where the process under test finds the folder of its log and its database.
 const LOG: &str = "PIPELINE_TEST_LOG";
 const DATABASE: &str = "PIPELINE_TEST_DATABASE";
 const SIGKILL: i32 = 9;
+/// Says that empty views are being filled.
+const LOADING: &str = "loading";
 /// Says that an epoch is committed.
 const COMMITTED: &str = "committed epoch ";
 
-/// The log, read so slowly that the crawl takes tens of epochs.
+/// The log, read so slowly that a look takes tens of epochs.
 fn open(folder: &Path) -> Arc<dyn LogStore> {
-    let log = Arc::new(EmbeddedLog::open(folder, Arc::new(SystemClock)).unwrap());
-    Arc::new(Slow { log, events: 8, pause: Duration::from_millis(30) })
+    Arc::new(Slow { log: open_fast(folder), events: 8, pause: Duration::from_millis(30) })
 }
 
-/// Two looks at a network in a log, and the views of a run that nothing disturbed kept aside.
-async fn undisturbed(folder: &Path) -> (Database, Views) {
-    let database = Database::migrated().await;
-    let log: Arc<dyn LogStore> = Arc::new(EmbeddedLog::open(folder, Arc::new(SystemClock)).unwrap());
-    make_topics(&log).await;
-    let network = Network::new(DEVICES).await;
-    network.look(&log).await;
-    network.faker.shuffle().unwrap();
-    network.look(&log).await;
-    let driver = drive(log.clone(), database.url()).await;
-    driver.caught_up().await.unwrap();
-    driver.stop().await.unwrap();
-    // Readers of a stopped driver hold the log until their last read returns: only then can it be opened again.
+fn open_fast(folder: &Path) -> Arc<dyn LogStore> {
+    Arc::new(EmbeddedLog::open(folder, Arc::new(SystemClock)).unwrap())
+}
+
+/// Waits until nobody but us holds the log: readers of a stopped driver do until their last read returns.
+async fn close(log: Arc<dyn LogStore>) {
     while Arc::strong_count(&log) > 1 {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let views = Views::new(database.client().await).await;
+}
+
+/// A network that was looked at once, into a log.
+async fn looked_at(folder: &Path) -> Network {
+    let log = open_fast(folder);
+    make_topics(&log).await;
+    let network = Network::new(DEVICES).await;
+    network.look(&log).await;
+    close(log).await;
+    network
+}
+
+/// What the disturbed run left is what a run that nothing disturbs makes of the same log.
+async fn assert_as_undisturbed(views: &Views, folder: &Path, url: &str, what: &str) {
+    let log = open_fast(folder);
+    assert_each_event_once(views, &log).await;
     views.keep_and_clear().await;
-    (database, views)
+    let driver = drive(log.clone(), url).await;
+    driver.caught_up().await.unwrap();
+    driver.stop().await.unwrap();
+    views.assert_as_kept(what).await;
 }
 
 /// Epochs are there one after the other, and count each event of the log once.
@@ -70,22 +84,27 @@ async fn assert_each_event_once(views: &Views, log: &Arc<dyn LogStore>) {
     assert_eq!(views.count(events).await, ends);
 }
 
-/// The process that is killed: a driver until then, which says what it has committed.
+/// The process that is killed: a driver until then, which says that it fills the views, and what it has committed.
 async fn driver_until_killed(folder: &Path, url: &str) {
     let driver = drive(open(folder), url).await;
     let mut status = driver.watch();
-    let mut told = 0;
+    let (mut told, mut loading) = (0, false);
     while status.changed().await.is_ok() {
-        let epoch = status.borrow_and_update().epoch;
-        if epoch > told {
-            told = epoch;
-            println!("{COMMITTED}{epoch}");
+        let now = status.borrow_and_update().clone();
+        if now.loading > 0 && !loading {
+            loading = true;
+            println!("{LOADING}");
+        }
+        if now.epoch > told {
+            told = now.epoch;
+            println!("{COMMITTED}{told}");
         }
     }
 }
 
-/// Starts a driver, and kills it shortly after its second epoch.
-fn kill_one(folder: &Path, url: &str, test: &str) {
+/// Starts a driver, and kills it within a while after it has said a word so many times.
+fn kill_one(folder: &Path, url: &str, (word, times): (&str, usize), within_ms: u64) {
+    let test = "kill::a_killed_driver_loses_nothing_and_doubles_nothing";
     let mut child = Command::new(env::current_exe().unwrap())
         .args([test, "--exact", "--nocapture"])
         .envs([(LOG, folder.to_str().unwrap()), (DATABASE, url)])
@@ -94,11 +113,11 @@ fn kill_one(folder: &Path, url: &str, test: &str) {
         .unwrap();
     // Its end of the pipe stays open: it is to die of the kill, not of a word that nobody reads.
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let committed = lines.by_ref().filter(|line| line.contains(COMMITTED)).take(2).count();
-    std::thread::sleep(Duration::from_millis(rand::rng().random_range(0..200)));
+    let said = lines.by_ref().filter(|line| line.contains(word)).take(times).count();
+    std::thread::sleep(Duration::from_millis(rand::rng().random_range(0..within_ms)));
     child.kill().unwrap();
     let died_of = child.wait().unwrap().signal();
-    assert_eq!((committed, died_of), (2, Some(SIGKILL)), "the driver ended by itself");
+    assert_eq!((said, died_of), (times, Some(SIGKILL)), "the driver ended by itself");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -107,11 +126,34 @@ async fn a_killed_driver_loses_nothing_and_doubles_nothing() {
         return driver_until_killed(folder.as_ref(), &url).await;
     }
     let folder = tempfile::tempdir().unwrap();
-    let (database, views) = undisturbed(folder.path()).await;
-    for _ in 0..KILLS {
+    let network = looked_at(folder.path()).await;
+    let database = Database::migrated().await;
+    let views = Views::new(database.client().await).await;
+    let kill = async |after: (&'static str, usize), within_ms| {
         let (folder, url) = (folder.path().to_owned(), database.url().to_owned());
-        let test = "kill::a_killed_driver_loses_nothing_and_doubles_nothing";
-        tokio::task::spawn_blocking(move || kill_one(&folder, &url, test)).await.unwrap();
+        tokio::task::spawn_blocking(move || kill_one(&folder, &url, after, within_ms)).await.unwrap();
+    };
+    // While it fills the views, of which nothing is there before all is: reading alone takes it half a second.
+    let epochs = "SELECT count(*) FROM serviceradar_base.pipeline_epochs";
+    for n in 0..KILLS_IN_LOAD {
+        kill((LOADING, 1), 250).await;
+        if views.count(epochs).await > 0 {
+            assert!(n > 0, "no kill met the load");
+            break;
+        }
+        assert_eq!(views.count("SELECT count(*) FROM views_1.device_records").await, 0);
+    }
+    let log = open_fast(folder.path());
+    let driver = drive(log.clone(), database.url()).await;
+    driver.caught_up().await.unwrap();
+    driver.stop().await.unwrap();
+    close(log).await;
+    for _ in 0..KILLS {
+        let log = open_fast(folder.path());
+        network.faker.shuffle().unwrap();
+        network.look(&log).await;
+        close(log).await;
+        kill((COMMITTED, 1), 200).await;
     }
     let log = open(folder.path());
     let left = views.count("SELECT sum(next_offset)::bigint FROM serviceradar_base.pipeline_frontiers").await;
@@ -119,27 +161,37 @@ async fn a_killed_driver_loses_nothing_and_doubles_nothing() {
     driver.caught_up().await.unwrap();
     assert!(driver.status().events > 0, "all {left} events were taken in before the last kill");
     driver.stop().await.unwrap();
-    assert_each_event_once(&views, &log).await;
-    views.assert_as_kept("killed").await;
+    close(log).await;
+    assert_as_undisturbed(&views, folder.path(), database.url(), "killed").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_driver_whose_connections_are_cut_loses_nothing_and_doubles_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let (database, views) = undisturbed(folder.path()).await;
+    let network = looked_at(folder.path()).await;
+    let database = Database::migrated().await;
+    let views = Views::new(database.client().await).await;
     let log = open(folder.path());
     let driver = drive(log.clone(), database.url()).await;
     let mut status = driver.watch();
     let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
         WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
+    status.wait_for(|status| status.loading > 0).await.unwrap();
+    for _ in 0..CUTS_IN_LOAD {
+        tokio::time::sleep(Duration::from_millis(rand::rng().random_range(0..1_000))).await;
+        views.count(cut).await;
+    }
+    driver.caught_up().await.unwrap();
     for n in 0..CUTS {
         let epoch = status.borrow().epoch;
+        network.faker.shuffle().unwrap();
+        network.look(&log).await;
         status.wait_for(|status| status.epoch > epoch).await.unwrap();
         tokio::time::sleep(Duration::from_millis(rand::rng().random_range(0..100))).await;
         assert!(views.count(cut).await > 0, "cut {n} met no session");
     }
     driver.caught_up().await.unwrap();
     driver.stop().await.unwrap();
-    assert_each_event_once(&views, &log).await;
-    views.assert_as_kept("cut").await;
+    close(log).await;
+    assert_as_undisturbed(&views, folder.path(), database.url(), "cut").await;
 }
