@@ -52,7 +52,7 @@ impl Readiness {
         let (ready, role, detail) = match phase {
             Phase::Starting => return Self::starting(),
             Phase::Restoring => (false, "starting", "reading the views back"),
-            Phase::Loading => (false, "writer", "filling empty views with what the log holds"),
+            Phase::Loading => (false, "loading", "filling empty views with what the log holds"),
             Phase::Running => (true, "writer", ""),
             Phase::StandBy => (true, "stand-by", "another process writes the views"),
             Phase::Stopped => (false, "stopped", ""),

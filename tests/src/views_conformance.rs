@@ -330,6 +330,19 @@ pub async fn reads_back_what_was_committed(views: &dyn Views) {
     }
 }
 
+/// Fills a tenant's empty views with the first epoch, in one piece.
+pub async fn load(views: &dyn Views, tenant: &str) {
+    let (mut writer, resume) = views.take(tenant, "w", "f1", &json!({})).await.unwrap();
+    assert_eq!(resume.epoch, 0);
+    let whole = first_epoch();
+    let (put, pieces) = Pieces::new(2);
+    put.send(Some(whole.output.clone())).await.unwrap();
+    put.send(None).await.unwrap();
+    let empty = Epoch { output: EpochOutput::default(), ..whole };
+    writer.load(&empty, pieces).await.unwrap();
+    writer.leave().await.unwrap();
+}
+
 /// An epoch whose rows come in pieces is, committed, what it is in one; if they break off, nothing is there; and
 /// the outbox has one entry for all devices.
 pub async fn loads_in_pieces(views: &dyn Views) {

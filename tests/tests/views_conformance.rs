@@ -31,3 +31,39 @@ laws! {
     keeps_tenants_apart,
     publishes_in_order_what_changed,
 }
+
+/// A load that broke off between its two commits left rows of devices and no epoch: the next one begins anew,
+/// whether or not another tenant has rows.
+#[tokio::test]
+async fn a_load_forgets_what_one_left_that_broke_off() {
+    for other_tenant in [false, true] {
+        let database = Database::migrated().await;
+        let (views, client) = (database.views().await, database.client().await);
+        if other_tenant {
+            laws::load(&views, "other").await;
+        }
+        laws::load(&views, "acme").await;
+        let tables = "serviceradar_base.pipeline_epochs serviceradar_base.pipeline_frontiers
+            serviceradar_base.pipeline_watermarks serviceradar_base.pipeline_outbox views_1.device_records
+            views_1.device_evidence views_1.identity_issues views_1.device_counts views_1.decisions
+            views_1.snapshots views_1.snapshot_members";
+        for table in tables.split_whitespace() {
+            client.execute(&format!("DELETE FROM {table} WHERE tenant = 'acme'"), &[]).await.unwrap();
+        }
+        let of_records =
+            "DELETE FROM serviceradar_base.view_changes WHERE tenant = 'acme' AND entity <> 'devices'";
+        client.execute(of_records, &[]).await.unwrap();
+        let counts = async || {
+            let select =
+                "SELECT (SELECT count(*) FROM views_1.devices), (SELECT count(*) FROM views_1.device_search),
+                (SELECT count(*) FROM serviceradar_base.device_history),
+                (SELECT count(*) FROM serviceradar_base.view_changes WHERE entity = 'devices')";
+            let row = client.query_one(select, &[]).await.unwrap();
+            [0, 1, 2, 3].map(|at| row.get::<_, i64>(at))
+        };
+        let left = counts().await;
+        assert!(left.iter().all(|count| *count > 0), "{left:?}");
+        laws::load(&views, "acme").await;
+        assert_eq!(counts().await, left, "with another tenant: {other_tenant}");
+    }
+}
