@@ -40,11 +40,12 @@ pub(crate) struct Pipeline {
 
 impl Pipeline {
     /// Starts it on a log that is held. `migrate`: whether a database that is not ours is brought up to
-    /// date, too.
+    /// date, too. `first` is done before anything is read from the log: empty views are filled with all it holds.
     pub(crate) async fn start(
         config: &Config,
         log: Arc<dyn LogStore>,
         migrate: bool,
+        first: impl AsyncFnOnce() -> anyhow::Result<()>,
     ) -> anyhow::Result<Self> {
         let stopping = CancellationToken::new();
         let listen = http::Listen { address: config.listen, given: config.listen_given };
@@ -58,6 +59,7 @@ impl Pipeline {
         } else {
             views.check().await?;
         }
+        first().await?;
         let driver = Driver::start(DriverConfig {
             tenant: config.tenant.clone(),
             writer: writer(config)?,

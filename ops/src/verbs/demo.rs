@@ -59,6 +59,8 @@ struct Shown {
     client: ArmisClient,
     publisher: Publisher,
     pipeline: Pipeline,
+    /// When the first look began, where the log was empty.
+    begun: Option<Instant>,
 }
 
 /// What the rounds came to.
@@ -130,11 +132,19 @@ impl Demo {
     /// Crawls, then shuffles and crawls again as often as asked.
     async fn crawl(&self, shown: &Shown, inventory: &mut Inventory) -> anyhow::Result<Outcome> {
         let mut uids = Uids::default();
-        // What an earlier run left.
-        shown.caught_up("start", "Starting").await?;
-        uids.look(inventory).await?;
         let mut first = None;
-        for round in 0..=self.shuffles {
+        match shown.begun {
+            Some(begun) => {
+                shown.until_in_views().await?;
+                first = Some(begun.elapsed().as_secs_f64());
+            }
+            // What an earlier run left.
+            None => {
+                shown.caught_up("start", "Starting").await?;
+            }
+        }
+        uids.look(inventory).await?;
+        for round in u32::from(shown.begun.is_some())..=self.shuffles {
             if round > 0 {
                 let faker = shown.faker.clone();
                 tokio::task::spawn_blocking(move || faker.shuffle()).await??;
@@ -158,16 +168,31 @@ impl Shown {
         let serving = faker.serve(shutdown.clone()).await?;
         let armis = ArmisConfig::new(&serving.url(), SECRET, INSTANCE);
         let client = ArmisClient::new(armis, Arc::new(SystemClock))?;
-        let pipeline = Pipeline::start(config, log, true).await?;
-        let publisher = Publisher::new(pipeline.log.clone(), Stream::Observations.topic(&config.tenant));
-        Ok(Self { faker, serving, client, publisher, pipeline })
+        let topic = Stream::Observations.topic(&config.tenant);
+        let publisher = Publisher::new(log.clone(), topic.clone());
+        let mut begun = None;
+        let first = async || {
+            let mut end = 0;
+            for log_partition in 0..log.describe_topic(&topic).await?.log_partitions {
+                end += log.offsets(&topic, log_partition).await?.end;
+            }
+            if end == 0 {
+                begun = Some(Instant::now());
+                look(&client, &publisher, &faker).await?;
+            }
+            Ok(())
+        };
+        let pipeline = Pipeline::start(config, log.clone(), true, first).await?;
+        Ok(Self { faker, serving, client, publisher, pipeline, begun })
     }
 
     /// Publishes what all sources see now, and waits until it is in the views.
     async fn round(&self) -> anyhow::Result<()> {
-        crawls::once(&self.client, &self.publisher).await?;
-        // After Armis: what they see then belongs to devices that are there, and moves once.
-        publish(&self.publisher, self.faker.observations_of_others()).await?;
+        look(&self.client, &self.publisher, &self.faker).await?;
+        self.until_in_views().await
+    }
+
+    async fn until_in_views(&self) -> anyhow::Result<()> {
         let (progress, in_views) = self.caught_up("views", "Making the views").await?;
         progress.end(in_views, &format!("{in_views} events are in the views"));
         Ok(())
@@ -192,6 +217,14 @@ impl Shown {
             }
         }
     }
+}
+
+/// Publishes what all sources see now.
+async fn look(client: &ArmisClient, publisher: &Publisher, faker: &Faker) -> anyhow::Result<()> {
+    crawls::once(client, publisher).await?;
+    // After Armis: what they see then belongs to devices that are there, and moves once.
+    publish(publisher, faker.observations_of_others()).await?;
+    Ok(())
 }
 
 /// Events below the frontier.

@@ -13,7 +13,7 @@ impl Run {
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
         let shutdown = shutdown::on_signal()?;
         let log = log_store::hold(&context.config).await?;
-        let pipeline = Pipeline::start(&context.config, log, false).await?;
+        let pipeline = Pipeline::start(&context.config, log, false, async || Ok(())).await?;
         let ended = tokio::select! {
             ended = pipeline.ended() => ended,
             () = shutdown.cancelled() => Ok(()),

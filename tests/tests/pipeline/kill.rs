@@ -34,7 +34,7 @@ const COMMITTED: &str = "committed epoch ";
 
 /// The log, read so slowly that a look takes tens of epochs.
 fn open(folder: &Path) -> Arc<dyn LogStore> {
-    Arc::new(Slow { log: open_fast(folder), events: 8, pause: Duration::from_millis(30) })
+    Arc::new(Slow { log: open_fast(folder), events: 3, pause: Duration::from_millis(30) })
 }
 
 fn open_fast(folder: &Path) -> Arc<dyn LogStore> {
@@ -133,7 +133,7 @@ async fn a_killed_driver_loses_nothing_and_doubles_nothing() {
         let (folder, url) = (folder.path().to_owned(), database.url().to_owned());
         tokio::task::spawn_blocking(move || kill_one(&folder, &url, after, within_ms)).await.unwrap();
     };
-    // While it fills the views, of which nothing is there before all is: reading alone takes it half a second.
+    // While it fills the views, of which nothing is there before all is: reading alone takes it a second.
     let epochs = "SELECT count(*) FROM serviceradar_base.pipeline_epochs";
     for n in 0..KILLS_IN_LOAD {
         kill((LOADING, 1), 250).await;
