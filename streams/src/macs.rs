@@ -196,8 +196,8 @@ impl Macs {
         }
     }
 
-    /// A node as it is; none where it is no more. Of a core, edges to MACs that nobody else claims are left
-    /// out: they join nothing.
+    /// A node as it is; none where it is no more. Of a core, edges to MACs that nobody else ever claimed are left
+    /// out: they join nothing, and nobody follows them.
     pub fn node(&self, place: Place, linked: Linked<'_>) -> Option<NodeInfo> {
         self.records_in(place, linked)?;
         let (holds, records) = match place {
@@ -212,7 +212,7 @@ impl Macs {
         for link in records.iter().flat_map(|record| linked.macs(*record, &dictionary)) {
             match self.shared.get(&link.claim) {
                 Some(state) => edges.extend(state.told.iter().filter(|edge| edge.place == place)),
-                None if matches!(place, Place::Core(_)) => {}
+                None if matches!(place, Place::Core(_)) && !linked.facts.is_shared(link.claim) => {}
                 None => edges.extend(self.survives(link).then(|| self.edge(link, linked.facts))),
             }
         }

@@ -283,3 +283,39 @@ fn a_private_claim_names_nothing_once_it_is_gone() -> Checked {
         World::of(vec![says(SWEEP, 2, &[MAC_1]), after(30 * DAY + MINUTE, says(MAPPER, 0, &[MAC_1]))], false);
     revoke_restores(&world, Ruling::Detach { source: SWEEP, key: 2, stray: false })
 }
+
+/// A lapsed MAC that links one record alone, in a block over the cap, joins nothing: so it belongs to the detached
+/// record that asserted it first.
+#[test]
+fn a_lapsed_mac_in_an_oversized_block_belongs_to_who_asserted_it_first() -> Checked {
+    let assert = |source, key, full, claims: &[u8]| Step {
+        after: 0,
+        late: 0,
+        cut: false,
+        elsewhere: false,
+        deed: Deed::Assert(Assert {
+            source,
+            key,
+            full,
+            claims: claims.to_vec(),
+            addresses: Vec::new(),
+            values: Vec::new(),
+            probe: 0,
+            fetch: None,
+            twin: false,
+        }),
+    };
+    let later = Step { after: 1_000_000, ..assert(NETBOX, 0, true, &[MAC_0]) };
+    let detach =
+        Deed::Decide { ruling: Ruling::Detach { source: ARMIS, key: 2, stray: false }, revoke: false };
+    let steps = vec![
+        assert(MAPPER, 0, false, &[MAC_0]),
+        assert(ARMIS, 0, false, &[MAC_0]),
+        assert(ARMIS, 2, false, &[MAC_3]),
+        assert(NETBOX, 0, false, &[MAC_3]),
+        assert(SWEEP, 0, false, &[MAC_0, MAC_1]),
+        later,
+        Step { after: 0, late: 0, cut: false, elsewhere: false, deed: detach },
+    ];
+    every_law(&World::of(steps, true))
+}
