@@ -21,8 +21,8 @@ use crate::{
 
 /// Most events of an epoch.
 pub const EVENTS_MAX: u64 = 500_000;
-/// Most bytes of an epoch: decoded, and as rows, they take some twenty times as much memory, in two epochs at
-/// a time; and while one is written, the next is computed, which pays only if there is a next.
+/// Most bytes of an epoch: decoded, and as rows, they take many times as much memory, in two epochs at a time; and
+/// while one is written, the next is computed, which pays only if there is a next.
 pub const BYTES_MAX: u64 = 12 * 1024 * 1024;
 /// An epoch closes when so long nothing more came.
 pub const QUIET: Duration = Duration::from_millis(10);
