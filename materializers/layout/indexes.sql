@@ -2,11 +2,11 @@
 -- Addresses are in trees: the planner turns <<= into a range of them, and a GiST index took eight times as long
 -- to make.
 
-CREATE INDEX devices_last_seen ON devices (tenant, last_seen DESC NULLS LAST, uid);
+CREATE INDEX device_summaries_last_seen ON device_summaries (tenant, last_seen DESC NULLS LAST, uid);
 CREATE INDEX device_search_words ON device_search USING gin (tenant, words gin_trgm_ops);
 CREATE INDEX device_search_sources ON device_search USING gin (tenant, discovery_sources);
 CREATE INDEX device_search_ip ON device_search (tenant, ip) WHERE ip IS NOT NULL;
-CREATE INDEX device_records_uid ON device_records (tenant, uid);
+CREATE INDEX record_summaries_uid ON record_summaries (tenant, uid);
 CREATE INDEX device_evidence_claim ON device_evidence (tenant, value, namespace);
 CREATE INDEX device_evidence_leads ON device_evidence (tenant, claim_uid) WHERE leads;
 CREATE INDEX device_evidence_ip ON device_evidence (tenant, ip) WHERE ip IS NOT NULL;

@@ -1,4 +1,5 @@
--- The isolating views of generation {id}: for SRQL in {schema}_read, for people in serviceradar.
+-- The isolating views of generation {id}: for SRQL in {schema}_read, for people in serviceradar. Devices and records
+-- are read whole.
 
 CREATE SCHEMA {schema}_read;
 COMMENT ON SCHEMA {schema}_read IS 'What may be read of generation {id}: one tenant''s rows';
@@ -7,7 +8,10 @@ DO $$
 DECLARE
   base regclass;
 BEGIN
-  FOR base IN SELECT c.oid FROM pg_class c WHERE c.relnamespace = '{schema}'::regnamespace AND c.relkind IN ('r', 'v') ORDER BY c.relname LOOP
+  FOR base IN SELECT c.oid FROM pg_class c WHERE c.relnamespace = '{schema}'::regnamespace AND c.relkind IN ('r', 'v')
+    AND c.relname NOT IN ('device_summaries', 'device_details', 'record_summaries', 'record_attributes')
+    ORDER BY c.relname
+  LOOP
     CALL serviceradar_base.isolate(base, '{schema}_read', false);
     CALL serviceradar_base.isolate(base, 'serviceradar', true);
   END LOOP;

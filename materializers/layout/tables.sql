@@ -1,8 +1,9 @@
 -- Base tables of a generation, in its own schema (the search path). No secondary indexes: see indexes.sql.
--- devices and device_records are rewritten by every sighting: room is left in their pages, and what
--- searches go by, whose indexes are dear to write, stands apart in device_search.
+-- Every sighting rewrites a row of device_summaries and one of record_summaries: they are narrow, and room is left
+-- in their pages. What a sighting leaves as it is stands apart: in device_details and record_attributes because it
+-- is wide, in device_search because its indexes are dear to write. The views devices and device_records show a whole.
 
-CREATE TABLE devices (
+CREATE TABLE device_summaries (
   tenant text COLLATE "C" NOT NULL,
   uid uuid NOT NULL,
   partition text COLLATE "C" NOT NULL,
@@ -14,8 +15,6 @@ CREATE TABLE devices (
   type_id integer NOT NULL,
   vendor_name text,
   model text,
-  os jsonb,
-  hw_info jsonb NOT NULL,
   risk_score integer,
   risk_level text COLLATE "C",
   risk_level_id integer,
@@ -29,16 +28,24 @@ CREATE TABLE devices (
   last_seen timestamptz,
   agent_id text,
   gateway_id text,
-  network_interfaces jsonb NOT NULL,
   site text,
-  tags jsonb NOT NULL,
-  metadata jsonb NOT NULL,
   records integer NOT NULL,
   flags text[] NOT NULL,
   modified_at timestamptz NOT NULL,
   epoch bigint NOT NULL,
   PRIMARY KEY (tenant, uid)
-) WITH (fillfactor = 80);
+) WITH (fillfactor = 50);
+
+CREATE TABLE device_details (
+  tenant text COLLATE "C" NOT NULL,
+  uid uuid NOT NULL,
+  os jsonb,
+  hw_info jsonb NOT NULL,
+  network_interfaces jsonb NOT NULL,
+  tags jsonb NOT NULL,
+  metadata jsonb NOT NULL,
+  PRIMARY KEY (tenant, uid)
+);
 
 CREATE TABLE device_search (
   tenant text COLLATE "C" NOT NULL,
@@ -49,7 +56,7 @@ CREATE TABLE device_search (
   PRIMARY KEY (tenant, uid)
 );
 
-CREATE TABLE device_records (
+CREATE TABLE record_summaries (
   tenant text COLLATE "C" NOT NULL,
   record_key text COLLATE "C" NOT NULL,
   partition text COLLATE "C" NOT NULL,
@@ -62,13 +69,13 @@ CREATE TABLE device_records (
   first_seen timestamptz,
   last_seen timestamptz,
   first_asserted timestamptz,
-  attributes jsonb NOT NULL,
   probe_up boolean,
   probe_at timestamptz,
   collector_agent text,
   collector_gateway text,
   collector_address text,
   first_snapshot_begin timestamptz,
+  last_snapshot_begin timestamptz,
   place inet,
   place_time timestamptz,
   place_hash bigint,
@@ -82,6 +89,13 @@ CREATE TABLE device_records (
   end_hash bigint,
   PRIMARY KEY (tenant, record_key)
 ) WITH (fillfactor = 50);
+
+CREATE TABLE record_attributes (
+  tenant text COLLATE "C" NOT NULL,
+  record_key text COLLATE "C" NOT NULL,
+  attributes jsonb NOT NULL,
+  PRIMARY KEY (tenant, record_key)
+);
 
 CREATE TABLE device_evidence (
   tenant text COLLATE "C" NOT NULL,
@@ -164,88 +178,95 @@ CREATE TABLE snapshot_members (
 );
 
 -- Nobody searches by these: figures of theirs would take longest to gather.
-ALTER TABLE devices
+ALTER TABLE device_summaries ALTER COLUMN sources SET STATISTICS 0;
+ALTER TABLE device_details
   ALTER COLUMN os SET STATISTICS 0,
   ALTER COLUMN hw_info SET STATISTICS 0,
-  ALTER COLUMN sources SET STATISTICS 0,
   ALTER COLUMN network_interfaces SET STATISTICS 0,
   ALTER COLUMN tags SET STATISTICS 0,
   ALTER COLUMN metadata SET STATISTICS 0;
-ALTER TABLE device_records ALTER COLUMN attributes SET STATISTICS 0;
 ALTER TABLE device_search ALTER COLUMN words SET STATISTICS 0;
+ALTER TABLE record_attributes ALTER COLUMN attributes SET STATISTICS 0;
 
-COMMENT ON TABLE devices IS 'A device now: what the rules decide a set of records to be';
-COMMENT ON COLUMN devices.tenant IS 'The tenant';
-COMMENT ON COLUMN devices.uid IS 'Stable public id, shown as sr:<uuid>';
-COMMENT ON COLUMN devices.partition IS 'The network in which its addresses mean one thing';
-COMMENT ON COLUMN devices.name IS 'Name shown: the host name where no source names it';
-COMMENT ON COLUMN devices.hostname IS 'Host name, lower case, no trailing dot';
-COMMENT ON COLUMN devices.ip IS 'The winner among its current addresses';
-COMMENT ON COLUMN devices.mac IS 'The first of its current MACs';
-COMMENT ON COLUMN devices.type IS 'OCSF device type';
-COMMENT ON COLUMN devices.type_id IS 'OCSF device type id';
-COMMENT ON COLUMN devices.vendor_name IS 'Manufacturer';
-COMMENT ON COLUMN devices.model IS 'Model';
-COMMENT ON COLUMN devices.os IS 'Operating system: {name, version}';
-COMMENT ON COLUMN devices.hw_info IS 'Hardware: {serial_number, ...}';
-COMMENT ON COLUMN devices.risk_score IS '0 to 100';
-COMMENT ON COLUMN devices.risk_level IS 'Info, Low, Medium, High, Critical';
-COMMENT ON COLUMN devices.risk_level_id IS '0 to 4';
-COMMENT ON COLUMN devices.is_available IS 'Whether it answered; null is unknown';
-COMMENT ON COLUMN devices.availability_at IS 'When that was found';
-COMMENT ON COLUMN devices.discovery_sources IS 'Kinds of its sources, sorted';
-COMMENT ON COLUMN devices.sources IS 'Per source: first_seen and last_seen (microseconds since 1970), records, open';
-COMMENT ON COLUMN devices.confidence IS 'authoritative (a tier 1 claim), corroborated (MACs alone), provisional (an address alone)';
-COMMENT ON COLUMN devices.state IS 'active, stale, retired';
-COMMENT ON COLUMN devices.first_seen IS 'Earliest sighting of its own records';
-COMMENT ON COLUMN devices.last_seen IS 'Latest sighting, attached records included';
-COMMENT ON COLUMN devices.agent_id IS 'Agent of the latest sighting';
-COMMENT ON COLUMN devices.gateway_id IS 'Gateway of the latest sighting';
-COMMENT ON COLUMN devices.network_interfaces IS 'Current addresses and MACs: [{ip, mac, name}]';
-COMMENT ON COLUMN devices.site IS 'Site';
-COMMENT ON COLUMN devices.tags IS 'Tags: {key: value}';
-COMMENT ON COLUMN devices.metadata IS 'All other attributes: {key: value}';
-COMMENT ON COLUMN devices.records IS 'Records that make it up, attached ones included';
-COMMENT ON COLUMN devices.flags IS 'rekeyed and the like, sorted';
-COMMENT ON COLUMN devices.modified_at IS 'Bookkeeping: when the epoch that wrote it last was closed';
-COMMENT ON COLUMN devices.epoch IS 'Bookkeeping: the epoch that wrote it last';
+COMMENT ON TABLE device_summaries IS 'A device now, as lists show it and sort and filter by';
+COMMENT ON COLUMN device_summaries.tenant IS 'The tenant';
+COMMENT ON COLUMN device_summaries.uid IS 'Stable public id, shown as sr:<uuid>';
+COMMENT ON COLUMN device_summaries.partition IS 'The network in which its addresses mean one thing';
+COMMENT ON COLUMN device_summaries.name IS 'Name shown: the host name where no source names it';
+COMMENT ON COLUMN device_summaries.hostname IS 'Host name, lower case, no trailing dot';
+COMMENT ON COLUMN device_summaries.ip IS 'The winner among its current addresses';
+COMMENT ON COLUMN device_summaries.mac IS 'The first of its current MACs';
+COMMENT ON COLUMN device_summaries.type IS 'OCSF device type';
+COMMENT ON COLUMN device_summaries.type_id IS 'OCSF device type id';
+COMMENT ON COLUMN device_summaries.vendor_name IS 'Manufacturer';
+COMMENT ON COLUMN device_summaries.model IS 'Model';
+COMMENT ON COLUMN device_summaries.risk_score IS '0 to 100';
+COMMENT ON COLUMN device_summaries.risk_level IS 'Info, Low, Medium, High, Critical';
+COMMENT ON COLUMN device_summaries.risk_level_id IS '0 to 4';
+COMMENT ON COLUMN device_summaries.is_available IS 'Whether it answered; null is unknown';
+COMMENT ON COLUMN device_summaries.availability_at IS 'When that was found';
+COMMENT ON COLUMN device_summaries.discovery_sources IS 'Kinds of its sources, sorted';
+COMMENT ON COLUMN device_summaries.sources IS 'Per source: first_seen and last_seen (microseconds since 1970), records, open';
+COMMENT ON COLUMN device_summaries.confidence IS 'authoritative (a tier 1 claim), corroborated (MACs alone), provisional (an address alone)';
+COMMENT ON COLUMN device_summaries.state IS 'active, stale, retired';
+COMMENT ON COLUMN device_summaries.first_seen IS 'Earliest sighting of its own records';
+COMMENT ON COLUMN device_summaries.last_seen IS 'Latest sighting, attached records included';
+COMMENT ON COLUMN device_summaries.agent_id IS 'Agent of the latest sighting';
+COMMENT ON COLUMN device_summaries.gateway_id IS 'Gateway of the latest sighting';
+COMMENT ON COLUMN device_summaries.site IS 'Site';
+COMMENT ON COLUMN device_summaries.records IS 'Records that make it up, attached ones included';
+COMMENT ON COLUMN device_summaries.flags IS 'rekeyed and the like, sorted';
+COMMENT ON COLUMN device_summaries.modified_at IS 'Bookkeeping: when the epoch that wrote it last was closed';
+COMMENT ON COLUMN device_summaries.epoch IS 'Bookkeeping: the epoch that wrote it last';
+COMMENT ON TABLE device_details IS 'What the page of a device shows besides, apart from what every sighting rewrites';
+COMMENT ON COLUMN device_details.tenant IS 'The tenant';
+COMMENT ON COLUMN device_details.uid IS 'The device';
+COMMENT ON COLUMN device_details.os IS 'Operating system: {name, version}';
+COMMENT ON COLUMN device_details.hw_info IS 'Hardware: {serial_number, ...}';
+COMMENT ON COLUMN device_details.network_interfaces IS 'Current addresses and MACs: [{ip, mac, name}]';
+COMMENT ON COLUMN device_details.tags IS 'Tags: {key: value}';
+COMMENT ON COLUMN device_details.metadata IS 'All other attributes: {key: value}';
 COMMENT ON TABLE device_search IS 'What searches of devices go by, apart from what every sighting rewrites';
 COMMENT ON COLUMN device_search.tenant IS 'The tenant';
 COMMENT ON COLUMN device_search.uid IS 'The device';
 COMMENT ON COLUMN device_search.words IS 'Its text fields, lower case, a line each';
 COMMENT ON COLUMN device_search.ip IS 'As in devices';
 COMMENT ON COLUMN device_search.discovery_sources IS 'As in devices';
-COMMENT ON TABLE device_records IS 'A record: one thing as one source sees it, as last asserted';
-COMMENT ON COLUMN device_records.tenant IS 'The tenant';
-COMMENT ON COLUMN device_records.record_key IS 'partition/kind/instance/native key';
-COMMENT ON COLUMN device_records.partition IS 'The partition';
-COMMENT ON COLUMN device_records.source_kind IS 'What sort of producer';
-COMMENT ON COLUMN device_records.source_instance IS 'Which one of them';
-COMMENT ON COLUMN device_records.native_key IS 'The record''s key at its source';
-COMMENT ON COLUMN device_records.uid IS 'Its device';
-COMMENT ON COLUMN device_records.placement IS 'anchored, attached, provisional, unplaced, closed';
-COMMENT ON COLUMN device_records.open IS 'Whether it is open';
-COMMENT ON COLUMN device_records.first_seen IS 'Earliest event time it was asserted at';
-COMMENT ON COLUMN device_records.last_seen IS 'Latest event time it was asserted at';
-COMMENT ON COLUMN device_records.first_asserted IS 'Earliest intake time it was asserted at';
-COMMENT ON COLUMN device_records.attributes IS '{name: value}, or [value, order time, order hash, event time] where it is not of the last FULL assert';
-COMMENT ON COLUMN device_records.probe_up IS 'The latest verdict on reachability';
-COMMENT ON COLUMN device_records.probe_at IS 'Its event time';
-COMMENT ON COLUMN device_records.collector_agent IS 'Agent of the latest assert';
-COMMENT ON COLUMN device_records.collector_gateway IS 'Gateway of the latest assert';
-COMMENT ON COLUMN device_records.collector_address IS 'Address that the latest assert was made from';
-COMMENT ON COLUMN device_records.first_snapshot_begin IS 'Begin of the first snapshot that listed it; null where it was ever asserted outside of one';
-COMMENT ON COLUMN device_records.place IS 'The address it was last seen with';
-COMMENT ON COLUMN device_records.place_time IS 'Order of that: time';
-COMMENT ON COLUMN device_records.place_hash IS 'Order of that: hash';
-COMMENT ON COLUMN device_records.assert_time IS 'Order of its last assert: time';
-COMMENT ON COLUMN device_records.assert_hash IS 'Order of its last assert: hash';
-COMMENT ON COLUMN device_records.assert_event_time IS 'Event time of its last assert';
-COMMENT ON COLUMN device_records.full_time IS 'Order of its last FULL assert: time';
-COMMENT ON COLUMN device_records.full_hash IS 'Order of its last FULL assert: hash';
-COMMENT ON COLUMN device_records.full_event_time IS 'Event time of its last FULL assert';
-COMMENT ON COLUMN device_records.end_time IS 'Order of its own last END: time';
-COMMENT ON COLUMN device_records.end_hash IS 'Order of its own last END: hash';
+COMMENT ON TABLE record_summaries IS 'A record, one thing as one source sees it, but for its attributes';
+COMMENT ON COLUMN record_summaries.tenant IS 'The tenant';
+COMMENT ON COLUMN record_summaries.record_key IS 'partition/kind/instance/native key';
+COMMENT ON COLUMN record_summaries.partition IS 'The partition';
+COMMENT ON COLUMN record_summaries.source_kind IS 'What sort of producer';
+COMMENT ON COLUMN record_summaries.source_instance IS 'Which one of them';
+COMMENT ON COLUMN record_summaries.native_key IS 'The record''s key at its source';
+COMMENT ON COLUMN record_summaries.uid IS 'Its device';
+COMMENT ON COLUMN record_summaries.placement IS 'anchored, attached, provisional, unplaced, closed';
+COMMENT ON COLUMN record_summaries.open IS 'Whether it is open';
+COMMENT ON COLUMN record_summaries.first_seen IS 'Earliest event time it was asserted at';
+COMMENT ON COLUMN record_summaries.last_seen IS 'Latest event time it was asserted at';
+COMMENT ON COLUMN record_summaries.first_asserted IS 'Earliest intake time it was asserted at';
+COMMENT ON COLUMN record_summaries.probe_up IS 'The latest verdict on reachability';
+COMMENT ON COLUMN record_summaries.probe_at IS 'Its event time';
+COMMENT ON COLUMN record_summaries.collector_agent IS 'Agent of the latest assert';
+COMMENT ON COLUMN record_summaries.collector_gateway IS 'Gateway of the latest assert';
+COMMENT ON COLUMN record_summaries.collector_address IS 'Address that the latest assert was made from';
+COMMENT ON COLUMN record_summaries.first_snapshot_begin IS 'Begin of the first snapshot that listed it; null where it was ever asserted outside of one';
+COMMENT ON COLUMN record_summaries.last_snapshot_begin IS 'Begin of the last snapshot that listed it';
+COMMENT ON COLUMN record_summaries.place IS 'The address it was last seen with';
+COMMENT ON COLUMN record_summaries.place_time IS 'Order of that: time';
+COMMENT ON COLUMN record_summaries.place_hash IS 'Order of that: hash';
+COMMENT ON COLUMN record_summaries.assert_time IS 'Order of its last assert: time';
+COMMENT ON COLUMN record_summaries.assert_hash IS 'Order of its last assert: hash';
+COMMENT ON COLUMN record_summaries.assert_event_time IS 'Event time of its last assert';
+COMMENT ON COLUMN record_summaries.full_time IS 'Order of its last FULL assert: time';
+COMMENT ON COLUMN record_summaries.full_hash IS 'Order of its last FULL assert: hash';
+COMMENT ON COLUMN record_summaries.full_event_time IS 'Event time of its last FULL assert';
+COMMENT ON COLUMN record_summaries.end_time IS 'Order of its own last END: time';
+COMMENT ON COLUMN record_summaries.end_hash IS 'Order of its own last END: hash';
+COMMENT ON TABLE record_attributes IS 'The attributes of a record, apart from what every sighting rewrites';
+COMMENT ON COLUMN record_attributes.tenant IS 'The tenant';
+COMMENT ON COLUMN record_attributes.record_key IS 'The record';
+COMMENT ON COLUMN record_attributes.attributes IS '{name: value}, or [value, order time, order hash, event time] where it is not of the last FULL assert';
 COMMENT ON TABLE device_evidence IS 'A claim, or an address, that a record ever had';
 COMMENT ON COLUMN device_evidence.tenant IS 'The tenant';
 COMMENT ON COLUMN device_evidence.record_key IS 'The record';
@@ -301,7 +322,7 @@ COMMENT ON COLUMN snapshots.members IS 'How many came, while undecided';
 COMMENT ON COLUMN snapshots.ended_at IS 'When its SNAPSHOT_END was taken in';
 COMMENT ON COLUMN snapshots.verdict IS 'accepted, held; null while undecided';
 COMMENT ON COLUMN snapshots.detail IS 'In words, of the decision';
-COMMENT ON TABLE snapshot_members IS 'A member of a fetch that is still undecided';
+COMMENT ON TABLE snapshot_members IS 'A member of an undecided fetch that a later fetch listed too; of the others device_records.last_snapshot_begin tells';
 COMMENT ON COLUMN snapshot_members.tenant IS 'The tenant';
 COMMENT ON COLUMN snapshot_members.partition IS 'The partition';
 COMMENT ON COLUMN snapshot_members.source_kind IS 'The source';

@@ -10,7 +10,7 @@ use std::{
 
 use serviceradar_schemas::topics::Stream;
 use serviceradar_streams::rows::{
-    Changes, CountRow, DecisionRow, DeviceRow, EpochOutput, EvidenceRow, IssueRow, RecordRow, Row,
+    Changes, CountRow, DecisionRow, DeviceRow, EpochOutput, EvidenceRow, IssueRow, RecordRow, Row, Seen,
     SnapshotMemberRow, SnapshotRow, State, Uid, WatermarkRow,
 };
 
@@ -47,14 +47,8 @@ impl Tables {
     /// # Errors
     /// Names the row where a change contradicts what is there: new and there already, changed or gone and not there.
     pub fn apply(&mut self, output: &EpochOutput) -> Result<(), String> {
-        let mut records = output.records.clone();
-        for changed in records.changed.iter_mut().filter(|changed| changed.seen_only) {
-            if let Some(old) = self.records.get(&changed.row.record_key) {
-                changed.row.attributes = old.attributes.clone();
-            }
-        }
         apply(&mut self.devices, &output.devices)?;
-        apply(&mut self.records, &records)?;
+        apply(&mut self.records, &output.records)?;
         apply(&mut self.evidence, &output.evidence)?;
         apply(&mut self.issues, &output.issues)?;
         apply(&mut self.counts, &output.counts)?;
@@ -85,8 +79,14 @@ fn apply<R: Row>(rows: &mut BTreeMap<R::Key, R>, changes: &Changes<R>) -> Result
         }
     }
     for changed in &changes.changed {
-        if rows.insert(changed.row.key(), changed.row.clone()).is_none() {
-            return wrong("changed, and was not there", &changed.row.key());
+        if rows.insert(changed.key(), changed.clone()).is_none() {
+            return wrong("changed, and was not there", &changed.key());
+        }
+    }
+    for seen in &changes.seen {
+        match rows.get_mut(&seen.key()) {
+            Some(row) => seen.clone().write(row),
+            None => return wrong("seen, and was not there", &seen.key()),
         }
     }
     for row in &changes.new {
@@ -220,7 +220,7 @@ impl TenantWriter for MemoryWriter {
     async fn load(&mut self, epoch: &Epoch, mut pieces: Pieces) -> Result<(), ViewsError> {
         let mut whole = Epoch { output: EpochOutput::default(), ..epoch.clone() };
         while let Some(piece) = pieces.next().await? {
-            whole.output.append(piece);
+            whole.output.then(piece);
         }
         self.commit(&whole).await?;
         self.with(|tenant| {

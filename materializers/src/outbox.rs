@@ -70,9 +70,8 @@ pub(crate) fn device_changes(
     let merges = output.merges.iter();
     let redirects: HashMap<String, String> =
         merges.map(|merge| (merge.from_uid.to_string(), merge.to_uid.to_string())).collect();
-    let changed = devices.changed.iter().filter(|changed| !changed.seen_only).map(|changed| &changed.row);
     let of_whole = headers.clone();
-    let whole = devices.new.iter().chain(changed).map(move |row| Entry {
+    let whole = devices.new.iter().chain(&devices.changed).map(move |row| Entry {
         stream: Stream::DeviceChanges,
         key: Some(Bytes::from(row.key())),
         value: Some(Bytes::from(encode(row))),

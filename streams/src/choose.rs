@@ -8,7 +8,7 @@ use crate::{
     claim::{Namespace, id_hash, mac_shown},
     dictionary::{ClaimValue, Dictionary},
     record::Record,
-    rows::{DeviceRow, Placement, Uid},
+    rows::{DeviceRow, DeviceSeen, Placement, Uid},
     rules::Authority,
 };
 
@@ -93,7 +93,35 @@ pub struct Pin<'a> {
     pub at: i64,
 }
 
-/// The row of a device.
+/// Whether a device shows the same as before once its records were seen again: values of one record do not outweigh
+/// each other by when they were seen, those of several do.
+pub fn shows_the_same(members: &[Member<'_>], was_available: Option<bool>) -> bool {
+    members.iter().filter(|member| member.speaks()).count() == 1
+        && probe(members).map(|(up, _)| up) == was_available
+}
+
+/// The latest verdict on reachability that holds: (up, event time).
+fn probe(members: &[Member<'_>]) -> Option<(bool, i64)> {
+    members.iter().filter_map(|member| member.record.now.probe).max_by_key(|(up, at)| (*at, *up))
+}
+
+/// What sightings alone change of a device.
+pub fn device_seen(uid: Uid, members: &[Member<'_>], dictionary: &Dictionary) -> DeviceSeen {
+    let latest = members.iter().filter(|member| member.record.collector.is_some());
+    let latest = latest.max_by_key(|member| (member.record.last_assert, member.record.collector.as_deref()));
+    let collector = latest.and_then(|member| member.record.collector.as_deref());
+    let named = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    DeviceSeen {
+        uid,
+        last_seen: members.iter().map(|member| member.record.last_seen).max().unwrap_or_default(),
+        availability_at: probe(members).map(|(_, at)| at),
+        sources: source_summaries(members, dictionary),
+        agent_id: collector.and_then(|collector| named(&collector.agent)),
+        gateway_id: collector.and_then(|collector| named(&collector.gateway)),
+    }
+}
+
+/// The row of a device, but for what sightings alone change.
 pub fn device_row<'a>(
     uid: Uid,
     partition: &str,
@@ -106,11 +134,6 @@ pub fn device_row<'a>(
     let winners = winners(members, pins, authority, dictionary);
     let spoken: Vec<&Member<'_>> = members.iter().filter(|member| member.speaks()).collect();
     let macs = macs(&spoken, dictionary);
-    let probe = members.iter().filter_map(|m| m.record.now.probe).max_by_key(|(up, at)| (*at, *up));
-    let latest = members.iter().filter(|member| member.record.collector.is_some());
-    let latest = latest.max_by_key(|member| (member.record.last_assert, member.record.collector.clone()));
-    let collector = latest.and_then(|member| member.record.collector.as_deref());
-    let named = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let risk = winners.value("risk_score").and_then(|score| score.parse::<i32>().ok());
     let (kind, type_id) = device_type(&winners);
     let mut sources: Vec<String> =
@@ -140,22 +163,18 @@ pub fn device_row<'a>(
         risk_score: risk,
         risk_level: risk.map(|score| risk_level(score).0.to_owned()),
         risk_level_id: risk.map(|score| risk_level(score).1),
-        is_available: probe.map(|(up, _)| up),
-        availability_at: probe.map(|(_, at)| at),
+        is_available: probe(members).map(|(up, _)| up),
         discovery_sources: sources,
-        sources: source_summaries(members, dictionary),
         confidence: confidence(provisional, is_authoritative).to_owned(),
         state: state(members).to_owned(),
         first_seen: spoken.iter().map(|member| member.record.first_seen).min().unwrap_or_default(),
-        last_seen: members.iter().map(|member| member.record.last_seen).max().unwrap_or_default(),
-        agent_id: collector.and_then(|collector| named(&collector.agent)),
-        gateway_id: collector.and_then(|collector| named(&collector.gateway)),
         network_interfaces: interfaces(members, &winners, &macs),
         site: winners.get("site"),
         tags: winners.under("tags."),
         metadata: winners.under("attributes."),
         records: members.len() as i32,
         flags: flags(&spoken, dictionary),
+        ..DeviceRow::default()
     }
 }
 

@@ -30,7 +30,7 @@ use crate::{
     issues::Issues,
     normalise::Sighting,
     record::Record,
-    rows::{Changed, CountRow, EpochOutput, IssueRow, State},
+    rows::{CountRow, EpochOutput, IssueRow, State},
     rules::Rules,
     snapshots::{Snapshots, Undecided},
 };
@@ -155,7 +155,7 @@ impl Dataflow {
 
     /// Puts the state back that was read from the views. Call before the first epoch.
     pub fn restore(&mut self, state: State) -> Result<(), String> {
-        let mut folding = self.fold.borrow_mut();
+        let folding = &mut *self.fold.borrow_mut();
         for row in &state.watermarks {
             folding.fold.restore_watermark(row);
         }
@@ -163,7 +163,7 @@ impl Dataflow {
         for record in records {
             folding.fold.restore(record);
         }
-        folding.snapshots.restore(&state.snapshots, &state.snapshot_members);
+        folding.snapshots.restore(&state.snapshots, &state.snapshot_members, folding.fold.facts());
         Ok(())
     }
 
@@ -197,7 +197,7 @@ impl Dataflow {
             match (before.map(row), after.map(row)) {
                 (None, Some(row)) => closing.output.counts.new.push(row),
                 (Some(old), Some(row)) if old != row => {
-                    closing.output.counts.changed.push(Changed { row, seen_only: false });
+                    closing.output.counts.changed.push(row);
                 }
                 (Some(old), None) => {
                     closing.output.counts.gone.push((old.partition, old.dimension, old.value));
@@ -275,7 +275,8 @@ impl Step for FoldStep {
             Event::Sighting(sighting) => {
                 let Folding { fold, snapshots } = &mut *self.fold.borrow_mut();
                 let record = fold.take(&sighting);
-                snapshots.take(&sighting, record);
+                snapshots
+                    .take(&sighting, record.and_then(|id| fold.facts().record(id)).map(|record| &**record));
             }
         }
     }
@@ -296,7 +297,7 @@ impl Step for FoldStep {
             if is_new {
                 closing.output.watermarks.new.push(row);
             } else {
-                closing.output.watermarks.changed.push(Changed { row, seen_only: false });
+                closing.output.watermarks.changed.push(row);
             }
         }
         closing.undecided = snapshots.undecided(fold);

@@ -7,7 +7,7 @@ use serviceradar_schemas::{Decision, Source};
 use crate::{
     claim::is_name,
     normalise::{ClaimKey, claim_key, clamp_time},
-    rows::{Changed, Changes, DecisionRow, RecordRow},
+    rows::{Changes, DecisionRow, RecordRow},
 };
 
 /// What a decision in force does, in its partition.
@@ -300,7 +300,7 @@ impl Decisions {
             match (before, self.row(&id)) {
                 (None, Some(row)) => changes.rows.new.push(row),
                 (Some(old), Some(row)) if old != row => {
-                    changes.rows.changed.push(Changed { row, seen_only: false });
+                    changes.rows.changed.push(row);
                 }
                 _ => {}
             }

@@ -263,12 +263,12 @@ impl Closed {
         let Closing { mut output, undecided, tick, gauges, .. } = closing;
         // Every worker tells the tenant's TICK.
         let known = &self.output.watermarks;
-        let known = known.new.iter().chain(known.changed.iter().map(|changed| &changed.row));
+        let known = known.new.iter().chain(&known.changed);
         if known.map(Row::key).any(|partition| partition.is_none()) {
             output.watermarks.new.retain(|row| row.partition.is_some());
-            output.watermarks.changed.retain(|changed| changed.row.partition.is_some());
+            output.watermarks.changed.retain(|row| row.partition.is_some());
         }
-        self.output.append(output);
+        self.output.then(output);
         self.undecided.extend(undecided);
         self.tick = self.tick.max(tick);
         self.gauges.records += gauges.records;

@@ -12,7 +12,7 @@ use crate::{
     facts::Facts,
     fold::RecordChange,
     identity::{Identity, IdentityChanges},
-    rows::{Changed, Changes, IssueRow, Row, Uid},
+    rows::{Changes, IssueRow, Row, Uid},
     sort_unique,
 };
 
@@ -99,7 +99,7 @@ impl Issues {
         for row in now {
             match before.remove(&row.key()) {
                 None => out.new.push(row),
-                Some(old) if old != row => out.changed.push(Changed { row, seen_only: false }),
+                Some(old) if old != row => out.changed.push(row),
                 Some(_) => {}
             }
         }

@@ -44,7 +44,7 @@ impl Status {
 }
 
 /// A claim that the record ever had.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimSpan {
     /// Which.
     pub claim: ClaimId,
@@ -59,7 +59,7 @@ pub struct ClaimSpan {
 }
 
 /// An address that the record ever had.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddressSpan {
     /// Which.
     pub ip: IpAddr,
@@ -74,7 +74,7 @@ pub struct AddressSpan {
 }
 
 /// The latest value of an attribute.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attribute {
     /// Which.
     pub name: NameId,
@@ -105,6 +105,8 @@ pub struct Record {
     pub last_end: Option<Order>,
     /// Begin of the first fetch that listed it; absent where it was ever asserted outside of one.
     pub first_fetch: Option<i64>,
+    /// Begin of the last fetch that listed it.
+    pub last_fetch: Option<i64>,
     /// Whether it was ever asserted outside of a fetch.
     pub seen_outside: bool,
     /// The latest verdict on reachability: (event time, up).
@@ -140,6 +142,15 @@ pub struct Now {
     pub fresh_from: i64,
 }
 
+impl Now {
+    /// Whether the same follows, but for when it was seen.
+    fn is_like(&self, before: &Self) -> bool {
+        (self.open, self.end, self.detached, self.recent)
+            == (before.open, before.end, before.detached, before.recent)
+            && self.probe.map(|(up, _)| up) == before.probe.map(|(up, _)| up)
+    }
+}
+
 impl Record {
     /// A record of which nothing is known yet.
     pub fn new(id: RecordId, source: SourceId) -> Self {
@@ -153,6 +164,7 @@ impl Record {
             last_full: None,
             last_end: None,
             first_fetch: None,
+            last_fetch: None,
             seen_outside: false,
             probe: None,
             collector: None,
@@ -184,6 +196,25 @@ impl Record {
         claims && *self == Self { claims: self.claims.clone(), ..other.clone() }
     }
 
+    /// Whether this record says the same as `before`, later: nothing but sightings lies between them. Its collector
+    /// may be another.
+    pub fn says_like(&self, before: &Self) -> bool {
+        self.attributes == before.attributes
+            && (self.first_seen, self.first_asserted) == (before.first_seen, before.first_asserted)
+            && (self.first_fetch, self.seen_outside) == (before.first_fetch, before.seen_outside)
+            && self.last_end == before.last_end
+            && self.probe.map(|(_, up)| up) == before.probe.map(|(_, up)| up)
+            && self.place.map(|(_, ip)| ip) == before.place.map(|(_, ip)| ip)
+    }
+
+    /// Whether this record says the same as `before`, later, and the same follows from it.
+    pub fn is_seen_again(&self, before: &Self) -> bool {
+        self.says_like(before)
+            && self.claims == before.claims
+            && self.addresses == before.addresses
+            && self.now.is_like(&before.now)
+    }
+
     /// The last assertion of a claim, address or attribute of this record.
     pub fn asserted(&self, last: &Option<Box<Asserted>>) -> Asserted {
         match last {
@@ -210,6 +241,7 @@ impl Record {
         self.first_seen = self.first_seen.min(sighting.event_time);
         self.last_seen = self.last_seen.max(sighting.event_time);
         self.first_asserted = self.first_asserted.min(sighting.intake_time);
+        self.last_fetch = self.last_fetch.max(sighting.fetch.as_ref().map(|fetch| fetch.begin));
         match &sighting.fetch {
             None => (self.seen_outside, self.first_fetch) = (true, None),
             Some(_) if self.seen_outside => {}

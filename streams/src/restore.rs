@@ -39,6 +39,7 @@ pub fn records(
             last_full: row.last_full,
             last_end: row.last_end,
             first_fetch: row.first_snapshot_begin,
+            last_fetch: row.last_snapshot_begin,
             seen_outside: row.first_snapshot_begin.is_none() && row.first_seen.is_some(),
             probe: row.probe.map(|(up, at)| (at, up)),
             collector: row.collector,

@@ -6,12 +6,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
     net::IpAddr,
     sync::Arc,
 };
 
 pub use serviceradar_schemas::DeviceChange as DeviceRow;
-use serviceradar_schemas::{Collector, Source};
+use serviceradar_schemas::{Collector, Source, SourceSummary};
 use uuid::Uuid;
 
 /// The public id of a device or of a claim; shown as `sr:<uuid>`.
@@ -130,6 +131,8 @@ pub struct RecordRow {
     pub collector: Option<Arc<Collector>>,
     /// Begin of the first snapshot that listed it; absent where it was ever listed outside of one.
     pub first_snapshot_begin: Option<i64>,
+    /// Begin of the last snapshot that listed it; absent where none ever did.
+    pub last_snapshot_begin: Option<i64>,
     /// The address it was last seen with, and the order of that.
     pub place: Option<(IpAddr, Order)>,
     /// Order and event time of its last assert.
@@ -245,7 +248,8 @@ pub struct SnapshotRow {
     pub detail: String,
 }
 
-/// A member of a fetch that is still undecided (`snapshot_members`).
+/// A member of a fetch that is still undecided, and not the last that listed it (`snapshot_members`): the others
+/// are told by `RecordRow::last_snapshot_begin`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SnapshotMemberRow {
     /// The partition.
@@ -295,16 +299,96 @@ pub struct MergeRow {
     pub records: Vec<Arc<str>>,
 }
 
-/// A row that has a key and a hash of its content.
-pub trait Row: Clone {
+/// A row that has a key.
+pub trait Row: Clone + Send + Sync {
     /// The key, without the tenant.
-    type Key: Clone + std::fmt::Debug + Ord + std::hash::Hash;
+    type Key: Clone + std::fmt::Debug + Ord + std::hash::Hash + Send + Sync;
+    /// What of a row a sighting alone changes; `Infallible` where sightings are nothing special.
+    type Seen: Seen<Self>;
     /// The key of this row.
     fn key(&self) -> Self::Key;
 }
 
+/// What of a row a sighting alone changes, as it is now.
+pub trait Seen<R: Row>: Clone + std::fmt::Debug + PartialEq + Send + Sync {
+    /// The key of its row.
+    fn key(&self) -> R::Key;
+    /// Writes it into its row.
+    fn write(self, row: &mut R);
+}
+
+impl<R: Row> Seen<R> for Infallible {
+    fn key(&self) -> R::Key {
+        match *self {}
+    }
+    fn write(self, _: &mut R) {
+        match self {}
+    }
+}
+
+/// What a sighting alone changes of a device.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct DeviceSeen {
+    /// The device.
+    pub uid: Uid,
+    /// Latest sighting.
+    pub last_seen: i64,
+    /// When it was found whether it answers.
+    pub availability_at: Option<i64>,
+    /// Its sources; only their `last_seen` is another.
+    pub sources: Vec<SourceSummary>,
+    /// Agent of the latest sighting.
+    pub agent_id: Option<String>,
+    /// Gateway of the latest sighting.
+    pub gateway_id: Option<String>,
+}
+
+impl Seen<DeviceRow> for DeviceSeen {
+    fn key(&self) -> String {
+        self.uid.to_string()
+    }
+    fn write(self, row: &mut DeviceRow) {
+        let Self { uid: _, last_seen, availability_at, sources, agent_id, gateway_id } = self;
+        (row.last_seen, row.availability_at, row.sources) = (last_seen, availability_at, sources);
+        (row.agent_id, row.gateway_id) = (agent_id, gateway_id);
+    }
+}
+
+/// What a sighting alone changes of a record.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RecordSeen {
+    /// The record.
+    pub record_key: Arc<str>,
+    /// Latest event time it was asserted at.
+    pub last_seen: Option<i64>,
+    /// Event time of the latest verdict on reachability.
+    pub probe_at: Option<i64>,
+    /// Begin of the last fetch that listed it.
+    pub last_snapshot_begin: Option<i64>,
+    /// Order of the address it was last seen with.
+    pub place: Option<Order>,
+    /// Order and event time of its last assert.
+    pub last_assert: Option<(Order, i64)>,
+    /// Order and event time of its last FULL assert.
+    pub last_full: Option<(Order, i64)>,
+}
+
+impl Seen<RecordRow> for RecordSeen {
+    fn key(&self) -> Arc<str> {
+        self.record_key.clone()
+    }
+    fn write(self, row: &mut RecordRow) {
+        row.last_seen = self.last_seen;
+        row.last_snapshot_begin = self.last_snapshot_begin;
+        row.probe = row.probe.zip(self.probe_at).map(|((up, _), at)| (up, at));
+        row.place = row.place.zip(self.place).map(|((ip, _), order)| (ip, order));
+        (row.last_assert, row.last_full) = (self.last_assert, self.last_full);
+    }
+}
+
 impl Row for DeviceRow {
     type Key = String;
+    type Seen = DeviceSeen;
     fn key(&self) -> String {
         self.uid.clone()
     }
@@ -312,6 +396,7 @@ impl Row for DeviceRow {
 
 impl Row for RecordRow {
     type Key = Arc<str>;
+    type Seen = RecordSeen;
     fn key(&self) -> Arc<str> {
         self.record_key.clone()
     }
@@ -319,6 +404,7 @@ impl Row for RecordRow {
 
 impl Row for EvidenceRow {
     type Key = (Arc<str>, Arc<str>, Arc<str>);
+    type Seen = Infallible;
     fn key(&self) -> Self::Key {
         (self.record_key.clone(), self.namespace.clone(), self.value.clone())
     }
@@ -326,6 +412,7 @@ impl Row for EvidenceRow {
 
 impl Row for IssueRow {
     type Key = (Arc<str>, &'static str, Arc<str>, Arc<str>);
+    type Seen = Infallible;
     fn key(&self) -> Self::Key {
         (self.partition.clone(), self.kind, self.namespace.clone(), self.value.clone())
     }
@@ -333,6 +420,7 @@ impl Row for IssueRow {
 
 impl Row for CountRow {
     type Key = (Arc<str>, &'static str, Arc<str>);
+    type Seen = Infallible;
     fn key(&self) -> Self::Key {
         (self.partition.clone(), self.dimension, self.value.clone())
     }
@@ -340,6 +428,7 @@ impl Row for CountRow {
 
 impl Row for DecisionRow {
     type Key = String;
+    type Seen = Infallible;
     fn key(&self) -> String {
         self.decision.id.clone()
     }
@@ -347,6 +436,7 @@ impl Row for DecisionRow {
 
 impl Row for SnapshotRow {
     type Key = (Arc<str>, Source, i64);
+    type Seen = Infallible;
     fn key(&self) -> Self::Key {
         (self.partition.clone(), self.source.clone(), self.begin)
     }
@@ -354,6 +444,7 @@ impl Row for SnapshotRow {
 
 impl Row for SnapshotMemberRow {
     type Key = SnapshotMemberRow;
+    type Seen = Infallible;
     fn key(&self) -> Self::Key {
         self.clone()
     }
@@ -361,84 +452,80 @@ impl Row for SnapshotMemberRow {
 
 impl Row for WatermarkRow {
     type Key = Option<Arc<str>>;
+    type Seen = Infallible;
     fn key(&self) -> Self::Key {
         self.partition.clone()
     }
 }
 
-/// A row that changed.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Changed<R> {
-    /// As it is now.
-    pub row: R,
-    /// Nothing but sightings changed: of a device `last_seen`, `availability_at`, `sources`, and whose the latest
-    /// sighting was (`agent_id`, `gateway_id`); of a record
-    /// `last_seen`, the orders of its last assert, last FULL assert and place, and the time of its probe.
-    /// The attributes of such a record are left empty in `row`: they are as they were.
-    pub seen_only: bool,
-}
-
-/// How an epoch changes one table. A key is in one of the three at most.
+/// How an epoch changes one table. A key is in one of the four at most.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Changes<R: Row> {
     /// Rows whose key was not there.
     pub new: Vec<R>,
-    /// Rows that were there and are different now.
-    pub changed: Vec<Changed<R>>,
+    /// Rows that were there and are different now, by more than sightings.
+    pub changed: Vec<R>,
+    /// Of rows that only sightings changed, what those changed.
+    pub seen: Vec<R::Seen>,
     /// Keys that are no more.
     pub gone: Vec<R::Key>,
 }
 
 impl<R: Row> Default for Changes<R> {
     fn default() -> Self {
-        Self { new: Vec::new(), changed: Vec::new(), gone: Vec::new() }
+        Self { new: Vec::new(), changed: Vec::new(), seen: Vec::new(), gone: Vec::new() }
     }
 }
 
 impl<R: Row> Changes<R> {
     /// How many keys it touches.
     pub fn len(&self) -> usize {
-        self.new.len() + self.changed.len() + self.gone.len()
-    }
-
-    /// Adds what changed after this: the two are then one change.
-    pub fn then(&mut self, later: Self) {
-        let mut gone: BTreeSet<R::Key> = later.gone.into_iter().collect();
-        let mut changed: BTreeMap<R::Key, Changed<R>> =
-            later.changed.into_iter().map(|changed| (changed.row.key(), changed)).collect();
-        let mut new: BTreeMap<R::Key, R> = later.new.into_iter().map(|row| (row.key(), row)).collect();
-        // Of what came only now nothing was there before: gone, it leaves nothing.
-        self.new.retain(|row| !gone.remove(&row.key()));
-        for row in &mut self.new {
-            if let Some(later) = changed.remove(&row.key()) {
-                *row = later.row;
-            }
-        }
-        self.changed.retain(|known| !gone.contains(&known.row.key()));
-        for known in &mut self.changed {
-            if let Some(later) = changed.remove(&known.row.key()) {
-                *known = Changed { seen_only: known.seen_only && later.seen_only, ..later };
-            }
-        }
-        let again = |key: &R::Key| Some(Changed { row: new.remove(key)?, seen_only: false });
-        let mut back: Vec<Changed<R>> = self.gone.iter().filter_map(again).collect();
-        self.gone.retain(|key| !back.iter().any(|changed| changed.row.key() == *key));
-        self.changed.append(&mut back);
-        self.changed.extend(changed.into_values());
-        self.new.extend(new.into_values());
-        self.gone.extend(gone);
-    }
-
-    /// Adds the changes of other keys.
-    pub fn append(&mut self, mut other: Self) {
-        self.new.append(&mut other.new);
-        self.changed.append(&mut other.changed);
-        self.gone.append(&mut other.gone);
+        self.new.len() + self.changed.len() + self.seen.len() + self.gone.len()
     }
 
     /// Whether it touches none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Adds what changed after this: the two are then one change.
+    pub fn then(&mut self, later: Self) {
+        if self.is_empty() {
+            *self = later;
+            return;
+        }
+        let mut gone: BTreeSet<R::Key> = later.gone.into_iter().collect();
+        let mut seen: BTreeMap<R::Key, R::Seen> =
+            later.seen.into_iter().map(|seen| (seen.key(), seen)).collect();
+        let mut changed: BTreeMap<R::Key, R> =
+            later.changed.into_iter().map(|row| (row.key(), row)).collect();
+        let mut new: BTreeMap<R::Key, R> = later.new.into_iter().map(|row| (row.key(), row)).collect();
+        // Of what came only now nothing was there before: gone, it leaves nothing.
+        self.new.retain(|row| !gone.remove(&row.key()));
+        self.changed.retain(|row| !gone.contains(&row.key()));
+        for row in self.new.iter_mut().chain(&mut self.changed) {
+            let key = row.key();
+            if let Some(later) = changed.remove(&key) {
+                *row = later;
+            } else if let Some(later) = seen.remove(&key) {
+                later.write(row);
+            }
+        }
+        self.seen.retain(|known| {
+            let key = known.key();
+            !gone.contains(&key) && !changed.contains_key(&key) && !seen.contains_key(&key)
+        });
+        self.gone.retain(|key| match new.remove(key) {
+            None => true,
+            Some(back) => {
+                self.changed.push(back);
+                false
+            }
+        });
+        self.new.extend(new.into_values());
+        self.changed.extend(changed.into_values());
+        self.seen.extend(seen.into_values());
+        self.gone.extend(gone);
     }
 }
 
@@ -500,21 +587,6 @@ impl EpochOutput {
         self.watermarks.then(later.watermarks);
         self.history.extend(later.history);
         self.merges.extend(later.merges);
-    }
-
-    /// Adds the changes of other keys.
-    pub fn append(&mut self, other: Self) {
-        self.devices.append(other.devices);
-        self.records.append(other.records);
-        self.evidence.append(other.evidence);
-        self.issues.append(other.issues);
-        self.counts.append(other.counts);
-        self.decisions.append(other.decisions);
-        self.snapshots.append(other.snapshots);
-        self.snapshot_members.append(other.snapshot_members);
-        self.watermarks.append(other.watermarks);
-        self.history.extend(other.history);
-        self.merges.extend(other.merges);
     }
 
     /// How many rows it changes; journals are none of them.

@@ -12,9 +12,11 @@ use serviceradar_schemas::{Action, Source};
 use crate::{
     decisions::{Effect, Scoped},
     dictionary::{Dictionary, RecordId, SourceId},
+    facts::Facts,
     fold::Fold,
     normalise::Sighting,
-    rows::{Changed, Changes, Row, SnapshotMemberRow, SnapshotRow},
+    record::Record,
+    rows::{Changes, Row, SnapshotMemberRow, SnapshotRow},
     rules,
 };
 
@@ -31,6 +33,8 @@ struct Fetch {
     judged: bool,
     /// While not judged.
     members: BTreeSet<RecordId>,
+    /// Members that a later fetch listed too: of the others their record tells.
+    listed_later: BTreeSet<RecordId>,
 }
 
 impl Fetch {
@@ -44,6 +48,8 @@ impl Fetch {
 pub struct Snapshots {
     dictionary: Rc<RefCell<Dictionary>>,
     fetches: BTreeMap<Key, Fetch>,
+    /// Those that are not judged.
+    open: BTreeSet<Key>,
     touched: BTreeMap<Key, Option<Fetch>>,
 }
 
@@ -103,18 +109,22 @@ pub fn judge(fetch: &Undecided, now: Option<i64>, rules: &rules::Snapshots) -> O
 impl Snapshots {
     /// Empty.
     pub fn new(dictionary: Rc<RefCell<Dictionary>>) -> Self {
-        Self { dictionary, fetches: BTreeMap::new(), touched: BTreeMap::new() }
+        Self { dictionary, fetches: BTreeMap::new(), open: BTreeSet::new(), touched: BTreeMap::new() }
     }
 
     fn touch(&mut self, key: Key) -> &mut Fetch {
         let fetches = &self.fetches;
         // Once an epoch: a fetch has as many members as its source has records.
         self.touched.entry(key).or_insert_with(|| fetches.get(&key).cloned());
-        self.fetches.entry(key).or_default()
+        let open = &mut self.open;
+        self.fetches.entry(key).or_insert_with(|| {
+            open.insert(key);
+            Fetch::default()
+        })
     }
 
-    /// Takes in an event, of the record that it asserts if it does.
-    pub fn take(&mut self, sighting: &Sighting, record: Option<RecordId>) {
+    /// Takes in an event, of the record that it asserts if it does, which the fold has taken it into.
+    pub fn take(&mut self, sighting: &Sighting, record: Option<&Record>) {
         let Some(of) = &sighting.fetch else { return };
         let source = {
             let mut dictionary = self.dictionary.borrow_mut();
@@ -125,18 +135,18 @@ impl Snapshots {
         if sighting.action == Action::Assert {
             // The common case first: one more member of a fetch that is being counted.
             let Some(record) = record else { return };
-            let known = self
-                .fetches
-                .get(&key)
-                .is_some_and(|fetch| fetch.id >= of.id && (fetch.judged || fetch.members.contains(&record)));
+            let known = self.fetches.get(&key).is_some_and(|fetch| {
+                fetch.id >= of.id && (fetch.judged || fetch.members.contains(&record.id))
+            });
             if !known {
                 let id = of.id.clone();
                 let fetch = self.touch(key);
                 fetch.id = id.max(std::mem::take(&mut fetch.id));
                 if !fetch.judged {
-                    fetch.members.insert(record);
+                    fetch.members.insert(record.id);
                 }
             }
+            self.list_later(source, record);
             return;
         }
         let (id, count, intake) = (of.id.clone(), of.count, sighting.intake_time);
@@ -146,6 +156,20 @@ impl Snapshots {
         if ended {
             fetch.counted = fetch.counted.max(Some(count.unwrap_or(0)));
             fetch.ended_at = Some(fetch.ended_at.map_or(intake, |at| at.min(intake)));
+        }
+    }
+
+    /// Notes of which open fetches a record is a member that a later one listed too.
+    fn list_later(&mut self, source: SourceId, record: &Record) {
+        let Some(last) = record.last_fetch else { return };
+        let earlier: Vec<Key> = self.open.range((source, i64::MIN)..(source, last)).copied().collect();
+        for key in earlier {
+            let is_news = self.fetches.get(&key).is_some_and(|fetch| {
+                fetch.members.contains(&record.id) && !fetch.listed_later.contains(&record.id)
+            });
+            if is_news {
+                self.touch(key).listed_later.insert(record.id);
+            }
         }
     }
 
@@ -162,11 +186,16 @@ impl Snapshots {
             let scope = dictionary.scope(partition);
             dictionary.source(scope, source)
         };
-        let fetch = self.touch((source, *begin));
+        let key = (source, *begin);
+        let fetch = self.touch(key);
         fetch.judged = diff > 0;
         fetch.verdict = verdict.filter(|_| fetch.judged);
         if fetch.judged {
             fetch.members.clear();
+            fetch.listed_later.clear();
+            self.open.remove(&key);
+        } else {
+            self.open.insert(key);
         }
     }
 
@@ -199,13 +228,13 @@ impl Snapshots {
                 record_key: dictionary.record_entry(*record).key.clone(),
             };
             let none = BTreeSet::new();
-            let old = before.as_ref().map_or(&none, |fetch| &fetch.members);
-            members.new.extend(after.members.difference(old).map(member));
-            members.gone.extend(old.difference(&after.members).map(member));
+            let old = before.as_ref().map_or(&none, |fetch| &fetch.listed_later);
+            members.new.extend(after.listed_later.difference(old).map(member));
+            members.gone.extend(old.difference(&after.listed_later).map(member));
             let told = |fetch: &&Fetch| fetch.is_told();
             match (before.as_ref().filter(told).map(row), Some(after).filter(told).map(row)) {
                 (None, Some(row)) => rows.new.push(row),
-                (Some(old), Some(row)) if old != row => rows.changed.push(Changed { row, seen_only: false }),
+                (Some(old), Some(row)) if old != row => rows.changed.push(row),
                 (Some(old), None) => rows.gone.push(old.key()),
                 _ => {}
             }
@@ -241,8 +270,8 @@ impl Snapshots {
             .collect()
     }
 
-    /// Puts fetches back as they were read from the views.
-    pub fn restore(&mut self, rows: &[SnapshotRow], members: &[SnapshotMemberRow]) {
+    /// Puts fetches back as they were read from the views, after the records.
+    pub fn restore(&mut self, rows: &[SnapshotRow], members: &[SnapshotMemberRow], facts: &Facts) {
         let dictionary = self.dictionary.clone();
         let mut dictionary = dictionary.borrow_mut();
         for row in rows {
@@ -256,8 +285,19 @@ impl Snapshots {
                 // The decisions say so again.
                 judged: row.verdict.is_some(),
                 members: BTreeSet::new(),
+                listed_later: BTreeSet::new(),
             };
-            self.fetches.insert((source, row.begin), fetch);
+            let key = (source, row.begin);
+            if !fetch.judged {
+                self.open.insert(key);
+            }
+            self.fetches.insert(key, fetch);
+        }
+        for record in facts.records() {
+            let fetch = record.last_fetch.and_then(|begin| self.fetches.get_mut(&(record.source, begin)));
+            if let Some(fetch) = fetch.filter(|fetch| !fetch.judged) {
+                fetch.members.insert(record.id);
+            }
         }
         for member in members {
             let scope = dictionary.scope(&member.partition);
@@ -265,6 +305,7 @@ impl Snapshots {
             let record = dictionary.record(scope, &member.source, &member.record_key);
             if let Some(fetch) = self.fetches.get_mut(&(source, member.begin)) {
                 fetch.members.insert(record);
+                fetch.listed_later.insert(record);
             }
         }
     }

@@ -9,8 +9,9 @@ use serviceradar_materializers::views::{
 };
 use serviceradar_schemas::{Collector, Decision, DeviceChange, NetworkInterface, Source, Target, encode};
 use serviceradar_streams::rows::{
-    Changed, Changes, CountRow, DecisionRow, EpochOutput, EvidenceRow, EvidenceState, HistoryRow, IssueRow,
-    MergeRow, Order, Placement, RecordRow, SnapshotMemberRow, SnapshotRow, State, Uid, WatermarkRow,
+    Changes, CountRow, DecisionRow, DeviceSeen, EpochOutput, EvidenceRow, EvidenceState, HistoryRow,
+    IssueRow, MergeRow, Order, Placement, RecordRow, RecordSeen, SnapshotMemberRow, SnapshotRow, State, Uid,
+    WatermarkRow,
 };
 use uuid::Uuid;
 
@@ -44,6 +45,7 @@ pub fn full_record(key: &str, seen: i64) -> RecordRow {
         probe: Some((true, T0 + 5)),
         collector: Some(Arc::new(Collector { agent: "a".to_owned(), ..Collector::default() })),
         first_snapshot_begin: Some(T0 - 1),
+        last_snapshot_begin: Some(T0 + seen - 1),
         place: Some(("fe80::1:2".parse().unwrap(), order(seen))),
         last_assert: Some((order(seen), T0 + seen)),
         last_full: Some((order(seen), T0 + seen)),
@@ -65,6 +67,7 @@ fn bare_record(key: &str) -> RecordRow {
         probe: None,
         collector: None,
         first_snapshot_begin: None,
+        last_snapshot_begin: None,
         place: None,
         last_assert: None,
         last_full: None,
@@ -217,46 +220,53 @@ pub fn first_epoch() -> Epoch {
     )
 }
 
-fn whole<R: serviceradar_streams::rows::Row>(row: R) -> Changed<R> {
-    Changed { row, seen_only: false }
+/// What a second sighting leaves of `full_record`.
+fn record_seen(key: &str, seen: i64) -> RecordSeen {
+    let row = full_record(key, seen);
+    RecordSeen {
+        record_key: row.record_key,
+        last_seen: row.last_seen,
+        probe_at: row.probe.map(|(_, at)| at),
+        last_snapshot_begin: row.last_snapshot_begin,
+        place: row.place.map(|(_, order)| order),
+        last_assert: row.last_assert,
+        last_full: row.last_full,
+    }
 }
 
 /// What follows it: rows of each table changed, gone and new.
 pub fn second_epoch() -> Epoch {
-    let mut record = full_record("1", 50);
-    record.attributes = "".into();
     epoch(
         2,
         EpochOutput {
             devices: Changes {
                 new: vec![device(3, "three")],
-                changed: vec![whole(device(1, "one renamed"))],
+                changed: vec![device(1, "one renamed")],
                 gone: vec![uid(2).to_string()],
+                ..Changes::default()
             },
             records: Changes {
                 new: vec![bare_record("3")],
-                changed: vec![Changed { row: record, seen_only: true }],
-                gone: Vec::new(),
+                seen: vec![record_seen("1", 50)],
+                ..Changes::default()
             },
             evidence: Changes {
                 new: vec![evidence("3", "mac", "001b21aabb03")],
-                changed: vec![whole(EvidenceRow {
+                changed: vec![EvidenceRow {
                     state: EvidenceState::Lapsed,
                     ..evidence("1", "ip", "10.0.0.1")
-                })],
+                }],
                 gone: vec![("default/armis/hq/1".into(), "hostname".into(), "x".into())],
+                ..Changes::default()
             },
             decisions: Changes {
-                changed: vec![whole(DecisionRow { in_force: false, ..decision("d2") })],
+                changed: vec![DecisionRow { in_force: false, ..decision("d2") }],
                 ..Changes::default()
             },
-            snapshots: Changes {
-                changed: vec![whole(snapshot(None, Some("accepted")))],
-                ..Changes::default()
-            },
+            snapshots: Changes { changed: vec![snapshot(None, Some("accepted"))], ..Changes::default() },
             snapshot_members: Changes { gone: vec![member("1"), member("2")], ..Changes::default() },
             watermarks: Changes {
-                changed: vec![whole(WatermarkRow { partition: None, at: T0 + 70 })],
+                changed: vec![WatermarkRow { partition: None, at: T0 + 70 }],
                 ..Changes::default()
             },
             history: vec![
@@ -449,9 +459,16 @@ pub async fn publishes_in_order_what_changed(views: &dyn Views) {
     first.output.devices.new.push(device(3, "three"));
     writer.commit(&first).await.unwrap();
     let mut second = second_epoch();
-    let seen = Changed { row: device(3, "three"), seen_only: true };
+    let seen = DeviceSeen {
+        uid: uid(3),
+        last_seen: T0 + 77,
+        availability_at: Some(T0 + 76),
+        sources: Vec::new(),
+        agent_id: Some("another".to_owned()),
+        gateway_id: None,
+    };
     second.output.devices.new.clear();
-    second.output.devices.changed.push(seen);
+    second.output.devices.seen.push(seen);
     second.output.history.pop();
     second.dead_letters = vec![DeadLetter {
         topic: "acme.observations".to_owned(),

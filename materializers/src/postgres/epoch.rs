@@ -7,7 +7,7 @@ use serviceradar_schemas::{
     Source,
     time::{DAY, HOUR, MINUTE},
 };
-use serviceradar_streams::rows::{Changed, Changes, DeviceRow, EpochOutput, Row};
+use serviceradar_streams::rows::{Changes, EpochOutput, Row, Seen};
 use tokio::sync::mpsc;
 
 use super::{
@@ -16,13 +16,17 @@ use super::{
     journals, outbox,
     session::{Parameter, Session},
     state::Micros,
-    tables::{RowContext, SearchRow, TableRow},
+    tables::{AttributesRow, DetailsRow, RowContext, SearchRow, TableRow},
 };
 use crate::{
     outbox::{all_devices, dead_letters, device_changes},
     views::{Epoch, Frontier, Pieces, ViewsError},
 };
 
+/// Tables that a load fills in a session of its own.
+const APART: [&str; 4] = ["device_summaries", "device_details", "device_search", "record_attributes"];
+/// Tables that it fills in the session of the epoch.
+const TOGETHER: [&str; 2] = ["record_summaries", "device_evidence"];
 /// Of a stage: rows of which only sightings changed, and the others.
 const SEEN: &str = "seen";
 const CHANGED: &str = "changed";
@@ -56,11 +60,12 @@ pub(crate) async fn write(
     let entries = device_changes(context.generation, epoch.number, &epoch.output);
     outbox::write(session, &context, entries, &mut next.of_outbox).await?;
     of_records(session, &context, &epoch.output, &mut next.of_changes).await?;
+    attributes(session, &context, &epoch.output).await?;
     rest(session, &context, epoch, next.of_outbox, cleaned_at).await
 }
 
-/// Writes an epoch whose rows come in pieces: those of devices in a session of their own, whose transaction
-/// commits before that of the others, so that an epoch that is told to be there is there.
+/// Writes an epoch whose rows come in pieces: those of devices, and attributes, in a session of their own, whose
+/// transaction commits before that of the others, so that an epoch that is told to be there is there.
 pub(crate) async fn load(
     session: &mut Session,
     of_its_own: &mut Session,
@@ -70,31 +75,27 @@ pub(crate) async fn load(
     cleaned_at: &mut i64,
 ) -> Result<(), ViewsError> {
     let context = context(fence, epoch);
-    let (put, mut take) = mpsc::channel::<EpochOutput>(1);
+    let (put, mut take) = mpsc::channel::<Arc<EpochOutput>>(1);
     let devices = async {
-        empty(of_its_own, &context, &["devices", "device_search"]).await?;
+        empty(of_its_own, &context, &APART).await?;
         forget(of_its_own, &context).await?;
         let mut next = 0;
         while let Some(piece) = take.recv().await {
-            self::of_devices(of_its_own, &context, &piece, &mut next).await?;
+            of_devices(of_its_own, &context, &piece, &mut next).await?;
+            attributes(of_its_own, &context, &piece).await?;
         }
         Ok(())
     };
     let records = async {
         let mut next = RECORDS_CHANGES_FROM;
-        empty(session, &context, &["device_records", "device_evidence"]).await?;
-        while let Some(mut piece) = pieces.next().await? {
-            let of_devices = EpochOutput {
-                devices: std::mem::take(&mut piece.devices),
-                history: std::mem::take(&mut piece.history),
-                merges: std::mem::take(&mut piece.merges),
-                ..EpochOutput::default()
-            };
+        empty(session, &context, &TOGETHER).await?;
+        while let Some(piece) = pieces.next().await? {
+            let piece = Arc::new(piece);
             // Where nobody takes it any more, that one says why.
-            if put.send(of_devices).await.is_err() {
+            if put.send(piece.clone()).await.is_err() {
                 break;
             }
-            self::of_records(session, &context, &piece, &mut next).await?;
+            of_records(session, &context, &piece, &mut next).await?;
         }
         drop(put);
         Ok(())
@@ -130,9 +131,9 @@ fn context<'a>(fence: &'a Fence, epoch: &Epoch) -> RowContext<'a> {
     }
 }
 
-/// Deletes what a load wrote of devices that broke off between its two commits.
+/// Deletes what a load wrote in its own session that broke off between its two commits.
 async fn forget(session: &mut Session, context: &RowContext<'_>) -> Result<(), ViewsError> {
-    for table in ["devices", "device_search"] {
+    for table in APART {
         let delete = format!("DELETE FROM {table} WHERE tenant = $1");
         session.execute(&delete, &[&context.tenant]).await?;
     }
@@ -177,7 +178,6 @@ async fn of_devices(
     next: &mut i32,
 ) -> Result<(), ViewsError> {
     devices(session, context, output).await?;
-    search(session, context, &output.devices).await?;
     journals::merges(session, context, output).await?;
     let mut told = Vec::new();
     tell(&output.devices, |uid| uid, &mut told);
@@ -211,70 +211,72 @@ async fn of_records(
     view_changes(session, context, told, next).await
 }
 
+async fn attributes(
+    session: &mut Session,
+    context: &RowContext<'_>,
+    output: &EpochOutput,
+) -> Result<(), ViewsError> {
+    changes(session, context, &part(&output.records, AttributesRow)).await
+}
+
 /// Writes the changes of devices, and before that how they looked.
 async fn devices(
     session: &mut Session,
     context: &RowContext<'_>,
     output: &EpochOutput,
 ) -> Result<(), ViewsError> {
+    let details = part(&output.devices, DetailsRow);
     journals::created(session, context, output).await?;
     stage_changed(session, context, &output.devices).await?;
+    stage_changed(session, context, &details).await?;
     journals::changed(session, context, output).await?;
-    write_staged(session, context, &output.devices).await
+    write_staged(session, context, &output.devices).await?;
+    write_staged(session, context, &details).await?;
+    changes(session, context, &part(&output.devices, SearchRow)).await
 }
 
 /// Writes the changes of one table: what is gone, what is otherwise, what is new.
-async fn changes<R: TableRow + Sync + Send>(
+async fn changes<R: TableRow>(
     session: &mut Session,
     context: &RowContext<'_>,
     changes: &Changes<R>,
-) -> Result<(), ViewsError>
-where
-    R::Key: Sync + Send,
-{
+) -> Result<(), ViewsError> {
     stage_changed(session, context, changes).await?;
     write_staged(session, context, changes).await
 }
 
-/// Changed rows: those of which sightings alone changed, where that is written by itself, and the others.
-fn changed<R: TableRow>(changes: &Changes<R>) -> (Vec<&R>, Vec<&R>) {
-    let is_seen = |changed: &&Changed<R>| changed.seen_only && !R::SEEN.is_empty();
-    let (seen, whole): (Vec<_>, Vec<_>) = changes.changed.iter().partition(is_seen);
-    (seen.into_iter().map(|c| &c.row).collect(), whole.into_iter().map(|c| &c.row).collect())
-}
-
 /// Stages the rows that changed by more than sightings.
-async fn stage_changed<R: TableRow + Sync + Send>(
+async fn stage_changed<R: TableRow>(
     session: &mut Session,
     context: &RowContext<'_>,
     changes: &Changes<R>,
-) -> Result<(), ViewsError>
-where
-    R::Key: Sync + Send,
-{
-    let (_, whole) = changed(changes);
-    if whole.is_empty() {
+) -> Result<(), ViewsError> {
+    if changes.changed.is_empty() {
         return Ok(());
     }
-    stage_rows(session, context, CHANGED, R::REST, whole, R::put_rest).await
+    let put = |row: &R, rows: &mut CopyRows| {
+        R::put_key(&row.key(), rows);
+        row.put_rest(context, rows);
+    };
+    stage_rows::<R, R>(session, CHANGED, R::REST, &changes.changed, put).await
 }
 
 /// Writes the changes of one table whose changed rows are staged.
-async fn write_staged<R: TableRow + Sync + Send>(
+async fn write_staged<R: TableRow>(
     session: &mut Session,
     context: &RowContext<'_>,
     changes: &Changes<R>,
-) -> Result<(), ViewsError>
-where
-    R::Key: Sync + Send,
-{
+) -> Result<(), ViewsError> {
     gone::<R>(session, context, &changes.gone).await?;
-    let (seen, whole) = changed(changes);
-    if !seen.is_empty() {
-        stage_rows(session, context, SEEN, R::SEEN, seen, R::put_seen).await?;
+    if !changes.seen.is_empty() {
+        let put = |seen: &R::Seen, rows: &mut CopyRows| {
+            R::put_key(&seen.key(), rows);
+            R::put_seen(seen, context, rows);
+        };
+        stage_rows::<R, R::Seen>(session, SEEN, R::SEEN, &changes.seen, put).await?;
         update::<R>(session, context, SEEN, R::SEEN).await?;
     }
-    if !whole.is_empty() {
+    if !changes.changed.is_empty() {
         update::<R>(session, context, CHANGED, R::REST).await?;
     }
     insert(session, context, changes.new.iter()).await
@@ -285,7 +287,7 @@ fn scope_columns<R: TableRow>() -> &'static [&'static str] {
     if R::IS_PROGRESS { &["tenant", "generation"] } else { &["tenant"] }
 }
 
-async fn insert<'r, R: TableRow + Sync + 'r>(
+async fn insert<'r, R: TableRow + 'r>(
     session: &mut Session,
     context: &RowContext<'_>,
     rows: impl ExactSizeIterator<Item = &'r R> + Send,
@@ -307,21 +309,17 @@ async fn insert<'r, R: TableRow + Sync + 'r>(
     Ok(())
 }
 
-async fn stage_rows<R: TableRow + Sync>(
+async fn stage_rows<R: TableRow, T: Sync>(
     session: &mut Session,
-    context: &RowContext<'_>,
     kind: &str,
     columns: &[&str],
-    rows: Vec<&R>,
-    put: fn(&R, &RowContext<'_>, &mut CopyRows),
+    rows: &[T],
+    put: impl Fn(&T, &mut CopyRows) + Send + Sync,
 ) -> Result<(), ViewsError> {
     let staged = [R::KEY, columns].concat();
     let stage = stage::<R>(session, kind, &staged).await?;
-    let put = |row: &R, out: &mut CopyRows| {
-        R::put_key(&row.key(), out.row(staged.len()));
-        put(row, context, out);
-    };
-    session.copy(&format!("{stage} ({})", staged.join(", ")), rows.into_iter(), put).await?;
+    let put = |row: &T, out: &mut CopyRows| put(row, out.row(staged.len()));
+    session.copy(&format!("{stage} ({})", staged.join(", ")), rows.iter(), put).await?;
     Ok(())
 }
 
@@ -354,10 +352,7 @@ async fn gone<R: TableRow>(
     session: &mut Session,
     context: &RowContext<'_>,
     keys: &[R::Key],
-) -> Result<(), ViewsError>
-where
-    R::Key: Sync,
-{
+) -> Result<(), ViewsError> {
     if keys.is_empty() {
         return Ok(());
     }
@@ -394,19 +389,14 @@ fn scope<'a, R: TableRow>(context: &'a RowContext<'_>) -> Vec<Parameter<'a>> {
     if R::IS_PROGRESS { vec![&context.tenant, &context.generation] } else { vec![&context.tenant] }
 }
 
-/// Keeps `device_search` like the devices.
-async fn search(
-    session: &mut Session,
-    context: &RowContext<'_>,
-    devices: &Changes<DeviceRow>,
-) -> Result<(), ViewsError> {
-    let whole = devices.changed.iter().filter(|changed| !changed.seen_only);
-    let of_search = Changes {
-        new: devices.new.iter().map(SearchRow).collect(),
-        changed: whole.map(|changed| Changed { row: SearchRow(&changed.row), seen_only: false }).collect(),
-        gone: devices.gone.clone(),
-    };
-    changes(session, context, &of_search).await
+/// The changes of a table that has a part of each row, none of it touched by sightings.
+fn part<'a, R: Row, P: Row<Key = R::Key>>(changes: &'a Changes<R>, part: impl Fn(&'a R) -> P) -> Changes<P> {
+    Changes {
+        new: changes.new.iter().map(&part).collect(),
+        changed: changes.changed.iter().map(&part).collect(),
+        seen: Vec::new(),
+        gone: changes.gone.clone(),
+    }
 }
 
 async fn progress(session: &mut Session, context: &RowContext<'_>, epoch: &Epoch) -> Result<(), ViewsError> {
@@ -502,14 +492,13 @@ type Told = (&'static str, bool, Vec<String>);
 
 /// Notes the keys of rows that changed.
 fn tell<R: TableRow>(changes: &Changes<R>, text: impl Fn(R::Key) -> String, told: &mut Vec<Told>) {
-    let changed =
-        |seen: bool| changes.changed.iter().filter(move |c| c.seen_only == seen).map(|c| c.row.key());
-    let whole = changes.new.iter().map(Row::key).chain(changed(false)).chain(changes.gone.iter().cloned());
-    for (seen_only, keys) in [(false, whole.collect::<Vec<_>>()), (true, changed(true).collect())] {
+    let whole = changes.new.iter().chain(&changes.changed).map(Row::key).chain(changes.gone.iter().cloned());
+    let seen = changes.seen.iter().map(Seen::key);
+    for (seen_only, keys) in [(false, whole.collect::<Vec<_>>()), (true, seen.collect())] {
         let mut keys: Vec<String> = keys.into_iter().map(&text).collect();
         keys.sort_unstable();
         keys.dedup();
-        told.extend(keys.chunks(KEYS_IN_ROW).map(|keys| (R::TABLE, seen_only, keys.to_vec())));
+        told.extend(keys.chunks(KEYS_IN_ROW).map(|keys| (R::ENTITY, seen_only, keys.to_vec())));
     }
 }
 

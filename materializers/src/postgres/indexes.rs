@@ -18,13 +18,22 @@ const SESSIONS: usize = 2;
 const MEMORY: &str = "SET maintenance_work_mem = '256MB'";
 /// Planning needs figures at once, and the server's own process may come minutes later. Those that take longest
 /// first.
-const ANALYZE: [&str; 4] = ["device_evidence", "device_records", "devices", "device_search"];
+const ANALYZE: [&str; 6] = [
+    "device_evidence",
+    "record_summaries",
+    "device_summaries",
+    "device_search",
+    "record_attributes",
+    "device_details",
+];
 
 /// Tables that a load fills, and their keys: uniqueness is checked when all is there.
-const KEYS: [(&str, &str); 4] = [
+const KEYS: [(&str, &str); 6] = [
     ("device_evidence", "tenant, record_key, namespace, value"),
-    ("device_records", "tenant, record_key"),
-    ("devices", "tenant, uid"),
+    ("record_summaries", "tenant, record_key"),
+    ("record_attributes", "tenant, record_key"),
+    ("device_summaries", "tenant, uid"),
+    ("device_details", "tenant, uid"),
     ("device_search", "tenant, uid"),
 ];
 
@@ -56,7 +65,8 @@ async fn missing(session: &mut Session) -> Result<Vec<(String, String)>, ViewsEr
 /// are missing.
 pub(crate) async fn drop_if_empty(session: &mut Session) -> Result<bool, ViewsError> {
     session.begin("BEGIN").await?;
-    let empty = "SELECT NOT EXISTS (SELECT FROM device_records) AND NOT EXISTS (SELECT FROM devices)";
+    let empty =
+        "SELECT NOT EXISTS (SELECT FROM record_summaries) AND NOT EXISTS (SELECT FROM device_summaries)";
     if session.query_one(empty, &[]).await?.get(0) {
         for (table, _) in KEYS {
             session.begin(&format!("ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {table}_pkey")).await?;

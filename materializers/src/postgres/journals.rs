@@ -9,7 +9,7 @@ use super::{
     copy::CopyRows,
     session::{Parameter, Session},
     state::Micros,
-    tables::{RowContext, TableRow},
+    tables::{DetailsRow, RowContext, TableRow},
 };
 use crate::views::ViewsError;
 
@@ -98,26 +98,32 @@ pub(crate) async fn changed(
         );
         session.execute(&gone, &parameters).await?;
     }
-    if output.devices.changed.iter().all(|changed| changed.seen_only) {
+    if output.devices.changed.is_empty() {
         return Ok(());
     }
-    let columns: Vec<&str> =
-        DeviceRow::REST.iter().filter(|column| !BOOKKEEPING.contains(column)).copied().collect();
-    let of_each = |each: &dyn Fn(&str) -> String| {
-        columns.iter().map(|column| each(column)).collect::<Vec<_>>().join(", ")
+    let of_summary = DeviceRow::REST.iter().filter(|column| !BOOKKEEPING.contains(column));
+    let columns = of_summary.map(|column| ("s", column)).chain(DetailsRow::REST.iter().map(|c| ("t", c)));
+    let columns: Vec<(&str, &&str)> = columns.collect();
+    let of_each = |each: &dyn Fn(&str, &str) -> String| {
+        columns.iter().map(|(staged, column)| each(staged, column)).collect::<Vec<_>>().join(", ")
     };
-    let side = |side: &str| {
-        of_each(&|c| format!("'{c}', CASE WHEN d.{c} IS DISTINCT FROM s.{c} THEN to_jsonb({side}.{c}) END"))
+    let differing = |before: bool| {
+        of_each(&|staged, c| {
+            let side = if before { "d" } else { staged };
+            format!("'{c}', CASE WHEN d.{c} IS DISTINCT FROM {staged}.{c} THEN to_jsonb({side}.{c}) END")
+        })
     };
-    let same = of_each(&|c| format!("CASE WHEN d.{c} IS NOT DISTINCT FROM s.{c} THEN '{c}' END"));
+    let same =
+        of_each(&|staged, c| format!("CASE WHEN d.{c} IS NOT DISTINCT FROM {staged}.{c} THEN '{c}' END"));
     let changed = format!(
         "{into} jsonb_build_object({}) - u.same, jsonb_build_object({}) - u.same
          FROM staged_history h
-         JOIN changed_devices s ON s.uid = h.uid
+         JOIN changed_device_summaries s ON s.uid = h.uid
+         JOIN changed_device_details t ON t.uid = h.uid
          JOIN devices d ON d.tenant = $1 AND d.uid = h.uid
          CROSS JOIN LATERAL (SELECT ARRAY[{same}]::text[] AS same) u",
-        side("d"),
-        side("s")
+        differing(true),
+        differing(false)
     );
     session.execute(&changed, &parameters).await?;
     Ok(())

@@ -93,7 +93,7 @@ impl Reader<'_> {
         let select = "SELECT record_key, uid, placement, open, first_seen, last_seen, first_asserted,
                 attributes::text, probe_up, probe_at, collector_agent, collector_gateway, collector_address,
                 first_snapshot_begin, place, place_time, place_hash, assert_time, assert_hash, assert_event_time,
-                full_time, full_hash, full_event_time, end_time, end_hash
+                full_time, full_hash, full_event_time, end_time, end_hash, last_snapshot_begin
             FROM device_records WHERE tenant = $1";
         let mut collectors: HashMap<Collector3, Arc<Collector>> = HashMap::new();
         self.rows(session, select, |row| {
@@ -113,6 +113,7 @@ impl Reader<'_> {
                 last_assert: order(row, 17)?.zip(micros(row, 19)?),
                 last_full: order(row, 20)?.zip(micros(row, 22)?),
                 last_end: order(row, 23)?,
+                last_snapshot_begin: micros(row, 25)?,
             })
         })
         .await

@@ -1,11 +1,11 @@
 //! The tables of a generation: their columns, and how a row is written to them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
 
 use serviceradar_schemas::Source;
 use serviceradar_streams::rows::{
-    CountRow, DecisionRow, DeviceRow, EvidenceRow, IssueRow, Order, RecordRow, Row, SnapshotMemberRow,
-    SnapshotRow, WatermarkRow,
+    CountRow, DecisionRow, DeviceRow, DeviceSeen, EvidenceRow, IssueRow, Order, RecordRow, RecordSeen, Row,
+    SnapshotMemberRow, SnapshotRow, WatermarkRow,
 };
 use uuid::Uuid;
 
@@ -23,6 +23,8 @@ pub(crate) struct RowContext<'a> {
 pub(crate) trait TableRow: Row {
     /// The table's name.
     const TABLE: &'static str;
+    /// The name of what it is a row of, in `view_changes`.
+    const ENTITY: &'static str = Self::TABLE;
     /// Whether it is one of `serviceradar_base`, with the generation in its key.
     const IS_PROGRESS: bool = false;
     /// Columns of the key, after the tenant (and generation).
@@ -39,7 +41,7 @@ pub(crate) trait TableRow: Row {
     /// Writes the columns of `REST`.
     fn put_rest(&self, context: &RowContext<'_>, rows: &mut CopyRows);
     /// Writes the columns of `SEEN`.
-    fn put_seen(&self, _context: &RowContext<'_>, _rows: &mut CopyRows) {}
+    fn put_seen(_seen: &Self::Seen, _context: &RowContext<'_>, _rows: &mut CopyRows) {}
 }
 
 /// The uuid of a uid's text, `sr:<uuid>`. The dataflow writes no other.
@@ -69,14 +71,15 @@ fn json<T: serde::Serialize + ?Sized>(value: &T) -> String {
 }
 
 impl TableRow for DeviceRow {
-    const TABLE: &'static str = "devices";
+    const TABLE: &'static str = "device_summaries";
+    const ENTITY: &'static str = "devices";
     const KEY: &'static [&'static str] = &["uid"];
     #[rustfmt::skip]
     const REST: &'static [&'static str] = &[
-        "partition", "name", "hostname", "ip", "mac", "type", "type_id", "vendor_name", "model", "os", "hw_info",
-        "risk_score", "risk_level", "risk_level_id", "is_available", "availability_at", "discovery_sources",
-        "sources", "confidence", "state", "first_seen", "last_seen", "agent_id", "gateway_id",
-        "network_interfaces", "site", "tags", "metadata", "records", "flags", "modified_at", "epoch",
+        "partition", "name", "hostname", "ip", "mac", "type", "type_id", "vendor_name", "model", "risk_score",
+        "risk_level", "risk_level_id", "is_available", "availability_at", "discovery_sources", "sources",
+        "confidence", "state", "first_seen", "last_seen", "agent_id", "gateway_id", "site", "records", "flags",
+        "modified_at", "epoch",
     ];
     const SEEN: &'static [&'static str] =
         &["last_seen", "availability_at", "sources", "agent_id", "gateway_id", "modified_at", "epoch"];
@@ -86,9 +89,6 @@ impl TableRow for DeviceRow {
     }
 
     fn put_rest(&self, context: &RowContext<'_>, rows: &mut CopyRows) {
-        let map = |map: &BTreeMap<String, String>| {
-            if map.is_empty() { "{}".to_owned() } else { json(map) }
-        };
         let text = |text: &Option<String>, rows: &mut CopyRows| {
             rows.option(text.as_deref(), CopyRows::text);
         };
@@ -100,8 +100,7 @@ impl TableRow for DeviceRow {
         rows.text(&self.r#type).integer(self.type_id);
         text(&self.vendor_name, rows);
         text(&self.model, rows);
-        rows.option(self.os.as_ref(), |rows, os| rows.jsonb(&json(os)));
-        rows.jsonb(&map(&self.hw_info)).option(self.risk_score, CopyRows::integer);
+        rows.option(self.risk_score, CopyRows::integer);
         text(&self.risk_level, rows);
         rows.option(self.risk_level_id, CopyRows::integer)
             .option(self.is_available, CopyRows::boolean)
@@ -114,24 +113,56 @@ impl TableRow for DeviceRow {
             .time(self.last_seen);
         text(&self.agent_id, rows);
         text(&self.gateway_id, rows);
-        rows.jsonb(&json(&self.network_interfaces));
         text(&self.site, rows);
-        rows.jsonb(&map(&self.tags))
-            .jsonb(&map(&self.metadata))
-            .integer(self.records)
+        rows.integer(self.records)
             .texts(self.flags.iter().map(String::as_str))
             .time(context.closed_at)
             .bigint(context.epoch);
     }
 
-    fn put_seen(&self, context: &RowContext<'_>, rows: &mut CopyRows) {
-        rows.time(self.last_seen)
-            .option(self.availability_at, CopyRows::time)
-            .jsonb(&json(&self.sources))
-            .option(self.agent_id.as_deref(), CopyRows::text)
-            .option(self.gateway_id.as_deref(), CopyRows::text)
+    fn put_seen(seen: &DeviceSeen, context: &RowContext<'_>, rows: &mut CopyRows) {
+        rows.time(seen.last_seen)
+            .option(seen.availability_at, CopyRows::time)
+            .jsonb(&json(&seen.sources))
+            .option(seen.agent_id.as_deref(), CopyRows::text)
+            .option(seen.gateway_id.as_deref(), CopyRows::text)
             .time(context.closed_at)
             .bigint(context.epoch);
+    }
+}
+
+/// What a device shows besides (`device_details`).
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct DetailsRow<'a>(pub(crate) &'a DeviceRow);
+
+impl Row for DetailsRow<'_> {
+    type Key = String;
+    type Seen = Infallible;
+    fn key(&self) -> String {
+        self.0.uid.clone()
+    }
+}
+
+impl TableRow for DetailsRow<'_> {
+    const TABLE: &'static str = "device_details";
+    const KEY: &'static [&'static str] = &["uid"];
+    const REST: &'static [&'static str] = &["os", "hw_info", "network_interfaces", "tags", "metadata"];
+    const MAY_BE_EQUAL: bool = true;
+
+    fn put_key(key: &String, rows: &mut CopyRows) {
+        rows.uuid(uuid_of(key));
+    }
+
+    fn put_rest(&self, _: &RowContext<'_>, rows: &mut CopyRows) {
+        let device = self.0;
+        let map = |map: &BTreeMap<String, String>| {
+            if map.is_empty() { "{}".to_owned() } else { json(map) }
+        };
+        rows.option(device.os.as_ref(), |rows, os| rows.jsonb(&json(os)))
+            .jsonb(&map(&device.hw_info))
+            .jsonb(&json(&device.network_interfaces))
+            .jsonb(&map(&device.tags))
+            .jsonb(&map(&device.metadata));
     }
 }
 
@@ -141,6 +172,7 @@ pub(crate) struct SearchRow<'a>(pub(crate) &'a DeviceRow);
 
 impl Row for SearchRow<'_> {
     type Key = String;
+    type Seen = Infallible;
     fn key(&self) -> String {
         self.0.uid.clone()
     }
@@ -170,26 +202,28 @@ impl TableRow for SearchRow<'_> {
 }
 
 impl TableRow for RecordRow {
-    const TABLE: &'static str = "device_records";
+    const TABLE: &'static str = "record_summaries";
+    const ENTITY: &'static str = "device_records";
     const KEY: &'static [&'static str] = &["record_key"];
     #[rustfmt::skip]
     const REST: &'static [&'static str] = &[
-        "partition", "source_kind", "source_instance", "native_key", "uid", "placement", "open", "first_asserted",
-        "attributes", "collector_agent", "collector_gateway", "collector_address", "first_snapshot_begin",
-        "end_time", "end_hash", "first_seen", "last_seen", "probe_up", "probe_at", "place", "place_time",
-        "place_hash", "assert_time", "assert_hash", "assert_event_time", "full_time", "full_hash", "full_event_time",
+        "partition", "source_kind", "source_instance", "native_key", "uid", "placement", "open", "first_seen",
+        "last_seen", "first_asserted", "probe_up", "probe_at", "collector_agent", "collector_gateway",
+        "collector_address", "first_snapshot_begin", "last_snapshot_begin", "place", "place_time", "place_hash",
+        "assert_time", "assert_hash", "assert_event_time", "full_time", "full_hash", "full_event_time", "end_time",
+        "end_hash",
     ];
     #[rustfmt::skip]
     const SEEN: &'static [&'static str] = &[
-        "first_seen", "last_seen", "probe_up", "probe_at", "place", "place_time", "place_hash", "assert_time",
-        "assert_hash", "assert_event_time", "full_time", "full_hash", "full_event_time",
+        "last_seen", "probe_at", "last_snapshot_begin", "place_time", "place_hash", "assert_time", "assert_hash",
+        "assert_event_time", "full_time", "full_hash", "full_event_time",
     ];
 
     fn put_key(key: &Self::Key, rows: &mut CopyRows) {
         rows.text(key);
     }
 
-    fn put_rest(&self, context: &RowContext<'_>, rows: &mut CopyRows) {
+    fn put_rest(&self, _: &RowContext<'_>, rows: &mut CopyRows) {
         let (partition, source, native_key) =
             Self::split(&self.record_key).unwrap_or(("", Source::default(), ""));
         let collector = self.collector.as_deref();
@@ -199,25 +233,57 @@ impl TableRow for RecordRow {
             .option(self.uid, |rows, uid| rows.uuid(uid.0))
             .text(self.placement.as_str())
             .boolean(self.open)
+            .option(self.first_seen, CopyRows::time)
+            .option(self.last_seen, CopyRows::time)
             .option(self.first_asserted, CopyRows::time)
-            .jsonb(&self.attributes)
+            .option(self.probe, |rows, (up, _)| rows.boolean(up))
+            .option(self.probe, |rows, (_, at)| rows.time(at))
             .option(collector, |rows, collector| rows.text(&collector.agent))
             .option(collector, |rows, collector| rows.text(&collector.gateway))
             .option(collector, |rows, collector| rows.text(&collector.address))
-            .option(self.first_snapshot_begin, CopyRows::time);
-        put_order(self.last_end, rows);
-        self.put_seen(context, rows);
-    }
-
-    fn put_seen(&self, _: &RowContext<'_>, rows: &mut CopyRows) {
-        rows.option(self.first_seen, CopyRows::time)
-            .option(self.last_seen, CopyRows::time)
-            .option(self.probe, |rows, (up, _)| rows.boolean(up))
-            .option(self.probe, |rows, (_, at)| rows.time(at))
+            .option(self.first_snapshot_begin, CopyRows::time)
+            .option(self.last_snapshot_begin, CopyRows::time)
             .option(self.place, |rows, (ip, _)| rows.inet(ip));
         put_order(self.place.map(|(_, order)| order), rows);
         put_order_at(self.last_assert, rows);
         put_order_at(self.last_full, rows);
+        put_order(self.last_end, rows);
+    }
+
+    fn put_seen(seen: &RecordSeen, _: &RowContext<'_>, rows: &mut CopyRows) {
+        rows.option(seen.last_seen, CopyRows::time)
+            .option(seen.probe_at, CopyRows::time)
+            .option(seen.last_snapshot_begin, CopyRows::time);
+        put_order(seen.place, rows);
+        put_order_at(seen.last_assert, rows);
+        put_order_at(seen.last_full, rows);
+    }
+}
+
+/// The attributes of a record (`record_attributes`).
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct AttributesRow<'a>(pub(crate) &'a RecordRow);
+
+impl Row for AttributesRow<'_> {
+    type Key = Arc<str>;
+    type Seen = Infallible;
+    fn key(&self) -> Arc<str> {
+        self.0.record_key.clone()
+    }
+}
+
+impl TableRow for AttributesRow<'_> {
+    const TABLE: &'static str = "record_attributes";
+    const KEY: &'static [&'static str] = &["record_key"];
+    const REST: &'static [&'static str] = &["attributes"];
+    const MAY_BE_EQUAL: bool = true;
+
+    fn put_key(key: &Arc<str>, rows: &mut CopyRows) {
+        rows.text(key);
+    }
+
+    fn put_rest(&self, _: &RowContext<'_>, rows: &mut CopyRows) {
+        rows.jsonb(&self.0.attributes);
     }
 }
 

@@ -36,8 +36,7 @@ fn history(before: &Tables, after: &Tables, closed: &Closed) -> Checked {
         let twice = told.insert(row.uid.to_string(), row.change);
         prop_assert!(twice.is_none(), "{row:?} is not alone");
     }
-    let seen_only: BTreeSet<&String> =
-        closed.output.devices.changed.iter().filter(|row| row.seen_only).map(|row| &row.row.uid).collect();
+    let seen: BTreeSet<String> = closed.output.devices.seen.iter().map(|seen| seen.uid.to_string()).collect();
     let uids: BTreeSet<&String> = before.devices.keys().chain(after.devices.keys()).collect();
     for uid in uids {
         let retired = |tables: &Tables| tables.devices.get(uid).is_some_and(|row| row.state == "retired");
@@ -46,7 +45,7 @@ fn history(before: &Tables, after: &Tables, closed: &Closed) -> Checked {
             (None, _) => Some("created"),
             (_, None) if moved.keys().any(|(from, _)| from == uid) => Some("merged"),
             (_, None) => Some("forgotten"),
-            (old, new) if old == new || seen_only.contains(uid) => None,
+            (old, new) if old == new || seen.contains(uid) => None,
             _ if retired(after) && !retired(before) => Some("retired"),
             _ => Some("changed"),
         };

@@ -63,11 +63,11 @@ impl Run {
         closed.then(self.engine.load(Vec::new())?);
         let mut rows = EpochOutput::default();
         self.engine.rows(&mut |piece| {
-            rows.append(piece);
+            rows.then(piece);
             true
         })?;
         closed.then(self.engine.load(Vec::new())?);
-        closed.output.append(rows);
+        closed.output.then(rows);
         self.tables.take(&closed)
     }
 

@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeMap, fmt::Debug};
 
-use proptest::{prop_assert, prop_assert_eq};
+use proptest::{prop_assert, prop_assert_eq, test_runner::TestCaseError};
 use serviceradar_streams::{
     engine::Closed,
     rows::{
         Changes, CountRow, DecisionRow, DeviceRow, EvidenceRow, EvidenceState, IssueRow, RecordRow, Row,
-        SnapshotMemberRow, SnapshotRow, State, WatermarkRow,
+        Seen, SnapshotMemberRow, SnapshotRow, State, WatermarkRow,
     },
     snapshots::Undecided,
 };
@@ -45,17 +45,11 @@ impl Tables {
                 new.last_seen = old.last_seen;
             }
         })?;
-        let mut records = output.records.clone();
-        for changed in records.changed.iter_mut().filter(|row| row.seen_only) {
-            prop_assert_eq!(&*changed.row.attributes, "");
-            if let Some(old) = self.records.get(&changed.row.record_key) {
-                changed.row.attributes = old.attributes.clone();
-            }
-        }
-        fold(&mut self.records, &records, |old, new| {
+        fold(&mut self.records, &output.records, |old, new| {
             new.last_seen = old.last_seen;
             new.last_assert = old.last_assert;
             new.last_full = old.last_full;
+            new.last_snapshot_begin = old.last_snapshot_begin;
             if let (Some((_, new)), Some((_, old))) = (&mut new.place, old.place) {
                 *new = old;
             }
@@ -157,8 +151,8 @@ fn fold<R: Row + PartialEq + Debug>(
     changes: &Changes<R>,
     unsee: impl Fn(&R, &mut R),
 ) -> Checked {
-    let changed = changes.changed.iter().map(|changed| changed.row.key());
-    let keys = changes.new.iter().map(Row::key).chain(changed);
+    let keys = changes.new.iter().chain(&changes.changed).map(Row::key);
+    let keys = keys.chain(changes.seen.iter().map(Seen::key));
     let mut keys: Vec<R::Key> = keys.chain(changes.gone.iter().cloned()).collect();
     keys.sort();
     let twice = keys.windows(2).find(|pair| pair[0] == pair[1]);
@@ -167,21 +161,24 @@ fn fold<R: Row + PartialEq + Debug>(
         let before = table.insert(row.key(), row.clone());
         prop_assert!(before.is_none(), "new, and was there: {before:?}");
     }
-    for changed in &changes.changed {
-        let Some(before) = table.get_mut(&changed.row.key()) else {
-            return Err(proptest::test_runner::TestCaseError::fail(format!(
-                "changed, and was not there: {:?}",
-                changed.row
-            )));
+    for row in &changes.changed {
+        let Some(before) = table.insert(row.key(), row.clone()) else {
+            return Err(TestCaseError::fail(format!("changed, and was not there: {row:?}")));
         };
-        let row = changed.row.clone();
-        if changed.seen_only {
-            let mut unseen = row.clone();
-            unsee(before, &mut unseen);
-            prop_assert_eq!(&unseen, &*before, "more than sightings changed");
-        }
-        prop_assert!(row != *before, "changed, and is the same: {row:?}");
-        *before = row;
+        let mut unseen = row.clone();
+        unsee(&before, &mut unseen);
+        prop_assert!(unseen != before, "no more than sightings changed: {row:?}");
+    }
+    for seen in &changes.seen {
+        let Some(row) = table.get_mut(&seen.key()) else {
+            return Err(TestCaseError::fail(format!("seen, and was not there: {seen:?}")));
+        };
+        let before = row.clone();
+        seen.clone().write(row);
+        prop_assert!(*row != before, "seen, and is the same: {row:?}");
+        let mut unseen = row.clone();
+        unsee(&before, &mut unseen);
+        prop_assert_eq!(&unseen, &before, "more than sightings changed");
     }
     for key in &changes.gone {
         prop_assert!(table.remove(key).is_some(), "gone, and was not there: {key:?}");

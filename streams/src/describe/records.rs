@@ -1,0 +1,248 @@
+//! Rows of records and evidence.
+
+use std::sync::Arc;
+
+use super::{Describer, Moved};
+use crate::{
+    dictionary::{Dictionary, RecordId},
+    evidence::{address_row, attributes_json, claim_row, state_of},
+    facts::Facts,
+    identity::Identity,
+    place::Placed,
+    record::Record,
+    rows::{Changes, EpochOutput, EvidenceRow, EvidenceState, Placement, RecordRow, RecordSeen, Row, Uid},
+};
+
+/// What was last told of a record, besides what it says itself.
+pub(super) struct ToldRecord {
+    pub(super) placement: Placement,
+    uid: Option<Uid>,
+    /// State and lead of each claim, then of each address.
+    pub(super) evidence: Box<[(EvidenceState, bool)]>,
+}
+
+/// A record, and what is told of it.
+struct Telling<'a> {
+    record: &'a Record,
+    told: &'a ToldRecord,
+}
+
+impl Describer {
+    /// What was last told of a record.
+    fn slot(&mut self, record: RecordId) -> &mut Option<ToldRecord> {
+        let index = record as usize;
+        if self.records.len() <= index {
+            self.records.resize_with(index + 1, || None);
+        }
+        &mut self.records[index]
+    }
+
+    pub(super) fn row_of_record(
+        &mut self,
+        identity: &Identity,
+        facts: &Facts,
+        id: RecordId,
+        piece: Option<&mut EpochOutput>,
+    ) {
+        let Some(record) = facts.record(id) else {
+            return;
+        };
+        let dictionary = self.dictionary.borrow();
+        let told = told_of(identity, record, evidence_of(identity, facts, record, &dictionary));
+        if let Some(piece) = piece {
+            let telling = Telling { record, told: &told };
+            let first = piece.evidence.new.len();
+            evidence_changes(None, &telling, &dictionary, &mut piece.evidence);
+            piece.evidence.new[first..]
+                .sort_unstable_by(|a, b| (&a.namespace, &a.value).cmp(&(&b.namespace, &b.value)));
+            piece.records.new.push(record_row(&telling, &dictionary));
+        }
+        drop(dictionary);
+        *self.slot(id) = Some(told);
+    }
+
+    pub(super) fn describe_record(
+        &mut self,
+        identity: &Identity,
+        facts: &Facts,
+        (before, record): (Option<&Record>, &Record),
+        is_touched: bool,
+        moved: &mut Moved,
+        out: &mut EpochOutput,
+    ) {
+        let told = self.slot(record.id).take();
+        let dictionary = self.dictionary.borrow();
+        let same = before.is_some_and(|before| {
+            Arc::ptr_eq(&before.claims, &record.claims) && Arc::ptr_eq(&before.addresses, &record.addresses)
+        });
+        let evidence = match &told {
+            Some(told) if same && !is_touched => told.evidence.clone(),
+            _ => evidence_of(identity, facts, record, &dictionary),
+        };
+        let now = told_of(identity, record, evidence);
+        let telling = Telling { record, told: &now };
+        let before = before.zip(told.as_ref()).map(|(record, told)| Telling { record, told });
+        evidence_changes(before.as_ref(), &telling, &dictionary, &mut out.evidence);
+        match &before {
+            None => out.records.new.push(record_row(&telling, &dictionary)),
+            Some(before) if !is_seen_again(before, &telling) => {
+                out.records.changed.push(record_row(&telling, &dictionary));
+            }
+            Some(before) => {
+                let seen = record_seen(record, &dictionary);
+                if record_seen(before.record, &dictionary) != seen {
+                    out.records.seen.push(seen);
+                }
+            }
+        }
+        if let (Some(from), Some(to)) = (before.and_then(|before| before.told.uid), now.uid)
+            && from != to
+        {
+            moved.entry((from, to)).or_default().push(record.id);
+        }
+        drop(dictionary);
+        *self.slot(record.id) = Some(now);
+    }
+}
+
+/// What is told of a record now.
+fn told_of(identity: &Identity, record: &Record, evidence: Box<[(EvidenceState, bool)]>) -> ToldRecord {
+    let Placed { placement, device } = identity.placer.placed(record.id);
+    ToldRecord { placement, uid: device.and_then(|device| identity.placer.uid(device)), evidence }
+}
+
+/// State and lead of each claim of a record, then of each address.
+fn evidence_of(
+    identity: &Identity,
+    facts: &Facts,
+    record: &Record,
+    dictionary: &Dictionary,
+) -> Box<[(EvidenceState, bool)]> {
+    let context = identity.context(facts);
+    let states = record.claims.iter().map(|span| {
+        let lead = identity.placer.lead(context, span.claim, dictionary);
+        let leads = lead.is_some_and(|lead| lead.record == record.id);
+        (state_of(record, span, identity, dictionary), leads)
+    });
+    let scope = dictionary.source_entry(record.source).scope;
+    let addresses = record.addresses.iter().map(|span| {
+        let lead = identity.placer.address_lead(scope, span.ip);
+        let state = if span.current { EvidenceState::Corroborating } else { EvidenceState::Lapsed };
+        (state, lead.is_some_and(|lead| lead.record == record.id))
+    });
+    states.chain(addresses).collect()
+}
+
+fn evidence_changes(
+    before: Option<&Telling<'_>>,
+    now: &Telling<'_>,
+    dictionary: &Dictionary,
+    out: &mut Changes<EvidenceRow>,
+) {
+    let unchanged = before.is_some_and(|before| {
+        Arc::ptr_eq(&before.record.claims, &now.record.claims)
+            && Arc::ptr_eq(&before.record.addresses, &now.record.addresses)
+            && before.told.evidence == now.told.evidence
+    });
+    if unchanged {
+        return;
+    }
+    let none: &[(EvidenceState, bool)] = &[];
+    let split = |telling: &'_ Telling<'_>| telling.record.claims.len();
+    let (old_claims, old_addresses) =
+        before.map_or((none, none), |before| before.told.evidence.split_at(split(before)));
+    let (claims, addresses) = now.told.evidence.split_at(split(now));
+    let record = now.record;
+    let old = before.map_or(&[][..], |before| &before.record.claims);
+    span_changes(
+        (old, old_claims),
+        (&record.claims, claims),
+        |span| span.claim,
+        |a, b| (a.first_seen, a.first_asserted, &a.last) == (b.first_seen, b.first_asserted, &b.last),
+        |span, (state, leads)| claim_row(record, span, state, leads, dictionary),
+        out,
+    );
+    let old = before.map_or(&[][..], |before| &before.record.addresses);
+    span_changes(
+        (old, old_addresses),
+        (&record.addresses, addresses),
+        |span| span.ip,
+        |a, b| (a.first_seen, a.first_asserted, &a.last) == (b.first_seen, b.first_asserted, &b.last),
+        |span, (state, leads)| address_row(record, span, state, leads, dictionary),
+        out,
+    );
+}
+
+/// The rows of spans that came, went, or are told otherwise. Both lists are sorted by their keys; a row is made
+/// only where there is something to tell.
+fn span_changes<S, K: Ord>(
+    (old, old_told): (&[S], &[(EvidenceState, bool)]),
+    (new, told): (&[S], &[(EvidenceState, bool)]),
+    key: impl Fn(&S) -> K,
+    is_same: impl Fn(&S, &S) -> bool,
+    row: impl Fn(&S, (EvidenceState, bool)) -> EvidenceRow,
+    out: &mut Changes<EvidenceRow>,
+) {
+    let mut old = old.iter().zip(old_told).peekable();
+    for (span, told) in new.iter().zip(told) {
+        while let Some((gone, was)) = old.next_if(|(old, _)| key(old) < key(span)) {
+            out.gone.push(row(gone, *was).key());
+        }
+        match old.next_if(|(old, _)| key(old) == key(span)) {
+            None => out.new.push(row(span, *told)),
+            Some((before, was)) if was != told || !is_same(before, span) => {
+                out.changed.push(row(span, *told));
+            }
+            Some(_) => {}
+        }
+    }
+    out.gone.extend(old.map(|(gone, was)| row(gone, *was).key()));
+}
+
+/// Whether only sightings changed the row.
+fn is_seen_again(before: &Telling<'_>, now: &Telling<'_>) -> bool {
+    let (a, b) = (before.record, now.record);
+    before.told.placement == now.told.placement
+        && before.told.uid == now.told.uid
+        && a.collector == b.collector
+        && a.now.open == b.now.open
+        && b.says_like(a)
+}
+
+/// What sightings change of a row.
+fn record_seen(record: &Record, dictionary: &Dictionary) -> RecordSeen {
+    RecordSeen {
+        record_key: dictionary.record_entry(record.id).key.clone(),
+        last_seen: known(record.last_seen, i64::MIN),
+        probe_at: record.probe.map(|(at, _)| at),
+        last_snapshot_begin: record.last_fetch,
+        place: record.place.map(|(order, _)| order),
+        last_assert: record.last_assert,
+        last_full: record.last_full,
+    }
+}
+
+fn known(at: i64, unknown: i64) -> Option<i64> {
+    (at != unknown).then_some(at)
+}
+
+fn record_row(Telling { record, told }: &Telling<'_>, dictionary: &Dictionary) -> RecordRow {
+    RecordRow {
+        record_key: dictionary.record_entry(record.id).key.clone(),
+        uid: told.uid,
+        placement: told.placement,
+        open: record.now.open,
+        first_seen: known(record.first_seen, i64::MAX),
+        last_seen: known(record.last_seen, i64::MIN),
+        first_asserted: known(record.first_asserted, i64::MAX),
+        attributes: attributes_json(record, dictionary),
+        probe: record.probe.map(|(at, up)| (up, at)),
+        collector: record.collector.clone(),
+        first_snapshot_begin: record.first_fetch,
+        last_snapshot_begin: record.last_fetch,
+        place: record.place.map(|(order, ip)| (ip, order)),
+        last_assert: record.last_assert,
+        last_full: record.last_full,
+        last_end: record.last_end,
+    }
+}
