@@ -2,5 +2,6 @@
 
 pub mod config;
 pub mod folders;
+pub mod memory;
 pub mod metrics;
 pub mod postgres;

@@ -24,7 +24,7 @@ const READ_EVENTS: usize = 2_000;
 /// Bytes of one read: with the chunks below, what a log partition may have waiting.
 const READ_BYTES: usize = 512 * 1024;
 /// Chunks that wait between a reader and the epochs.
-const CHUNKS_WAITING: usize = 1;
+const CHUNKS_WAITING: usize = 2;
 /// How long one read waits for something to come.
 const READ_WAIT: Duration = Duration::from_secs(1);
 /// First pause after a failed read; it doubles.

@@ -82,8 +82,8 @@ fn measure<E: Error + 'static>(what: &str, run: impl Fn() -> Result<(), E>) -> R
 /// A sighting of a device with two MACs and an address, as a crawl has them.
 fn observation(number: usize) -> Observation {
     let claim = |port: usize| Claim {
-        namespace: "mac".to_owned(),
-        value: format!("00:1b:54:{:02x}:{:02x}:{port:02x}", number >> 8 & 0xff, number & 0xff),
+        namespace: "mac".into(),
+        value: format!("00:1b:54:{:02x}:{:02x}:{port:02x}", number >> 8 & 0xff, number & 0xff).into(),
     };
     let ip = format!("10.0.{}.{}", 100 + number / 250 % 100, 100 + number % 100);
     Observation {

@@ -13,4 +13,6 @@ pub mod topics;
 pub use codec::{Decoder, Event, Framing, encode, encode_framed, encode_into};
 pub use decision::{Decision, Target};
 pub use device_change::{DeviceChange, NetworkInterface, OperatingSystem, SourceSummary};
-pub use observation::{Action, Address, Claim, Collector, Coverage, Observation, Probe, Snapshot, Source};
+pub use observation::{
+    Action, Address, Claim, Collector, Coverage, Observation, Probe, Snapshot, Source, Text,
+};

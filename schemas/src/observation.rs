@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+/// A text that is short mostly, and is many: one of up to 24 bytes takes no memory besides.
+pub use compact_str::CompactString as Text;
 use serde::{Deserialize, Serialize};
 
 /// Most claims of one observation that count; the rest is dropped with a quality row.
@@ -69,9 +71,9 @@ impl std::fmt::Display for Source {
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Claim {
     /// E.g. `mac`, `serial`, `armis/hq`.
-    pub namespace: String,
+    pub namespace: Text,
     /// The value as the producer wrote it; normalised on reading.
-    pub value: String,
+    pub value: Text,
 }
 
 /// An address of the record.
@@ -165,9 +167,9 @@ pub struct Observation {
     #[serde(default)]
     pub probe: Probe,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub tags: BTreeMap<String, String>,
+    pub tags: BTreeMap<Text, Text>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub attributes: BTreeMap<String, String>,
+    pub attributes: BTreeMap<Text, Text>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub collector: Option<Collector>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

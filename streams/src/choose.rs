@@ -1,12 +1,18 @@
 //! Choose: which value a device shows. Pure functions. Source: `identity.md`, "Survivorship".
 
-use std::{cmp::Ordering, collections::BTreeMap};
+use std::{
+    cmp::Ordering,
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    net::IpAddr,
+};
 
 use serviceradar_schemas::{NetworkInterface, OperatingSystem, SourceSummary};
 
 use crate::{
     claim::{Namespace, id_hash, mac_shown},
     dictionary::{ClaimValue, Dictionary},
+    normalise::{OTHERS, TAGS},
     record::Record,
     rows::{DeviceRow, DeviceSeen, Placement, Uid},
     rules::Authority,
@@ -93,11 +99,33 @@ pub struct Pin<'a> {
     pub at: i64,
 }
 
-/// Whether a device shows the same as before once its records were seen again: values of one record do not outweigh
-/// each other by when they were seen, those of several do.
-pub fn shows_the_same(members: &[Member<'_>], was_available: Option<bool>) -> bool {
-    members.iter().filter(|member| member.speaks()).count() == 1
-        && probe(members).map(|(up, _)| up) == was_available
+/// What of a device's row follows from when its records were seen, and is no sighting: whether it answers, and, where
+/// several records speak, which value outweighs the others.
+pub fn choice(
+    members: &[Member<'_>],
+    pins: &[Pin<'_>],
+    authority: &Authority,
+    dictionary: &Dictionary,
+) -> Choice {
+    let spoken: Vec<&Member<'_>> = members.iter().filter(|member| member.speaks()).collect();
+    let is_available = probe(members).map(|(up, _)| up);
+    if spoken.len() == 1 {
+        return Choice { is_available, values: 0 };
+    }
+    let mut hasher = DefaultHasher::new();
+    for offer in winners(members, pins, authority, dictionary).0 {
+        (offer.name, offer.value).hash(&mut hasher);
+    }
+    winner_ip(&spoken, authority, dictionary).hash(&mut hasher);
+    Choice { is_available, values: hasher.finish() }
+}
+
+/// See [`choice`]; values are a hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// Whether it answers.
+    pub is_available: Option<bool>,
+    values: u64,
 }
 
 /// The latest verdict on reachability that holds: (up, event time).
@@ -148,7 +176,7 @@ pub fn device_row<'a>(
         partition: partition.to_owned(),
         name: winners.get("name").or_else(|| hostname.clone()),
         hostname,
-        ip: winner_ip(&spoken, authority, dictionary),
+        ip: winner_ip(&spoken, authority, dictionary).map(|ip| ip.to_string()),
         mac: macs.first().map(|mac| mac_shown(*mac)),
         r#type: kind.to_owned(),
         type_id,
@@ -170,8 +198,8 @@ pub fn device_row<'a>(
         first_seen: spoken.iter().map(|member| member.record.first_seen).min().unwrap_or_default(),
         network_interfaces: interfaces(members, &winners, &macs),
         site: winners.get("site"),
-        tags: winners.under("tags."),
-        metadata: winners.under("attributes."),
+        tags: winners.under(TAGS),
+        metadata: winners.under(OTHERS),
         records: members.len() as i32,
         flags: flags(&spoken, dictionary),
         ..DeviceRow::default()
@@ -204,7 +232,7 @@ fn winners<'a>(
     Winners::of(offers)
 }
 
-fn winner_ip(spoken: &[&Member<'_>], authority: &Authority, dictionary: &Dictionary) -> Option<String> {
+fn winner_ip(spoken: &[&Member<'_>], authority: &Authority, dictionary: &Dictionary) -> Option<IpAddr> {
     let offers = spoken.iter().flat_map(|member| {
         let record = member.record;
         let rank = authority.of(&dictionary.source_entry(record.source).source.kind, "ip");
@@ -215,7 +243,7 @@ fn winner_ip(spoken: &[&Member<'_>], authority: &Authority, dictionary: &Diction
             (at >= record.now.fresh_from, rank, at, first_listed, span.ip)
         })
     });
-    offers.max().map(|(_, _, _, _, ip)| ip.to_string())
+    offers.max().map(|(_, _, _, _, ip)| ip)
 }
 
 /// MACs that records currently assert, universally administered ones first.

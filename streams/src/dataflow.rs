@@ -159,10 +159,7 @@ impl Dataflow {
         for row in &state.watermarks {
             folding.fold.restore_watermark(row);
         }
-        let records = crate::restore::records(state.records, state.evidence, &self.dictionary)?;
-        for record in records {
-            folding.fold.restore(record);
-        }
+        folding.fold.restore(state.records, state.evidence)?;
         folding.snapshots.restore(&state.snapshots, &state.snapshot_members, folding.fold.facts());
         Ok(())
     }

@@ -186,8 +186,8 @@ fn target(decision: &Decision, kind: Kind) -> Result<Target, DecisionRefusal> {
     let missing = |needs| DecisionRefusal::Target { action: decision.action.clone(), needs };
     let normal = |claim: &serviceradar_schemas::Claim| {
         claim_key(&claim.namespace, &claim.value).map_err(|reason| DecisionRefusal::Claim {
-            namespace: claim.namespace.clone(),
-            value: claim.value.clone(),
+            namespace: claim.namespace.to_string(),
+            value: claim.value.to_string(),
             reason,
         })
     };

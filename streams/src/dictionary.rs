@@ -208,6 +208,16 @@ impl Dictionary {
         }
     }
 
+    /// Whether a label is that of a claim.
+    pub fn is_claim(&self, claim: ClaimId, scope: ScopeId, key: &ClaimKey) -> bool {
+        let entry = self.claim_entry(claim);
+        let (namespace, value) = match key {
+            ClaimKey::Mac(mac) => ("mac", ClaimText::Mac(*mac)),
+            ClaimKey::Text(namespace, value) => (namespace.as_str(), ClaimText::Text(value)),
+        };
+        entry.scope == scope && value.is(&entry.value) && *self.texts[entry.namespace as usize] == *namespace
+    }
+
     fn claim_of(&mut self, scope: ScopeId, namespace: &str, value: ClaimText<'_>) -> ClaimId {
         let namespace_id = self.text(namespace);
         let hash = value.hash(&self.hasher, scope, namespace_id);
@@ -280,6 +290,32 @@ impl Dictionary {
     /// A text by its label.
     pub fn text_of(&self, id: u32) -> &Arc<str> {
         &self.texts[id as usize]
+    }
+}
+
+/// Values of attributes that recur, kept once: the last one of each slot.
+pub struct Values {
+    hasher: DefaultHashBuilder,
+    slots: Vec<Arc<str>>,
+}
+
+/// Slots: some times as many as values that recur among the records of a network.
+const VALUE_SLOTS: u64 = 1 << 14;
+
+impl Default for Values {
+    fn default() -> Self {
+        Self { hasher: DefaultHashBuilder::default(), slots: vec!["".into(); VALUE_SLOTS as usize] }
+    }
+}
+
+impl Values {
+    /// A text, and the same one as the last time where nothing has taken its slot since.
+    pub fn share(&mut self, text: &str) -> Arc<str> {
+        let slot = &mut self.slots[(self.hasher.hash_one(text) % VALUE_SLOTS) as usize];
+        if **slot != *text {
+            *slot = text.into();
+        }
+        slot.clone()
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{
     claim::{NO_UID, Namespace},
-    dictionary::{Dictionary, NameId},
+    dictionary::{Dictionary, Values},
     identity::Identity,
     record::{AddressSpan, Asserted, Attribute, ClaimSpan, Record, Status},
     rows::{EvidenceRow, EvidenceState, Order},
@@ -137,24 +137,24 @@ fn push_text(json: &mut String, text: &str) {
 }
 
 /// Reads attributes back.
-pub fn attributes_of(json: &str, mut name: impl FnMut(&str) -> NameId) -> Option<Vec<Attribute>> {
+pub fn attributes_of(json: &str, dictionary: &mut Dictionary, values: &mut Values) -> Option<Vec<Attribute>> {
     let map: BTreeMap<String, Value> = serde_json::from_str(json).ok()?;
-    let read = |value: &Value| -> Option<(Arc<str>, Option<Box<Asserted>>)> {
+    let mut read = |value: &Value| -> Option<(Arc<str>, Option<Box<Asserted>>)> {
         match value {
-            Value::String(text) => Some((text.as_str().into(), None)),
+            Value::String(text) => Some((values.share(text), None)),
             Value::Array(parts) => {
                 let [Value::String(text), time, Value::String(hash), event_time] = parts.as_slice() else {
                     return None;
                 };
                 let order = Order { time: time.as_i64()?, hash: hash.parse().ok()? };
-                Some((text.as_str().into(), Some(Box::new((order, event_time.as_i64()?)))))
+                Some((values.share(text), Some(Box::new((order, event_time.as_i64()?)))))
             }
             _ => None,
         }
     };
     let attributes = map.iter().map(|(key, value)| {
         let (value, last) = read(value)?;
-        Some(Attribute { name: name(key), value, last })
+        Some(Attribute { name: dictionary.text(key), value, last })
     });
     attributes.collect()
 }

@@ -12,11 +12,11 @@ use serviceradar_schemas::{Action, time::MINUTE};
 
 use crate::{
     decisions::{Effect, Scoped},
-    dictionary::{ClaimId, Dictionary, RecordId, ScopeId, SourceId},
+    dictionary::{ClaimId, Dictionary, RecordId, ScopeId, SourceId, Values},
     facts::Facts,
     normalise::Sighting,
     record::Record,
-    rows::WatermarkRow,
+    rows::{EvidenceRow, RecordRow, WatermarkRow},
     rules::Rules,
 };
 
@@ -28,6 +28,7 @@ pub struct Fold {
     dictionary: Rc<RefCell<Dictionary>>,
     rules: Arc<Rules>,
     facts: Facts,
+    values: Values,
     /// Per record, the watermark at which it is due again.
     due: Vec<i64>,
     /// Per scope, the records due at a watermark.
@@ -46,6 +47,34 @@ pub struct Fold {
     told: BTreeSet<Option<ScopeId>>,
 }
 
+/// The claims of a sighting, sorted. Mostly they are those that its record has, one after the other.
+fn claims_of(
+    sighting: &Sighting,
+    record: &Record,
+    scope: ScopeId,
+    dictionary: &mut Dictionary,
+) -> Vec<ClaimId> {
+    let mut claims: Vec<ClaimId> = Vec::with_capacity(sighting.claims.len());
+    let mut next = 0;
+    for key in &sighting.claims {
+        let expected = record.claims.get(next).map(|span| span.claim);
+        match expected.filter(|claim| dictionary.is_claim(*claim, scope, key)) {
+            Some(claim) => {
+                claims.push(claim);
+                next += 1;
+            }
+            None => {
+                let claim = dictionary.claim(scope, key);
+                claims.push(claim);
+                let at = record.claims.binary_search_by_key(&claim, |span| span.claim);
+                next = at.map_or(next, |at| at + 1);
+            }
+        }
+    }
+    claims.sort_unstable();
+    claims
+}
+
 impl Fold {
     /// Empty.
     pub fn new(dictionary: Rc<RefCell<Dictionary>>, rules: Arc<Rules>) -> Self {
@@ -53,6 +82,7 @@ impl Fold {
             dictionary,
             rules,
             facts: Facts::default(),
+            values: Values::default(),
             due: Vec::new(),
             timers: Vec::new(),
             watermarks: Vec::new(),
@@ -115,11 +145,8 @@ impl Fold {
             record.end(sighting.order);
             return Some(id);
         }
-        let mut claims: Vec<ClaimId> =
-            sighting.claims.iter().map(|claim| dictionary.claim(scope, claim)).collect();
-        claims.sort_unstable();
-        let names: Vec<u32> = sighting.attributes.iter().map(|(name, _)| dictionary.text(name)).collect();
-        record.assert(sighting, &claims, &names, &dictionary);
+        let claims = claims_of(sighting, record, scope, &mut dictionary);
+        record.assert(sighting, &claims, &mut dictionary, &mut self.values);
         Some(id)
     }
 
@@ -260,11 +287,14 @@ impl Fold {
         counts
     }
 
-    /// Puts a record back as it was read from the views.
-    pub fn restore(&mut self, record: Record) {
-        let id = record.id;
-        self.touched.insert(id, None);
-        *self.facts.slot(id) = Some(Arc::new(record));
+    /// Puts records back as they were read from the views.
+    pub fn restore(&mut self, records: Vec<RecordRow>, evidence: Vec<EvidenceRow>) -> Result<(), String> {
+        for record in crate::restore::records(records, evidence, &self.dictionary, &mut self.values)? {
+            let id = record.id;
+            self.touched.insert(id, None);
+            *self.facts.slot(id) = Some(Arc::new(record));
+        }
+        Ok(())
     }
 
     /// Puts a watermark back as it was read from the views.

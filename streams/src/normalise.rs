@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use serviceradar_schemas::{
-    Action, Collector, Coverage, Observation, Probe, Source,
+    Action, Collector, Coverage, Observation, Probe, Source, Text,
     observation::{ADDRESSES_MAX, CLAIMS_MAX},
     time::MINUTE,
 };
@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Version of these forms; part of the fingerprint.
-pub const NORMALISER_VERSION: u32 = 1;
+pub const NORMALISER_VERSION: u32 = 2;
 /// Longest value of a claim, bytes: an identity longer than this is a mistake.
 pub const CLAIM_BYTES_MAX: usize = 1024;
 /// Longest value of an attribute, bytes: it must fit an index entry's row with room for the others.
@@ -28,6 +28,12 @@ pub const ATTRIBUTES_MAX: usize = 512;
 pub const NATIVE_KEY_BYTES_MAX: usize = 1024;
 /// Most quality notes kept of an observation.
 pub const QUALITY_NOTES_MAX: usize = 16;
+/// What the names of tags begin with.
+pub const TAGS: &str = "tags.";
+/// What the names of attributes begin with that have no field of their own.
+pub const OTHERS: &str = "attributes.";
+/// Room made for attributes: as many as a source mostly gives.
+const ATTRIBUTES_EXPECTED: usize = 32;
 /// How far an event time may be ahead of the intake time, microseconds.
 pub const AHEAD_MAX: i64 = 5 * MINUTE;
 /// 2000-01-01: an event time before it is a clock that was never set. Microseconds.
@@ -39,7 +45,7 @@ pub enum ClaimKey {
     /// A MAC, 48 bits.
     Mac(u64),
     /// Anything else: namespace and value.
-    Text(String, String),
+    Text(Text, Text),
 }
 
 impl ClaimKey {
@@ -53,9 +59,9 @@ impl ClaimKey {
         }
     }
 
-    fn sort_key(&self) -> (u8, &str, String) {
+    fn sort_key(&self) -> (u8, &str, Text) {
         match self {
-            ClaimKey::Mac(mac) => (self.tier(), "mac", crate::claim::mac_text(*mac)),
+            ClaimKey::Mac(mac) => (self.tier(), "mac", crate::claim::mac_text(*mac).into()),
             ClaimKey::Text(namespace, value) => (self.tier(), namespace, value.clone()),
         }
     }
@@ -95,8 +101,8 @@ pub struct Sighting {
     pub claims: Vec<ClaimKey>,
     /// Distinct, as listed. MAC and interface of an address are the attribute `interface.<ip>`.
     pub addresses: Vec<IpAddr>,
-    /// Sorted by name, none empty.
-    pub attributes: Vec<(String, String)>,
+    /// Sorted by name; none but tags is empty.
+    pub attributes: Vec<(Text, Text)>,
     /// A verdict on reachability.
     pub probe: Option<bool>,
     /// Who made the observation.
@@ -126,12 +132,12 @@ pub enum Refusal {
 
 /// Normalises an observation. `intake_time` is absent where there is none (a file): then times are
 /// taken as they are.
-pub fn normalise(observation: Observation, intake_time: Option<i64>) -> Result<Sighting, Refusal> {
+pub fn normalise(mut observation: Observation, intake_time: Option<i64>) -> Result<Sighting, Refusal> {
     check(&observation)?;
     let mut notes = Notes::default();
     let event_time = clamp("event_time", observation.event_time, intake_time, &mut notes);
     let fetch = observation.snapshot.as_ref().map(|snapshot| Fetch {
-        id: text(&snapshot.id),
+        id: clean(snapshot.id.clone()),
         begin: clamp("snapshot.begin", snapshot.begin, intake_time, &mut notes),
         count: snapshot.count,
     });
@@ -146,16 +152,14 @@ pub fn normalise(observation: Observation, intake_time: Option<i64>) -> Result<S
         Probe::Up => Some(true),
         Probe::Down => Some(false),
     };
-    let collector = observation.collector.clone().map(|collector| Collector {
-        agent: text(&collector.agent),
-        gateway: text(&collector.gateway),
-        address: text(&collector.address),
+    let collector = observation.collector.take().map(|collector| Collector {
+        agent: clean(collector.agent),
+        gateway: clean(collector.gateway),
+        address: clean(collector.address),
     });
-    let full = observation.coverage == Coverage::Full;
-    let action = observation.action;
-    let (partition, source) = (observation.partition.clone(), observation.source.clone());
-    let native_key = observation.native_key.clone();
-    let attributes = attributes(observation, notes);
+    let attributes = attributes(&mut observation, notes);
+    let Observation { partition, source, native_key, action, coverage, .. } = observation;
+    let full = coverage == Coverage::Full;
     Ok(Sighting {
         partition,
         source,
@@ -296,7 +300,7 @@ pub fn claim_key(namespace: &str, value: &str) -> Result<ClaimKey, &'static str>
     if value.contains('\0') || namespace.contains('\0') || namespace.is_empty() {
         return Err("not a text");
     }
-    let text = |value: String| Ok(ClaimKey::Text(namespace.to_owned(), value));
+    let text = |value: String| Ok(ClaimKey::Text(namespace.into(), value.into()));
     match namespace {
         "mac" => mac(value).map(ClaimKey::Mac),
         "detached" | "ip" => Err("a namespace of ServiceRadar's own"),
@@ -305,7 +309,7 @@ pub fn claim_key(namespace: &str, value: &str) -> Result<ClaimKey, &'static str>
         "hostname" => text(hostname(value).ok_or("no host name")?),
         _ => match value.trim() {
             "" => Err("empty"),
-            value => text(value.to_owned()),
+            value => Ok(ClaimKey::Text(namespace.into(), value.into())),
         },
     }
 }
@@ -409,69 +413,112 @@ fn addresses(observation: &Observation, notes: &mut Notes) -> Vec<IpAddr> {
 }
 
 /// A text that every view can hold: no NUL.
-fn text(value: &str) -> String {
-    if value.contains('\0') { value.replace('\0', "\u{fffd}") } else { value.to_owned() }
+fn clean(text: String) -> String {
+    if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }
 }
 
-fn attributes(observation: Observation, mut notes: Notes) -> Vec<(String, String)> {
-    let mut attributes: Vec<(String, String)> = Vec::with_capacity(32);
-    let mut put = |name: String, value: &str, notes: &mut Notes| {
-        let value = value.trim();
-        if value.len() > ATTRIBUTE_BYTES_MAX || name.len() > CLAIM_BYTES_MAX {
-            notes.add(&name, value, "too long");
-        } else if !value.is_empty() {
-            attributes.push((text(&name), text(value)));
+/// The same, of a short one.
+fn clean_text(text: Text) -> Text {
+    if text.contains('\0') { text.replace('\0', "\u{fffd}").into() } else { text }
+}
+
+fn prefixed(prefix: &str, name: &str) -> Text {
+    let mut prefixed = Text::with_capacity(prefix.len() + name.len());
+    prefixed.push_str(prefix);
+    prefixed.push_str(name);
+    prefixed
+}
+
+fn attributes(observation: &mut Observation, mut notes: Notes) -> Vec<(Text, Text)> {
+    let mut attributes: Vec<(Text, Text)> = Vec::with_capacity(ATTRIBUTES_EXPECTED);
+    let mut put = |name: Text, value: Text, notes: &mut Notes| {
+        let trimmed = value.trim();
+        // A tag is there by its name; anything else without a value is not.
+        let is_there = !trimmed.is_empty() || name.starts_with(TAGS);
+        if trimmed.len() > ATTRIBUTE_BYTES_MAX || name.len() > CLAIM_BYTES_MAX {
+            notes.add(&name, trimmed, "too long");
+        } else if is_there {
+            let value = if trimmed.len() == value.len() { value } else { trimmed.into() };
+            attributes.push((clean_text(name), clean_text(value)));
         }
     };
+    let tags = std::mem::take(&mut observation.tags);
+    let others = std::mem::take(&mut observation.attributes);
+    // In the order of the names, so that sorting finds little to do.
+    let kept = ATTRIBUTES_MAX - tags.len().min(ATTRIBUTES_MAX);
+    for (index, (name, value)) in others.into_iter().enumerate() {
+        if index < kept {
+            put(prefixed(OTHERS, &name), value, &mut notes);
+        } else {
+            notes.add(&name, &value, "over the limit of attributes");
+        }
+    }
+    let mut put_field = |name: &'static str, value: Option<String>, notes: &mut Notes| {
+        if let Some(value) = value {
+            put(Text::const_new(name), value.into(), notes);
+        }
+    };
+    put_field("device_type", observation.device_type.take(), &mut notes);
     if let Some(value) = &observation.hostname {
         match hostname(value) {
-            Some(value) => put("hostname".to_owned(), &value, &mut notes),
+            Some(value) => put_field("hostname", Some(value), &mut notes),
             None => notes.add("hostname", value, "no host name"),
         }
     }
-    let fields = [
-        ("name", &observation.name),
-        ("vendor", &observation.vendor),
-        ("model", &observation.model),
-        ("serial", &observation.serial),
-        ("device_type", &observation.device_type),
-        ("os_name", &observation.os_name),
-        ("os_version", &observation.os_version),
-        ("site", &observation.site),
-    ];
-    for (name, value) in fields {
-        if let Some(value) = value {
-            put(name.to_owned(), value, &mut notes);
-        }
-    }
+    put_field("model", observation.model.take(), &mut notes);
+    put_field("name", observation.name.take(), &mut notes);
+    put_field("os_name", observation.os_name.take(), &mut notes);
+    put_field("os_version", observation.os_version.take(), &mut notes);
     match observation.risk_score {
-        Some(score @ 0..=100) => put("risk_score".to_owned(), &score.to_string(), &mut notes),
+        Some(score @ 0..=100) => put_field("risk_score", Some(score.to_string()), &mut notes),
         Some(score) => notes.add("risk_score", &score.to_string(), "not 0 to 100"),
         None => {}
     }
-    let maps = observation.tags.iter().map(|entry| ("tags.", entry));
-    let maps = maps.chain(observation.attributes.iter().map(|entry| ("attributes.", entry)));
-    for (index, (prefix, (name, value))) in maps.enumerate() {
+    put_field("serial", observation.serial.take(), &mut notes);
+    put_field("site", observation.site.take(), &mut notes);
+    for (index, (name, value)) in tags.into_iter().enumerate() {
         if index < ATTRIBUTES_MAX {
-            put(format!("{prefix}{name}"), value, &mut notes);
+            put(prefixed(TAGS, &name), value, &mut notes);
         } else {
-            notes.add(name, value, "over the limit of attributes");
+            notes.add(&name, &value, "over the limit of attributes");
         }
     }
+    put(Text::const_new("vendor"), observation.vendor.take().unwrap_or_default().into(), &mut notes);
     for address in observation.addresses.iter().take(ADDRESSES_MAX) {
         let Some(ip) = ip(&address.ip) else { continue };
         let mac = address.mac.as_deref().and_then(|value| mac(value).ok()).map(mac_shown);
         let interface = address.interface.as_deref().map(str::trim).filter(|name| !name.is_empty());
         if mac.is_some() || interface.is_some() {
             let value = format!("{}|{}", mac.unwrap_or_default(), interface.unwrap_or_default());
-            put(format!("interface.{ip}"), &value, &mut notes);
+            put(prefixed("interface.", &ip.to_string()), value.into(), &mut notes);
         }
     }
     if !notes.0.is_empty() {
-        attributes.push(("quality".to_owned(), notes.into_json()));
+        attributes.push((Text::const_new("quality"), notes.into_json().into()));
     }
     // The first of equal names counts, so that the result is a map whatever a producer repeats.
     attributes.sort_by(|a, b| a.0.cmp(&b.0));
     attributes.dedup_by(|later, first| later.0 == first.0);
     attributes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Tags of most sources are words without a value.
+    #[test]
+    fn a_tag_without_a_value_is_there_and_an_attribute_without_one_is_not() {
+        let observation = Observation {
+            partition: "default".to_owned(),
+            source: Source { kind: "armis".to_owned(), instance: "hq".to_owned() },
+            native_key: "1".to_owned(),
+            site: Some(" ".to_owned()),
+            tags: [("PCI".into(), Text::default())].into(),
+            attributes: [("rack".into(), Text::default())].into(),
+            ..Observation::default()
+        };
+        let sighting = normalise(observation, None).unwrap();
+        assert_eq!(sighting.attributes, [("tags.PCI".into(), Text::default())]);
+    }
 }

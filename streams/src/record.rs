@@ -5,11 +5,11 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use serviceradar_schemas::Collector;
+use serviceradar_schemas::{Collector, Text};
 
 use crate::{
     claim::Namespace,
-    dictionary::{ClaimId, Dictionary, NameId, RecordId, SourceId},
+    dictionary::{ClaimId, Dictionary, NameId, RecordId, SourceId, Values},
     normalise::Sighting,
     rows::Order,
     rules::Windows,
@@ -228,14 +228,13 @@ impl Record {
         self.last_end = self.last_end.max(Some(order));
     }
 
-    /// Takes in an assert. `claims` are the sighting's, sorted; `names` its attributes' names, as they
-    /// stand in the sighting.
+    /// Takes in an assert. `claims` are the sighting's, sorted.
     pub fn assert(
         &mut self,
         sighting: &Sighting,
         claims: &[ClaimId],
-        names: &[NameId],
-        dictionary: &Dictionary,
+        dictionary: &mut Dictionary,
+        values: &mut Values,
     ) {
         let at = (sighting.order, sighting.event_time);
         self.first_seen = self.first_seen.min(sighting.event_time);
@@ -288,7 +287,7 @@ impl Record {
             first_asserted: seen.1,
             last: None,
         });
-        self.attributes = merge.attributes(&self.attributes, &sighting.attributes, names, dictionary);
+        self.attributes = merge.attributes(&self.attributes, &sighting.attributes, dictionary, values);
     }
 
     /// Works out what follows now, and the watermark at which that changes by time alone.
@@ -547,9 +546,9 @@ impl Merge {
     fn attributes(
         &self,
         known: &Arc<[Attribute]>,
-        listed: &[(String, String)],
-        names: &[NameId],
-        dictionary: &Dictionary,
+        listed: &[(Text, Text)],
+        dictionary: &mut Dictionary,
+        values: &mut Values,
     ) -> Arc<[Attribute]> {
         let after = self.after.map(|(order, _)| order);
         if self.full && Some(self.at.0) < after {
@@ -557,8 +556,10 @@ impl Merge {
         }
         let unchanged = self.full
             && known.len() == listed.len()
-            && known.iter().zip(listed).zip(names).all(|((attribute, (_, value)), name)| {
-                attribute.last.is_none() && attribute.name == *name && *attribute.value == **value
+            && known.iter().zip(listed).all(|(attribute, (name, value))| {
+                attribute.last.is_none()
+                    && *attribute.value == **value
+                    && **dictionary.text_of(attribute.name) == **name
             });
         if unchanged {
             return known.clone();
@@ -568,17 +569,20 @@ impl Merge {
             let last = attribute.last.as_deref().copied().or(self.before).unwrap_or_default();
             merged.push((last, attribute.clone()));
         }
-        for ((_, value), name) in listed.iter().zip(names) {
-            match merged.iter_mut().find(|(_, attribute)| attribute.name == *name) {
+        for (name, value) in listed {
+            let name = dictionary.text(name);
+            match merged.iter_mut().find(|(_, attribute)| attribute.name == name) {
                 Some((last, attribute)) => {
                     let newer = self.at.0 > last.0;
                     if newer || (self.at.0 == last.0 && **value > *attribute.value) {
-                        attribute.value = value.as_str().into();
+                        attribute.value = values.share(value);
                     }
                     *last = (*last).max(self.at);
                 }
-                None => merged
-                    .push((self.at, Attribute { name: *name, value: value.as_str().into(), last: None })),
+                None => {
+                    let value = values.share(value);
+                    merged.push((self.at, Attribute { name, value, last: None }));
+                }
             }
         }
         merged.retain(|(last, _)| Some(last.0) >= after);

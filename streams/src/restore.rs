@@ -5,7 +5,7 @@ use std::{cell::RefCell, rc::Rc, sync::Arc};
 use hashbrown::HashMap;
 
 use crate::{
-    dictionary::{Dictionary, RecordId},
+    dictionary::{Dictionary, RecordId, Values},
     evidence::attributes_of,
     normalise::{ClaimKey, mac},
     record::{AddressSpan, ClaimSpan, Record, Status},
@@ -17,6 +17,7 @@ pub fn records(
     records: Vec<RecordRow>,
     evidence: Vec<EvidenceRow>,
     dictionary: &Rc<RefCell<Dictionary>>,
+    values: &mut Values,
 ) -> Result<Vec<Record>, String> {
     let mut dictionary = dictionary.borrow_mut();
     let mut restored: Vec<Record> = Vec::with_capacity(records.len());
@@ -28,7 +29,7 @@ pub fn records(
         };
         let scope = dictionary.scope(partition);
         let id = dictionary.record(scope, &source, key);
-        let attributes = attributes_of(&row.attributes, |name| dictionary.text(name))
+        let attributes = attributes_of(&row.attributes, &mut dictionary, values)
             .ok_or_else(|| format!("device_records {key:?}: unreadable attributes"))?;
         index.insert(id, restored.len());
         restored.push(Record {
@@ -72,7 +73,7 @@ pub fn records(
         }
         let key = match &*row.namespace {
             "mac" => ClaimKey::Mac(mac(&row.value).map_err(|reason| format!("device_evidence: {reason}"))?),
-            namespace => ClaimKey::Text(namespace.to_owned(), row.value.to_string()),
+            namespace => ClaimKey::Text(namespace.into(), (&*row.value).into()),
         };
         let scope = dictionary.source_of(id).scope;
         claims[at].push(ClaimSpan {

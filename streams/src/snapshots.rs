@@ -126,10 +126,13 @@ impl Snapshots {
     /// Takes in an event, of the record that it asserts if it does, which the fold has taken it into.
     pub fn take(&mut self, sighting: &Sighting, record: Option<&Record>) {
         let Some(of) = &sighting.fetch else { return };
-        let source = {
-            let mut dictionary = self.dictionary.borrow_mut();
-            let scope = dictionary.scope(&sighting.partition);
-            dictionary.source(scope, &sighting.source)
+        let source = match record {
+            Some(record) => record.source,
+            None => {
+                let mut dictionary = self.dictionary.borrow_mut();
+                let scope = dictionary.scope(&sighting.partition);
+                dictionary.source(scope, &sighting.source)
+            }
         };
         let key = (source, of.begin);
         if sighting.action == Action::Assert {

@@ -19,7 +19,7 @@ fn an_epoch_that_changes_no_record_leaves_the_sizes_as_they_were() {
         source: Source { kind: "armis".to_owned(), instance: "hq".to_owned() },
         native_key: "1".to_owned(),
         action: Action::Assert,
-        claims: vec![Claim { namespace: "armis/hq".to_owned(), value: "1".to_owned() }],
+        claims: vec![Claim { namespace: "armis/hq".into(), value: "1".into() }],
         ..Observation::default()
     };
     let sightings = vec![normalise(observation, None).unwrap()];

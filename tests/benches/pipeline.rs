@@ -2,7 +2,7 @@
 //!
 //! 50,000 devices as Armis, a mapper and a sweep see them. The pipeline runs in processes of its own, so that
 //! its memory is its own: one loads an empty database, the next restarts on it and then takes in a crawl in
-//! which nothing changed. The database is the private PostgreSQL, as migrated, with all indexes, views and roles.
+//! which nothing changed, published page by page within the process, as `demo` does. The database is the private PostgreSQL, as migrated, with all indexes, views and roles.
 
 use std::{
     error::Error,
@@ -37,6 +37,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 fn main() -> Result<()> {
+    serviceradar_ops::memory::use_small_pages();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     // `cargo bench` gives flags of its own.
     let arguments: Vec<String> =
@@ -127,11 +128,8 @@ async fn again(log: &Path, url: &str, second: &Path) -> Result<()> {
     published(url).await?;
     let (evidence, changes) = (driver.status().evidence_changes, driver.status().changes);
 
-    let events = read_all(second).await?;
-    let publisher = Publisher::new(store, Stream::Observations.topic(TENANT));
-    let count = events.len();
     let started = Instant::now();
-    publisher.publish(events).await?;
+    let count = publish_again(store, second).await?;
     told(&format!("{count} events appended"), started);
     driver.caught_up().await?;
     told("a crawl in which nothing changed, in the views", started);
@@ -157,28 +155,29 @@ async fn published(url: &str) -> Result<()> {
     Ok(())
 }
 
-async fn read_all(log: &Path) -> Result<Vec<NewEvent>> {
-    let store = EmbeddedLog::open(log, Arc::new(SystemClock))?;
+/// Publishes what lies in one log to another, page by page. Returns how many events.
+async fn publish_again(to: Arc<dyn LogStore>, from: &Path) -> Result<usize> {
+    let from = EmbeddedLog::open(from, Arc::new(SystemClock))?;
     let topic = Stream::Observations.topic(TENANT);
-    let limit = ReadLimit { events: 10_000, bytes: 16 << 20, wait: Duration::ZERO };
-    let mut events = Vec::new();
-    for partition in 0..Stream::Observations.log_partitions() {
-        let mut offset = 0;
-        loop {
-            let read = store.read(&topic, partition, offset, limit).await?;
-            if read.events.is_empty() {
-                break;
-            }
-            offset = read.next_offset;
+    let publisher = Publisher::new(to, topic.clone());
+    let limit = ReadLimit { events: 5_000, bytes: 16 << 20, wait: Duration::ZERO };
+    let mut count = 0;
+    let mut offsets = vec![Some(0); Stream::Observations.log_partitions() as usize];
+    while offsets.iter().any(Option::is_some) {
+        for (partition, offset) in (0..).zip(&mut offsets) {
+            let Some(at) = *offset else { continue };
+            let read = from.read(&topic, partition, at, limit).await?;
+            *offset = (!read.events.is_empty()).then_some(read.next_offset);
+            count += read.events.len();
             let event = |event: serviceradar_log::Event| NewEvent {
                 key: event.key,
                 value: event.value,
                 headers: event.headers,
             };
-            events.extend(read.events.into_iter().map(event));
+            publisher.publish(read.events.into_iter().map(event).collect()).await?;
         }
     }
-    Ok(events)
+    Ok(count)
 }
 
 /// Prints each epoch.

@@ -412,7 +412,7 @@ fn set(observation: &mut Observation, attribute: u8, value: u8) {
         1 => observation.vendor = text,
         2 => observation.hostname = text,
         3 => observation.risk_score = Some(i32::from(value) * 40),
-        4 => _ = observation.tags.insert("owner".into(), format!("{value}")),
+        4 => _ = observation.tags.insert("owner".into(), format!("{value}").into()),
         _ => observation.device_type = Some(["Switch", "Laptop"][usize::from(value % 2)].into()),
     }
 }

@@ -117,6 +117,9 @@ async fn every_record_is_where_the_truth_says_and_shuffles_change_no_uid() {
     let stand = Stand::new().await;
     let first = stand.look().await;
     assert_truth(&first, &stand.faker, 0);
+    // Tags of Armis are words without a value.
+    let tagged = stand.count("SELECT count(*) FROM views_1.devices WHERE tags ? 'Managed'").await;
+    assert!(tagged > 0, "no device has a tag");
 
     // The same again: nothing to tell of any evidence.
     let evidence = stand.driver.status().evidence_changes;

@@ -127,7 +127,7 @@ impl<'a> Others<'a> {
     }
 
     fn mapper_observation(&self, now: i64, seen: Seen) -> Observation {
-        let claim = |mac: u64| Claim { namespace: "mac".to_owned(), value: mac_text(mac) };
+        let claim = |mac: u64| Claim { namespace: "mac".into(), value: mac_text(mac).into() };
         let machine = seen.device.map(|device| &self.population.devices[device as usize]);
         Observation {
             native_key: seen.native_key,

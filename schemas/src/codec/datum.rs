@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::DecodeError;
+use crate::Text;
 
 /// Items that are made room for before the first is read: a count is only a promise.
 const RESERVED_ITEMS_MAX: usize = 256;
@@ -171,6 +172,16 @@ impl Datum for String {
     }
 }
 
+impl Datum for Text {
+    fn write(&self, bytes: &mut Vec<u8>) {
+        write_text(self, bytes);
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        reader.text().map(Text::from)
+    }
+}
+
 /// A union of null and a type, null first.
 impl<T: Datum> Datum for Option<T> {
     fn write(&self, bytes: &mut Vec<u8>) {
@@ -214,12 +225,12 @@ impl<T: Datum> Datum for Vec<T> {
 }
 
 /// Of a key that comes twice, the last counts.
-impl<T: Datum> Datum for BTreeMap<String, T> {
+impl<K: Datum + Ord, T: Datum> Datum for BTreeMap<K, T> {
     fn write(&self, bytes: &mut Vec<u8>) {
         if !self.is_empty() {
             write_long(self.len() as i64, bytes);
             for (key, value) in self {
-                write_text(key, bytes);
+                key.write(bytes);
                 value.write(bytes);
             }
         }
@@ -227,14 +238,15 @@ impl<T: Datum> Datum for BTreeMap<String, T> {
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let mut entries = BTreeMap::new();
+        let mut entries = Vec::new();
         reader.blocks(|reader, count| {
+            entries.reserve(count.min(RESERVED_ITEMS_MAX));
             for _ in 0..count {
-                entries.insert(String::read(reader)?, T::read(reader)?);
+                entries.push((K::read(reader)?, T::read(reader)?));
             }
             Ok(())
         })?;
-        Ok(entries)
+        Ok(entries.into_iter().collect())
     }
 }
 

@@ -9,7 +9,7 @@ use proptest::{
 };
 use serviceradar_schemas::{
     Action, Address, Claim, Collector, Coverage, Decision, DeviceChange, NetworkInterface, Observation,
-    OperatingSystem, Probe, Snapshot, Source, SourceSummary, Target,
+    OperatingSystem, Probe, Snapshot, Source, SourceSummary, Target, Text,
 };
 
 pub(crate) fn text() -> impl Strategy<Value = String> {
@@ -34,12 +34,17 @@ fn texts() -> impl Strategy<Value = BTreeMap<String, String>> {
     btree_map(text(), text(), 0..4)
 }
 
+fn short_texts() -> impl Strategy<Value = BTreeMap<Text, Text>> {
+    let text = || text().prop_map(Text::from);
+    btree_map(text(), text(), 0..4)
+}
+
 fn source() -> impl Strategy<Value = Source> {
     (text(), text()).prop_map(|(kind, instance)| Source { kind, instance })
 }
 
 fn claim() -> impl Strategy<Value = Claim> {
-    (text(), text()).prop_map(|(namespace, value)| Claim { namespace, value })
+    (text(), text()).prop_map(|(namespace, value)| Claim { namespace: namespace.into(), value: value.into() })
 }
 
 prop_compose! {
@@ -93,8 +98,8 @@ prop_compose! {
         names in prop::array::uniform9(maybe_text()),
         risk_score in option::of(any::<i32>()),
         probe in prop::sample::select(vec![Probe::None, Probe::Down, Probe::Up]),
-        tags in texts(),
-        attributes in texts(),
+        tags in short_texts(),
+        attributes in short_texts(),
         collector in option::of(collector()),
         snapshot in option::of(snapshot()),
     ) -> Observation {

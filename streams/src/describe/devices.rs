@@ -6,7 +6,7 @@ use hashbrown::HashSet;
 
 use super::{CountChange, Counted, Describer, Moved, merges::causes, pins_of_devices};
 use crate::{
-    choose::{Member, Pin, device_row, device_seen, shows_the_same},
+    choose::{Choice, Member, Pin, choice, device_row, device_seen},
     dictionary::Dictionary,
     facts::Facts,
     identity::Identity,
@@ -29,9 +29,9 @@ pub fn dimension(name: &str) -> &'static str {
 pub(super) struct ToldDevice {
     uid: Uid,
     hashes: Hashes,
+    choice: Choice,
     is_retired: bool,
     counted: Box<[Counted]>,
-    availability: Option<bool>,
 }
 
 /// Hashes of a row: of what sightings alone leave as it is, and of the rest.
@@ -48,6 +48,7 @@ struct Now {
     row: DeviceRow,
     seen: DeviceSeen,
     hashes: Hashes,
+    choice: Choice,
     is_retired: bool,
     counted: Box<[Counted]>,
 }
@@ -57,9 +58,9 @@ impl Now {
         ToldDevice {
             uid: self.uid,
             hashes: self.hashes,
+            choice: self.choice,
             is_retired: self.is_retired,
             counted: self.counted.clone(),
-            availability: self.row.is_available,
         }
     }
 
@@ -107,11 +108,12 @@ impl Describer {
         sort_unique(&mut seen);
         seen.retain(|device| devices.binary_search(device).is_err());
         let dictionary = self.dictionary.borrow();
+        let pins = pins_of_devices(&self.pins, identity, facts, &dictionary);
         for device in seen {
             let members = members(identity, facts, device);
-            let Some(told) =
-                self.devices.get_mut(&device).filter(|told| shows_the_same(&members, told.availability))
-            else {
+            let pins = pins.get(&device).map_or(&[][..], Vec::as_slice);
+            let choice = choice(&members, pins, &self.rules.authority, &dictionary);
+            let Some(told) = self.devices.get_mut(&device).filter(|told| told.choice == choice) else {
                 devices.push(device);
                 continue;
             };
@@ -217,10 +219,11 @@ impl Describer {
         let authority = &self.rules.authority;
         let row = device_row(uid, partition, &of_device, pins, authoritative, authority, &dictionary);
         let seen = device_seen(uid, &of_device, &dictionary);
+        let choice = choice(&of_device, pins, authority, &dictionary);
         drop(dictionary);
         let hashes = Hashes { shown: hash_shown(&row, &seen), seen: hash(&seen) };
         let counted = counted(&row, &mut self.dictionary.borrow_mut());
-        Some(Now { uid, is_retired: row.state == "retired", row, seen, hashes, counted })
+        Some(Now { uid, is_retired: row.state == "retired", row, seen, hashes, choice, counted })
     }
 }
 
@@ -266,7 +269,7 @@ fn counted(row: &DeviceRow, dictionary: &mut Dictionary) -> Box<[Counted]> {
 }
 
 fn count_changes(before: Option<&ToldDevice>, now: Option<&Now>, counts: &mut Vec<CountChange>) {
-    let before = before.map(|told| (&told.counted, told.availability));
+    let before = before.map(|told| (&told.counted, told.choice.is_available));
     let after = now.map(|now| (&now.counted, now.row.is_available));
     if before == after {
         return;

@@ -1,9 +1,9 @@
 //! Normalising is total, idempotent, and the same in engine and oracle.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::{collection::vec, option, prelude::*};
-use serviceradar_schemas::{Action, Address, Claim, Coverage, Observation, Probe, Snapshot};
+use serviceradar_schemas::{Action, Address, Claim, Coverage, Observation, Probe, Snapshot, Text};
 use serviceradar_streams::{
     claim::mac_text,
     normalise::{ClaimKey, Sighting, normalise},
@@ -31,10 +31,15 @@ fn text() -> impl Strategy<Value = String> {
 fn claims() -> impl Strategy<Value = Vec<Claim>> {
     let namespace = "mac|serial|hwuuid|hostname|agent|cloud|armis/hq|armis/|netbox/x|integration/i 1\
                      |fingerprint|asset|ip|detached|Mac";
-    let claim = || (namespace, text()).prop_map(|(namespace, value)| Claim { namespace, value });
+    let claim = || {
+        (namespace, text()).prop_map(|(namespace, value): (String, String)| Claim {
+            namespace: namespace.into(),
+            value: value.into(),
+        })
+    };
     // Too many, now and then.
     let many = (0..400u32).prop_map(|n| {
-        let claim = |n: u32| Claim { namespace: "mac".into(), value: format!("001b21{n:06x}") };
+        let claim = |n: u32| Claim { namespace: "mac".into(), value: format!("001b21{n:06x}").into() };
         (0..n).map(claim).collect::<Vec<Claim>>()
     });
     prop_oneof![
@@ -78,8 +83,8 @@ fn observations() -> impl Strategy<Value = Observation> {
                 site: next(),
                 risk_score,
                 probe: Probe::Up,
-                tags: tags.into_iter().collect(),
-                attributes: more.into_iter().collect(),
+                tags: map_of(tags),
+                attributes: map_of(more),
                 collector: None,
                 snapshot: begin.map(|begin| Snapshot { id: "f".into(), begin, count: None }),
             }
@@ -87,20 +92,22 @@ fn observations() -> impl Strategy<Value = Observation> {
     )
 }
 
+fn map_of(pairs: Vec<(String, String)>) -> BTreeMap<Text, Text> {
+    pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
+}
+
 /// The observation that says in normal form what a sighting says.
 fn observation_of(sighting: &Sighting) -> Observation {
     let attribute = |name: &str| {
         let found = sighting.attributes.iter().find(|(known, _)| known == name);
-        found.map(|(_, value)| value.clone())
+        found.map(|(_, value)| value.to_string())
     };
     let under = |prefix: &str| {
         let named = sighting.attributes.iter();
-        named
-            .filter_map(|(name, value)| Some((name.strip_prefix(prefix)?.to_owned(), value.clone())))
-            .collect()
+        named.filter_map(|(name, value)| Some((name.strip_prefix(prefix)?.into(), value.clone()))).collect()
     };
     let claim = |key: &ClaimKey| match key {
-        ClaimKey::Mac(mac) => Claim { namespace: "mac".into(), value: mac_text(*mac) },
+        ClaimKey::Mac(mac) => Claim { namespace: "mac".into(), value: mac_text(*mac).into() },
         ClaimKey::Text(namespace, value) => Claim { namespace: namespace.clone(), value: value.clone() },
     };
     let address = |ip: &std::net::IpAddr| {
@@ -163,7 +170,7 @@ proptest! {
         let sighting = normalise(observation, Some(BEGINNING)).map_err(|refusal| TestCaseError::reject(refusal.to_string()))?;
         let read = sighting.claims.iter().map(|claim| match claim {
             ClaimKey::Mac(mac) => ("mac".to_owned(), mac_text(*mac)),
-            ClaimKey::Text(namespace, value) => (namespace.clone(), value.clone()),
+            ClaimKey::Text(namespace, value) => (namespace.to_string(), value.to_string()),
         });
         prop_assert_eq!(read.collect::<BTreeSet<_>>(), claims);
         prop_assert_eq!(sighting.addresses, addresses);

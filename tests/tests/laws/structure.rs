@@ -129,7 +129,7 @@ pub(crate) fn claim_of(row: &EvidenceRow) -> Option<(String, ClaimKey)> {
     }
     let key = match &*row.namespace {
         "mac" => ClaimKey::Mac(mac(&row.value).ok()?),
-        namespace => ClaimKey::Text(namespace.to_owned(), row.value.to_string()),
+        namespace => ClaimKey::Text(namespace.into(), (&*row.value).into()),
     };
     Some((partition(&row.record_key).to_owned(), key))
 }

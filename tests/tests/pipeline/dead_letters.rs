@@ -26,7 +26,7 @@ fn observation(native_key: &str) -> Observation {
         source: Source { kind: "armis".to_owned(), instance: "hq".to_owned() },
         native_key: native_key.to_owned(),
         action: Action::Assert,
-        claims: vec![Claim { namespace: "serial".to_owned(), value: format!("SN-{native_key}") }],
+        claims: vec![Claim { namespace: "serial".into(), value: format!("SN-{native_key}").into() }],
         ..Observation::default()
     }
 }

@@ -51,7 +51,7 @@ async fn a_log(database: &Database) -> Vec<Column> {
     let end = Observation { action: Action::End, event_time: SystemClock.now(), ..seen };
     let events = [serviceradar_ingest::publish::event(&end).unwrap()];
     observations(&log).publish(events.into()).await.unwrap();
-    let claim = |value: &str| Claim { namespace: "serial".to_owned(), value: value.to_owned() };
+    let claim = |value: &str| Claim { namespace: "serial".into(), value: value.into() };
     let other = |native_key: &str, value| Observation {
         id: format!("netbox {native_key}"),
         event_time: SystemClock.now(),

@@ -21,7 +21,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use cidr::IpCidr;
 use serde_json::{Map, Value};
-use serviceradar_schemas::{Action, Address, Claim, Coverage, Observation, Snapshot, Source, time};
+use serviceradar_schemas::{Action, Address, Claim, Coverage, Observation, Snapshot, Source, Text, time};
 
 /// What all devices of a fetch have in common.
 #[derive(Clone, Debug)]
@@ -141,7 +141,7 @@ fn split(value: &Value) -> Option<Vec<String>> {
 }
 
 fn macs(device: &mut Map<String, Value>) -> Vec<Claim> {
-    let claim = |value| Claim { namespace: "mac".to_owned(), value };
+    let claim = |value: String| Claim { namespace: "mac".into(), value: value.into() };
     parts(device, "macAddress").into_iter().map(claim).collect()
 }
 
@@ -200,11 +200,11 @@ fn risk_score(device: &mut Map<String, Value>) -> Option<i32> {
     i32::try_from(level * 10).ok()
 }
 
-fn tags(device: &mut Map<String, Value>) -> BTreeMap<String, String> {
-    parts(device, "tags").into_iter().map(|tag| (tag, String::new())).collect()
+fn tags(device: &mut Map<String, Value>) -> BTreeMap<Text, Text> {
+    parts(device, "tags").into_iter().map(|tag| (tag.into(), Text::default())).collect()
 }
 
-fn attributes(device: Map<String, Value>) -> BTreeMap<String, String> {
+fn attributes(device: Map<String, Value>) -> BTreeMap<Text, Text> {
     let mut attributes = BTreeMap::new();
     for (name, value) in device {
         flatten(name, value, &mut attributes);
@@ -212,7 +212,7 @@ fn attributes(device: Map<String, Value>) -> BTreeMap<String, String> {
     attributes
 }
 
-fn flatten(name: String, value: Value, into: &mut BTreeMap<String, String>) {
+fn flatten(name: String, value: Value, into: &mut BTreeMap<Text, Text>) {
     match value {
         Value::Null => {}
         Value::Object(parts) if !parts.is_empty() => {
@@ -222,7 +222,7 @@ fn flatten(name: String, value: Value, into: &mut BTreeMap<String, String>) {
         }
         value => {
             let text = scalar(&value).unwrap_or_else(|| value.to_string());
-            into.insert(name, text);
+            into.insert(name.into(), text.into());
         }
     }
 }
@@ -255,14 +255,15 @@ mod tests {
         serde_json::from_str(include_str!("../../../fixtures/armis_device.json")).unwrap()
     }
 
-    fn pairs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    fn pairs(pairs: &[(&str, &str)]) -> BTreeMap<Text, Text> {
+        pairs.iter().map(|(k, v)| (Text::from(*k), Text::from(*v))).collect()
     }
 
     #[test]
     fn every_field_has_its_place() {
         let text = |text: &str| Some(text.to_owned());
-        let mac = |last: u8| Claim { namespace: "mac".to_owned(), value: format!("00:1B:54:00:00:0{last}") };
+        let mac =
+            |last: u8| Claim { namespace: "mac".into(), value: format!("00:1B:54:00:00:0{last}").into() };
         let address = |ip: &str| Address { ip: ip.to_owned(), ..Address::default() };
         let expected = Observation {
             event_time: time::parse("2026-01-01T12:30:00.25Z").unwrap(),
