@@ -10,9 +10,11 @@ use std::{
 
 use serviceradar_schemas::topics::Stream;
 use serviceradar_streams::rows::{
-    Changes, CountRow, DecisionRow, DeviceRow, EpochOutput, EvidenceRow, IssueRow, RecordRow, Row, Seen,
-    SnapshotMemberRow, SnapshotRow, State, Uid, WatermarkRow,
+    Changes, CountRow, DecisionRow, DeviceRow, EpochOutput, EvidenceRow, EvidenceSpan, IssueRow, RecordRow,
+    Row, Seen, SnapshotMemberRow, SnapshotRow, State, Uid, WatermarkRow,
 };
+
+use tokio::sync::mpsc;
 
 use crate::views::{
     BEAT_STANDS_STILL, Epoch, Frontier, OutboxEntry, Pieces, Resume, TenantWriter, Views, ViewsError,
@@ -62,7 +64,7 @@ impl Tables {
     pub fn state(&self) -> State {
         State {
             records: self.records.values().cloned().collect(),
-            evidence: self.evidence.values().cloned().collect(),
+            evidence: self.evidence.values().map(EvidenceSpan::from).collect(),
             decisions: self.decisions.values().cloned().collect(),
             snapshots: self.snapshots.values().cloned().collect(),
             snapshot_members: self.snapshot_members.values().cloned().collect(),
@@ -158,7 +160,6 @@ impl Views for MemoryViews {
             epoch: of.epoch,
             generation: GENERATION,
             frontiers: of.frontiers.values().cloned().collect(),
-            state: of.tables.state(),
             is_bare: false,
         };
         let writer = MemoryWriter { views: self.clone(), tenant: tenant.to_owned(), token: of.token };
@@ -192,6 +193,13 @@ impl MemoryWriter {
 
 #[async_trait::async_trait]
 impl TenantWriter for MemoryWriter {
+    async fn state(&mut self, put: mpsc::Sender<State>) -> Result<(), ViewsError> {
+        let state = self.with(|tenant| Ok(tenant.tables.state()))?;
+        // Whoever has gone needs none.
+        let _ = put.send(state).await;
+        Ok(())
+    }
+
     async fn commit(&mut self, epoch: &Epoch) -> Result<(), ViewsError> {
         self.with(|tenant| {
             if epoch.number == tenant.epoch {

@@ -16,7 +16,8 @@ use std::{
     time::Instant,
 };
 
-use serviceradar_streams::rows::{DeviceRow, Uid};
+use serviceradar_streams::rows::{DeviceRow, State, Uid};
+use tokio::sync::mpsc;
 
 use crate::{
     migrations,
@@ -132,7 +133,7 @@ impl Views for PostgresViews {
         session.begin("COMMIT").await?;
         session.use_generation(&schema).await?;
         let is_bare = indexes::drop_if_empty(&mut session).await?;
-        let resume = Resume { is_bare, ..state::read(&mut session, tenant, generation).await? };
+        let resume = Resume { is_bare, ..state::resume(&mut session, tenant, generation).await? };
         let fence = Fence { tenant: tenant.to_owned(), generation, schema, token };
         Ok((
             Box::new(PostgresWriter { url: self.url.clone(), fence, session: Some(session), cleaned_at: 0 }),
@@ -216,6 +217,15 @@ impl PostgresWriter {
 
 #[async_trait::async_trait]
 impl TenantWriter for PostgresWriter {
+    async fn state(&mut self, put: mpsc::Sender<State>) -> Result<(), ViewsError> {
+        let mut session = self.session().await?;
+        session.begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        state::read(&mut session, &self.fence.tenant, self.fence.generation, &put).await?;
+        session.begin("COMMIT").await?;
+        self.session = Some(session);
+        Ok(())
+    }
+
     async fn commit(&mut self, epoch: &Epoch) -> Result<(), ViewsError> {
         let Some(mut session) = self.begin(epoch).await? else {
             return Ok(());

@@ -99,8 +99,6 @@ pub struct Resume {
     pub generation: i32,
     /// How far each log partition is.
     pub frontiers: Vec<Frontier>,
-    /// The state of the dataflow at that epoch.
-    pub state: State,
     /// Whether the views lack what makes searching them fast, because they were empty: see `make_indexes`.
     pub is_bare: bool,
 }
@@ -163,8 +161,8 @@ impl Pieces {
 /// A place that keeps the views of a deployment.
 #[async_trait::async_trait]
 pub trait Views: Send + Sync + 'static {
-    /// Takes the tenant for writing: raises its token, so that every earlier writer is fenced, and reads
-    /// back where it stands. `Held` while another writer's beat goes on (see `beat`); a writer of the same
+    /// Takes the tenant for writing: raises its token, so that every earlier writer is fenced, and says
+    /// where it stands. `Held` while another writer's beat goes on (see `beat`); a writer of the same
     /// name is the same one, started again, and need not wait for itself.
     /// `fingerprint` must be that of the active generation, which is made with it where there is none.
     async fn take(
@@ -183,6 +181,10 @@ pub trait Views: Send + Sync + 'static {
 /// The one writer of a tenant's views.
 #[async_trait::async_trait]
 pub trait TenantWriter: Send + 'static {
+    /// Reads back the state of the dataflow at the last committed epoch, piece by piece, until whoever takes them has
+    /// gone. Where it fails, what came is not all.
+    async fn state(&mut self, put: mpsc::Sender<State>) -> Result<(), ViewsError>;
+
     /// Commits an epoch: rows, frontiers, outbox and journals in one transaction that begins with the fence.
     /// After `Unavailable` (a lost connection, a deadlock, a full disk) the same epoch is committed again,
     /// without loss or doubling: one that was committed although the answer was lost changes nothing more.

@@ -18,7 +18,7 @@ use serviceradar_streams::{
     rules::Rules,
 };
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Notify, mpsc, watch},
     task::JoinHandle,
 };
 
@@ -39,6 +39,8 @@ use crate::{
 const STAND_BY: Duration = Duration::from_secs(1);
 /// How long a failed step waits before it is tried again.
 pub(crate) const RETRY: Duration = Duration::from_secs(1);
+/// Pieces of the state that wait between the views and the dataflow.
+const PIECES_WAITING: usize = 2;
 /// How often a caller that waits for something looks again.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -200,7 +202,9 @@ impl Driver {
         let Some((writer, resume)) = self.take().await? else {
             return Ok(());
         };
-        let mut running = self.resume(writer, resume).await?;
+        let Some(mut running) = self.resume(writer, resume).await? else {
+            return Ok(());
+        };
         let result = self.epochs(&mut running).await;
         // The epoch under way is finished, whatever ended the others.
         let finished = self.finish(&mut running).await;
@@ -266,22 +270,27 @@ impl Driver {
     /// Puts the dataflow back where the views are, and starts the readers there.
     async fn resume(
         &mut self,
-        writer: Box<dyn TenantWriter>,
+        mut writer: Box<dyn TenantWriter>,
         resume: Resume,
-    ) -> Result<Running, DriverError> {
+    ) -> Result<Option<Running>, DriverError> {
         let config = &self.config;
         self.board.update(|status| {
             (status.phase, status.generation, status.epoch) =
                 (Phase::Restoring, resume.generation, resume.epoch);
         });
-        let (tenant, rules) = (config.tenant.clone(), Arc::new(config.rules.clone()));
-        let (workers, state) = (config.workers, resume.state);
-        let engine = tokio::task::spawn_blocking(move || {
-            let mut engine = Engine::start(&tenant, &rules, workers)?;
-            engine.restore(state)?;
-            Ok::<_, EngineError>(engine)
-        });
-        let engine = engine.await.map_err(|error| DriverError::Task(error.to_string()))??;
+        let engine = loop {
+            match self.restore(&mut *writer).await {
+                Ok(engine) => break engine,
+                Err(DriverError::Views(ViewsError::Unavailable(why))) => {
+                    tracing::warn!(why, "waiting for the database");
+                    tokio::time::sleep(RETRY).await;
+                }
+                Err(error) => return Err(error),
+            }
+            if self.is_stopped() {
+                return Ok(None);
+            }
+        };
         let came = Arc::new(Notify::new());
         let mut running = Running {
             committer: Committer::new(writer, came.clone(), self.stop.clone()),
@@ -303,7 +312,23 @@ impl Driver {
         self.find_ends(&mut running).await?;
         let phase = if running.indexes.are_there() { Phase::Running } else { Phase::Loading };
         self.board.update(|status| status.phase = phase);
-        Ok(running)
+        Ok(Some(running))
+    }
+
+    /// A dataflow with the state that the views tell: read and taken in at the same time.
+    async fn restore(&self, writer: &mut dyn TenantWriter) -> Result<Engine, DriverError> {
+        let config = &self.config;
+        let (tenant, rules, workers) =
+            (config.tenant.clone(), Arc::new(config.rules.clone()), config.workers);
+        let (put, mut pieces) = mpsc::channel(PIECES_WAITING);
+        let restoring = tokio::task::spawn_blocking(move || {
+            let mut engine = Engine::start(&tenant, &rules, workers)?;
+            engine.restore(std::iter::from_fn(|| pieces.blocking_recv()))?;
+            Ok::<_, EngineError>(engine)
+        });
+        // Where reading failed, that is why there is not all.
+        writer.state(put).await?;
+        restoring.await.map_err(|error| DriverError::Task(error.to_string()))?.map_err(DriverError::from)
     }
 
     /// Notes where the log ends now.

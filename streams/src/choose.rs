@@ -406,22 +406,31 @@ fn device_type(winners: &Winners<'_>) -> (&'static str, i32) {
         let text = text.to_lowercase();
         // The OS alone tells a server from nothing else; it is asked last and by its own words.
         let types = if name == "os_name" { &TYPES[..] } else { &TYPES[..TYPES.len() - 1] };
-        if let Some((kind, id, _)) =
-            types.iter().find(|(_, _, words)| words.iter().any(|w| has_word(&text, w)))
-        {
+        let rests = from_words(&text);
+        let is_told = |word: &&str| rests.iter().any(|rest| begins_with(rest, word));
+        if let Some((kind, id, _)) = types.iter().find(|(_, _, words)| words.iter().any(|w| is_told(w))) {
             return (kind, *id);
         }
     }
     if known { ("Other", 99) } else { ("Unknown", 0) }
 }
 
-/// Whether a word (or its plural) begins in the text at a word's start.
-fn has_word(text: &str, word: &str) -> bool {
-    text.match_indices(word).any(|(at, _)| {
-        let before = text[..at].chars().next_back();
-        let after = text[at + word.len()..].chars().next();
-        let ends = after.is_none_or(|c| !c.is_alphanumeric() || c == 's') || word.len() > 4;
-        before.is_none_or(|c| !c.is_alphanumeric()) && ends
+/// The rests of a text from each start of a word on.
+fn from_words(text: &str) -> Vec<&str> {
+    let mut is_within = false;
+    let starts = text.char_indices().filter(|(_, character)| {
+        let is_start = !is_within;
+        is_within = character.is_alphanumeric();
+        is_start
+    });
+    starts.map(|(at, _)| &text[at..]).collect()
+}
+
+/// Whether a text begins with a word, or its plural.
+fn begins_with(text: &str, word: &str) -> bool {
+    text.strip_prefix(word).is_some_and(|rest| {
+        let after = rest.chars().next();
+        after.is_none_or(|c| !c.is_alphanumeric() || c == 's') || word.len() > 4
     })
 }
 

@@ -30,6 +30,7 @@ use crate::{
     issues::Issues,
     normalise::Sighting,
     record::Record,
+    restore::Piece,
     rows::{CountRow, EpochOutput, IssueRow, State},
     rules::Rules,
     snapshots::{Snapshots, Undecided},
@@ -96,6 +97,8 @@ pub struct Dataflow {
     fold: Rc<RefCell<Folding>>,
     identity: Rc<RefCell<Identifying>>,
     closing: Rc<RefCell<Closing>>,
+    /// Of the state that is read back: what comes after the records.
+    rest: State,
 }
 
 /// The state of the operator `fold`.
@@ -150,18 +153,35 @@ impl Dataflow {
                 })
                 .probe_with(&probe);
         });
-        Self { input, probe, dictionary, fold: folding, identity: identifying, closing }
+        Self {
+            input,
+            probe,
+            dictionary,
+            fold: folding,
+            identity: identifying,
+            closing,
+            rest: State::default(),
+        }
     }
 
-    /// Puts the state back that was read from the views. Call before the first epoch.
-    pub fn restore(&mut self, state: State) -> Result<(), String> {
-        let folding = &mut *self.fold.borrow_mut();
-        for row in &state.watermarks {
+    /// Takes in a piece of the state that was read from the views. Call before the first epoch, and then `restored`.
+    pub fn restore(&mut self, piece: Piece) -> Result<(), String> {
+        let rest = &piece.state;
+        self.rest.snapshots.extend_from_slice(&rest.snapshots);
+        self.rest.snapshot_members.extend_from_slice(&rest.snapshot_members);
+        let mut folding = self.fold.borrow_mut();
+        for row in &rest.watermarks {
             folding.fold.restore_watermark(row);
         }
-        folding.fold.restore(state.records, state.evidence)?;
-        folding.snapshots.restore(&state.snapshots, &state.snapshot_members, folding.fold.facts());
-        Ok(())
+        folding.fold.restore(piece)
+    }
+
+    /// All pieces of the state are taken in.
+    pub fn restored(&mut self) {
+        let Folding { fold, snapshots } = &mut *self.fold.borrow_mut();
+        fold.restored();
+        let State { snapshots: rows, snapshot_members: members, .. } = std::mem::take(&mut self.rest);
+        snapshots.restore(&rows, &members, fold.facts());
     }
 
     /// Takes events of the epoch that is open.

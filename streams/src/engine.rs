@@ -17,6 +17,7 @@ use crate::{
     dataflow::{Closing, Dataflow, Event, Gauges},
     decisions::{Decisions, Taken},
     normalise::Sighting,
+    restore::Piece,
     rows::{DecisionRow, EpochOutput, IssueRow, Row, State},
     rules::Rules,
     snapshots::Undecided,
@@ -59,7 +60,9 @@ pub struct Closed {
 }
 
 enum Command {
-    Restore(Box<State>),
+    /// Not answered: what went wrong is told once all is there.
+    Restore(Box<Piece>),
+    Restored,
     Feed(Vec<Event>),
     Epoch(Vec<Event>, Telling),
     Issues,
@@ -103,9 +106,49 @@ impl Engine {
         Ok(Self { workers: workers.collect::<Result<_, _>>()?, decisions: Decisions::default() })
     }
 
-    /// Puts the state back that was read from the views, before the first epoch.
-    pub fn restore(&mut self, state: State) -> Result<(), EngineError> {
+    /// Puts the state back that was read from the views, before the first epoch. While the workers take in one piece
+    /// the next is made ready.
+    pub fn restore(&mut self, pieces: impl IntoIterator<Item = State>) -> Result<(), EngineError> {
+        let mut decisions = Vec::new();
+        for mut piece in pieces {
+            let read = |row: DecisionRow| Taken::read(row.decision, None);
+            let read =
+                std::mem::take(&mut piece.decisions).into_iter().map(read).collect::<Result<Vec<_>, _>>();
+            decisions.extend(read.map_err(|refusal| EngineError::Restore(refusal.to_string()))?);
+            for (worker, share) in self.workers.iter().zip(self.shares_of_state(piece)) {
+                let piece = Piece::read(share).map_err(EngineError::Restore)?;
+                worker.tell(Command::Restore(Box::new(piece)))?;
+            }
+        }
+        for worker in &self.workers {
+            worker.tell(Command::Restored)?;
+        }
+        for worker in &self.workers {
+            match worker.hear()? {
+                Answer::Restored(restored) => restored.map_err(EngineError::Restore)?,
+                _ => return Err(EngineError::WorkerEnded),
+            }
+        }
+        // What follows from the state are the rows that are there: no change.
+        self.load(decisions)?;
+        for worker in &self.workers {
+            worker.tell(Command::Remember)?;
+        }
+        for worker in &self.workers {
+            match worker.hear()? {
+                Answer::Rows(None) => {}
+                _ => return Err(EngineError::WorkerEnded),
+            }
+        }
+        self.load(Vec::new()).map(|_| ())
+    }
+
+    fn shares_of_state(&self, state: State) -> Vec<State> {
         let mut shares: Vec<State> = self.workers.iter().map(|_| State::default()).collect();
+        if let [share] = &mut shares[..] {
+            *share = state;
+            return shares;
+        }
         let of = |partition: &str| self.worker_of(partition);
         let of_record = |key: &str| of(key.split('/').next().unwrap_or_default());
         for row in state.records {
@@ -126,30 +169,7 @@ impl Engine {
                 None => shares.iter_mut().for_each(|share| share.watermarks.push(row.clone())),
             }
         }
-        let read = |row: DecisionRow| Taken::read(row.decision, None);
-        let decisions = state.decisions.into_iter().map(read).collect::<Result<_, _>>();
-        let decisions = decisions.map_err(|refusal| EngineError::Restore(refusal.to_string()))?;
-        for (worker, share) in self.workers.iter().zip(shares) {
-            worker.tell(Command::Restore(Box::new(share)))?;
-        }
-        for worker in &self.workers {
-            match worker.hear()? {
-                Answer::Restored(restored) => restored.map_err(EngineError::Restore)?,
-                _ => return Err(EngineError::WorkerEnded),
-            }
-        }
-        // What follows from the state are the rows that are there: no change.
-        self.load(decisions)?;
-        for worker in &self.workers {
-            worker.tell(Command::Remember)?;
-        }
-        for worker in &self.workers {
-            match worker.hear()? {
-                Answer::Rows(None) => {}
-                _ => return Err(EngineError::WorkerEnded),
-            }
-        }
-        self.load(Vec::new()).map(|_| ())
+        shares
     }
 
     /// Runs one epoch to its end. Blocks while it computes.
@@ -279,7 +299,7 @@ impl Closed {
 
 impl Worker {
     fn start(index: usize, tenant: &str, rules: &Arc<Rules>) -> Result<Self, EngineError> {
-        // One command and one answer are ever under way.
+        // One command and one answer are ever under way, but for pieces of the state.
         let (commands, inbox) = sync_channel(1);
         let (outbox, answers) = sync_channel(1);
         let (tenant, rules) = (tenant.to_owned(), rules.clone());
@@ -292,9 +312,17 @@ impl Worker {
                     let Ok(inbox) = inbox.into_inner() else {
                         return;
                     };
+                    let mut restored = Ok(());
                     while let Ok(command) = inbox.recv() {
                         let answer = match command {
-                            Command::Restore(state) => Answer::Restored(dataflow.restore(*state)),
+                            Command::Restore(piece) => {
+                                restored = restored.and_then(|()| dataflow.restore(*piece));
+                                continue;
+                            }
+                            Command::Restored => {
+                                dataflow.restored();
+                                Answer::Restored(std::mem::replace(&mut restored, Ok(())))
+                            }
                             Command::Feed(events) => {
                                 dataflow.feed(worker, events);
                                 Answer::Fed

@@ -1,14 +1,18 @@
 //! Evidence: what each claim of a record does, and its rows, to the views and back.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
-use serde_json::Value;
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, MapAccess, SeqAccess, Visitor},
+};
+use serviceradar_schemas::Text;
 
 use crate::{
     claim::{NO_UID, Namespace},
-    dictionary::{Dictionary, Values},
+    dictionary::Dictionary,
     identity::Identity,
-    record::{AddressSpan, Asserted, Attribute, ClaimSpan, Record, Status},
+    record::{AddressSpan, Asserted, ClaimSpan, Record, Status},
     rows::{EvidenceRow, EvidenceState, Order},
 };
 
@@ -136,25 +140,73 @@ fn push_text(json: &mut String, text: &str) {
     json.push_str(&serde_json::to_string(text).unwrap_or_default());
 }
 
-/// Reads attributes back.
-pub fn attributes_of(json: &str, dictionary: &mut Dictionary, values: &mut Values) -> Option<Vec<Attribute>> {
-    let map: BTreeMap<String, Value> = serde_json::from_str(json).ok()?;
-    let mut read = |value: &Value| -> Option<(Arc<str>, Option<Box<Asserted>>)> {
-        match value {
-            Value::String(text) => Some((values.share(text), None)),
-            Value::Array(parts) => {
-                let [Value::String(text), time, Value::String(hash), event_time] = parts.as_slice() else {
-                    return None;
-                };
-                let order = Order { time: time.as_i64()?, hash: hash.parse().ok()? };
-                Some((values.share(text), Some(Box::new((order, event_time.as_i64()?)))))
+/// An attribute as the views keep it.
+pub struct StoredAttribute {
+    /// Which.
+    pub name: Text,
+    /// The value.
+    pub value: Text,
+    /// Its last assertion; absent where that is the record's last FULL assert.
+    pub last: Option<Box<Asserted>>,
+}
+
+/// Reads attributes back, in the order of their names.
+pub fn stored_attributes(json: &str) -> Option<Vec<StoredAttribute>> {
+    let mut attributes = serde_json::from_str::<StoredAttributes>(json).ok()?.0;
+    attributes.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    Some(attributes)
+}
+
+struct StoredAttributes(Vec<StoredAttribute>);
+
+impl<'de> Deserialize<'de> for StoredAttributes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = StoredAttributes;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object of attributes")
             }
-            _ => None,
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut attributes = Vec::new();
+                while let Some((name, StoredValue(value, last))) = map.next_entry()? {
+                    attributes.push(StoredAttribute { name, value, last });
+                }
+                Ok(StoredAttributes(attributes))
+            }
         }
-    };
-    let attributes = map.iter().map(|(key, value)| {
-        let (value, last) = read(value)?;
-        Some(Attribute { name: dictionary.text(key), value, last })
-    });
-    attributes.collect()
+        deserializer.deserialize_map(Object)
+    }
+}
+
+struct StoredValue(Text, Option<Box<Asserted>>);
+
+impl<'de> Deserialize<'de> for StoredValue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Value;
+        impl<'de> Visitor<'de> for Value {
+            type Value = StoredValue;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a value, or a value with the order and time of its last assertion")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(StoredValue(text.into(), None))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<Self::Value, A::Error> {
+                let missing = || A::Error::custom("an attribute has four parts");
+                let value: Text = parts.next_element()?.ok_or_else(missing)?;
+                let time: i64 = parts.next_element()?.ok_or_else(missing)?;
+                let hash: Text = parts.next_element()?.ok_or_else(missing)?;
+                let event_time: i64 = parts.next_element()?.ok_or_else(missing)?;
+                let hash = hash.parse().map_err(A::Error::custom)?;
+                Ok(StoredValue(value, Some(Box::new((Order { time, hash }, event_time)))))
+            }
+        }
+        deserializer.deserialize_any(Value)
+    }
 }

@@ -16,7 +16,8 @@ use crate::{
     facts::Facts,
     normalise::Sighting,
     record::Record,
-    rows::{EvidenceRow, RecordRow, WatermarkRow},
+    restore::{Piece, Restoring},
+    rows::WatermarkRow,
     rules::Rules,
 };
 
@@ -29,6 +30,7 @@ pub struct Fold {
     rules: Arc<Rules>,
     facts: Facts,
     values: Values,
+    restoring: Restoring,
     /// Per record, the watermark at which it is due again.
     due: Vec<i64>,
     /// Per scope, the records due at a watermark.
@@ -83,6 +85,7 @@ impl Fold {
             rules,
             facts: Facts::default(),
             values: Values::default(),
+            restoring: Restoring::default(),
             due: Vec::new(),
             timers: Vec::new(),
             watermarks: Vec::new(),
@@ -287,14 +290,18 @@ impl Fold {
         counts
     }
 
-    /// Puts records back as they were read from the views.
-    pub fn restore(&mut self, records: Vec<RecordRow>, evidence: Vec<EvidenceRow>) -> Result<(), String> {
-        for record in crate::restore::records(records, evidence, &self.dictionary, &mut self.values)? {
+    /// Takes in a piece of the records as they were read from the views.
+    pub fn restore(&mut self, piece: Piece) -> Result<(), String> {
+        self.restoring.take(piece, &mut self.dictionary.borrow_mut(), &mut self.values)
+    }
+
+    /// Puts back the records that were taken in.
+    pub fn restored(&mut self) {
+        for record in std::mem::take(&mut self.restoring).records() {
             let id = record.id;
             self.touched.insert(id, None);
             *self.facts.slot(id) = Some(Arc::new(record));
         }
-        Ok(())
     }
 
     /// Puts a watermark back as it was read from the views.

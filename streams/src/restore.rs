@@ -1,38 +1,83 @@
-//! Restore: the state of the fold, read back from the rows of the views.
+//! Restore: the records of the fold, read back from the rows of the views, piece by piece.
 
-use std::{cell::RefCell, rc::Rc, sync::Arc};
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 
 use crate::{
     dictionary::{Dictionary, RecordId, Values},
-    evidence::attributes_of,
+    evidence::{StoredAttribute, stored_attributes},
     normalise::{ClaimKey, mac},
-    record::{AddressSpan, ClaimSpan, Record, Status},
-    rows::{EvidenceRow, RecordRow},
+    record::{AddressSpan, Attribute, ClaimSpan, Record, Status},
+    rows::{EvidenceSpan, RecordRow, State},
 };
 
-/// The records that rows of `device_records` and `device_evidence` tell. An error names the row.
-pub fn records(
-    records: Vec<RecordRow>,
-    evidence: Vec<EvidenceRow>,
-    dictionary: &Rc<RefCell<Dictionary>>,
-    values: &mut Values,
-) -> Result<Vec<Record>, String> {
-    let mut dictionary = dictionary.borrow_mut();
-    let mut restored: Vec<Record> = Vec::with_capacity(records.len());
-    let mut index: HashMap<RecordId, usize> = HashMap::with_capacity(records.len());
-    for row in records {
+/// A piece of the state whose attributes are read: what one thread does while another takes in the piece before.
+pub struct Piece {
+    /// The rest; its records' attributes are of no use any more.
+    pub state: State,
+    /// Of each record.
+    attributes: Vec<Vec<StoredAttribute>>,
+}
+
+impl Piece {
+    /// Reads the attributes of a piece. An error names the row.
+    pub fn read(state: State) -> Result<Self, String> {
+        let read = |row: &RecordRow| {
+            stored_attributes(&row.attributes)
+                .ok_or_else(|| format!("device_records {:?}: unreadable attributes", row.record_key))
+        };
+        let attributes = state.records.iter().map(read).collect::<Result<_, _>>()?;
+        Ok(Self { state, attributes })
+    }
+}
+
+/// Records on their way back.
+#[derive(Default)]
+pub struct Restoring {
+    records: Vec<Record>,
+    index: HashMap<RecordId, usize>,
+    claims: Vec<Vec<ClaimSpan>>,
+    addresses: Vec<Vec<AddressSpan>>,
+}
+
+impl Restoring {
+    /// Takes in the records and the evidence of a piece. An error names the row.
+    pub fn take(
+        &mut self,
+        piece: Piece,
+        dictionary: &mut Dictionary,
+        values: &mut Values,
+    ) -> Result<(), String> {
+        for (row, attributes) in piece.state.records.into_iter().zip(piece.attributes) {
+            self.record(row, attributes, dictionary, values)?;
+        }
+        self.claims.resize_with(self.records.len(), Vec::new);
+        self.addresses.resize_with(self.records.len(), Vec::new);
+        piece.state.evidence.into_iter().try_for_each(|row| self.evidence(row, dictionary))
+    }
+
+    fn record(
+        &mut self,
+        row: RecordRow,
+        attributes: Vec<StoredAttribute>,
+        dictionary: &mut Dictionary,
+        values: &mut Values,
+    ) -> Result<(), String> {
         let key = &row.record_key;
         let Some((partition, source, _)) = RecordRow::split(key) else {
             return Err(format!("device_records: {key:?} is no record key"));
         };
         let scope = dictionary.scope(partition);
         let id = dictionary.record(scope, &source, key);
-        let attributes = attributes_of(&row.attributes, &mut dictionary, values)
-            .ok_or_else(|| format!("device_records {key:?}: unreadable attributes"))?;
-        index.insert(id, restored.len());
-        restored.push(Record {
+        let attributes = attributes.into_iter().map(|StoredAttribute { name, value, last }| Attribute {
+            name: dictionary.text(&name),
+            value: values.share(&value),
+            last,
+        });
+        let attributes = attributes.collect();
+        self.index.insert(id, self.records.len());
+        self.records.push(Record {
             first_seen: row.first_seen.unwrap_or(i64::MAX),
             last_seen: row.last_seen.unwrap_or(i64::MIN),
             first_asserted: row.first_asserted.unwrap_or(i64::MAX),
@@ -45,50 +90,45 @@ pub fn records(
             probe: row.probe.map(|(up, at)| (at, up)),
             collector: row.collector,
             place: row.place.map(|(ip, order)| (order, ip)),
-            attributes: attributes.into(),
+            attributes,
             ..Record::new(id, dictionary.record_entry(id).source)
         });
+        Ok(())
     }
-    let mut claims: Vec<Vec<ClaimSpan>> = vec![Vec::new(); restored.len()];
-    let mut addresses: Vec<Vec<AddressSpan>> = vec![Vec::new(); restored.len()];
-    for row in evidence {
-        let known = dictionary.find_record(&row.record_key).and_then(|id| Some((id, *index.get(&id)?)));
+
+    fn evidence(&mut self, row: EvidenceSpan, dictionary: &mut Dictionary) -> Result<(), String> {
+        let known = dictionary.find_record(&row.record_key).and_then(|id| Some((id, *self.index.get(&id)?)));
         let Some((id, at)) = known else {
             return Err(format!("device_evidence: record {:?} is not there", row.record_key));
         };
-        let last = row.last.map(Box::new);
-        if let Some(ip) = row.ip {
-            addresses[at].push(AddressSpan {
-                ip,
-                current: false,
-                first_seen: row.first_seen,
-                first_asserted: row.first_asserted,
-                last,
-            });
-            continue;
-        }
-        // A private claim follows from its decision.
-        if &*row.namespace == "detached" {
-            continue;
-        }
+        let EvidenceSpan { first_seen, first_asserted, last, .. } = row;
         let key = match &*row.namespace {
+            "ip" => {
+                let ip =
+                    row.value.parse().map_err(|_| format!("device_evidence: address {:?}", row.value))?;
+                let span = AddressSpan { ip, current: false, first_seen, first_asserted, last };
+                self.addresses[at].push(span);
+                return Ok(());
+            }
+            // A private claim follows from its decision.
+            "detached" => return Ok(()),
             "mac" => ClaimKey::Mac(mac(&row.value).map_err(|reason| format!("device_evidence: {reason}"))?),
-            namespace => ClaimKey::Text(namespace.into(), (&*row.value).into()),
+            namespace => ClaimKey::Text(namespace.into(), row.value),
         };
         let scope = dictionary.source_of(id).scope;
-        claims[at].push(ClaimSpan {
-            claim: dictionary.claim(scope, &key),
-            status: Status::Expired,
-            first_seen: row.first_seen,
-            first_asserted: row.first_asserted,
-            last,
-        });
+        let claim = dictionary.claim(scope, &key);
+        let span = ClaimSpan { claim, status: Status::Expired, first_seen, first_asserted, last };
+        self.claims[at].push(span);
+        Ok(())
     }
-    for ((record, mut claims), mut addresses) in restored.iter_mut().zip(claims).zip(addresses) {
-        claims.sort_unstable_by_key(|span| span.claim);
-        addresses.sort_unstable_by_key(|span| span.ip);
-        record.claims = Arc::from(claims);
-        record.addresses = Arc::from(addresses);
+
+    /// The records, once all pieces are taken in.
+    pub fn records(self) -> impl Iterator<Item = Record> {
+        let spans = self.claims.into_iter().zip(self.addresses);
+        self.records.into_iter().zip(spans).map(|(record, (mut claims, mut addresses))| {
+            claims.sort_unstable_by_key(|span| span.claim);
+            addresses.sort_unstable_by_key(|span| span.ip);
+            Record { claims: Arc::from(claims), addresses: Arc::from(addresses), ..record }
+        })
     }
-    Ok(restored)
 }

@@ -12,7 +12,7 @@ use std::{
 };
 
 pub use serviceradar_schemas::DeviceChange as DeviceRow;
-use serviceradar_schemas::{Collector, Source, SourceSummary};
+use serviceradar_schemas::{Collector, Source, SourceSummary, Text};
 use uuid::Uuid;
 
 /// The public id of a device or of a claim; shown as `sr:<uuid>`.
@@ -556,13 +556,44 @@ pub struct EpochOutput {
     pub merges: Vec<MergeRow>,
 }
 
-/// What a restart reads back from the views.
+/// What a restart needs of a row of `device_evidence`: the rest follows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EvidenceSpan {
+    /// The record.
+    pub record_key: Arc<str>,
+    /// E.g. `mac`, `armis/hq`, `ip`.
+    pub namespace: Arc<str>,
+    /// Normalised.
+    pub value: Text,
+    /// Earliest event time.
+    pub first_seen: i64,
+    /// Earliest intake time.
+    pub first_asserted: i64,
+    /// Order and event time of its last assertion; absent where they are those of the record's last FULL assert.
+    pub last: Option<Box<(Order, i64)>>,
+}
+
+impl From<&EvidenceRow> for EvidenceSpan {
+    fn from(row: &EvidenceRow) -> Self {
+        Self {
+            record_key: row.record_key.clone(),
+            namespace: row.namespace.clone(),
+            value: (&*row.value).into(),
+            first_seen: row.first_seen,
+            first_asserted: row.first_asserted,
+            last: row.last.map(Box::new),
+        }
+    }
+}
+
+/// What a restart reads back from the views, or a piece of it: records come before their evidence, and both before
+/// all else.
 #[derive(Clone, Debug, Default)]
 pub struct State {
     /// `device_records`.
     pub records: Vec<RecordRow>,
-    /// `device_evidence`, the rows of one record next to each other.
-    pub evidence: Vec<EvidenceRow>,
+    /// `device_evidence`.
+    pub evidence: Vec<EvidenceSpan>,
     /// `decisions`.
     pub decisions: Vec<DecisionRow>,
     /// `snapshots`.

@@ -2,12 +2,13 @@
 //!
 //! 50,000 devices as Armis, a mapper and a sweep see them. The pipeline runs in processes of its own, so that
 //! its memory is its own: one loads an empty database, the next restarts on it and then takes in a crawl in
-//! which nothing changed, published page by page within the process, as `demo` does. The database is the private PostgreSQL, as migrated, with all indexes, views and roles.
+//! which nothing changed, published page by page as it comes in, as `demo` does. The database is the private PostgreSQL, as migrated, with all indexes, views and roles.
 
 use std::{
     error::Error,
+    io::Write,
     path::Path,
-    process::Command,
+    process::{Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -26,9 +27,12 @@ use serviceradar_schemas::{
     topics::Stream,
 };
 use serviceradar_streams::rules::Rules;
+use tokio::io::{AsyncReadExt, BufReader};
 use tokio_util::sync::CancellationToken;
 
 const TENANT: &str = "bench";
+/// Events of one page of the second crawl.
+const PAGE_EVENTS: usize = 2_000;
 
 /// As the program has it.
 #[global_allocator]
@@ -44,6 +48,7 @@ fn main() -> Result<()> {
         std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["load", log, url] => runtime.block_on(load(log.as_ref(), url)),
+        ["pages", log] => runtime.block_on(pages(log.as_ref())),
         ["again", log, url, second] => runtime.block_on(again(log.as_ref(), url, second.as_ref())),
         _ => runtime.block_on(all()),
     }
@@ -155,29 +160,63 @@ async fn published(url: &str) -> Result<()> {
     Ok(())
 }
 
-/// Publishes what lies in one log to another, page by page. Returns how many events.
+/// Publishes what another process reads from a log, page by page, as a crawl gets it. Returns how many events.
 async fn publish_again(to: Arc<dyn LogStore>, from: &Path) -> Result<usize> {
-    let from = EmbeddedLog::open(from, Arc::new(SystemClock))?;
-    let topic = Stream::Observations.topic(TENANT);
-    let publisher = Publisher::new(to, topic.clone());
-    let limit = ReadLimit { events: 5_000, bytes: 16 << 20, wait: Duration::ZERO };
+    let publisher = Publisher::new(to, Stream::Observations.topic(TENANT));
+    let mut producer = tokio::process::Command::new(std::env::current_exe()?)
+        .arg("pages")
+        .arg(from)
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut pages = BufReader::new(producer.stdout.take().ok_or("the producer has no pipe")?);
     let mut count = 0;
+    loop {
+        let mut page = Vec::new();
+        for _ in 0..pages.read_u32().await? {
+            let key = vec_of(&mut pages).await?;
+            let value = vec_of(&mut pages).await?;
+            page.push(NewEvent { key: Some(key.into()), value: Some(value.into()), headers: Vec::new() });
+        }
+        if page.is_empty() {
+            return Ok(count);
+        }
+        count += page.len();
+        publisher.publish(page).await?;
+    }
+}
+
+async fn vec_of(pages: &mut (impl AsyncReadExt + Unpin)) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; pages.read_u32().await? as usize];
+    pages.read_exact(&mut bytes).await?;
+    Ok(bytes)
+}
+
+/// Writes what lies in a log to stdout: pages of events, an empty one at the end.
+async fn pages(log: &Path) -> Result<()> {
+    let store = EmbeddedLog::open(log, Arc::new(SystemClock))?;
+    let topic = Stream::Observations.topic(TENANT);
+    let limit = ReadLimit { events: PAGE_EVENTS, bytes: 16 << 20, wait: Duration::ZERO };
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let mut offsets = vec![Some(0); Stream::Observations.log_partitions() as usize];
     while offsets.iter().any(Option::is_some) {
         for (partition, offset) in (0..).zip(&mut offsets) {
             let Some(at) = *offset else { continue };
-            let read = from.read(&topic, partition, at, limit).await?;
+            let read = store.read(&topic, partition, at, limit).await?;
             *offset = (!read.events.is_empty()).then_some(read.next_offset);
-            count += read.events.len();
-            let event = |event: serviceradar_log::Event| NewEvent {
-                key: event.key,
-                value: event.value,
-                headers: event.headers,
-            };
-            publisher.publish(read.events.into_iter().map(event).collect()).await?;
+            if read.events.is_empty() {
+                continue;
+            }
+            out.write_all(&(read.events.len() as u32).to_be_bytes())?;
+            for event in read.events {
+                for bytes in [event.key.unwrap_or_default(), event.value.unwrap_or_default()] {
+                    out.write_all(&(bytes.len() as u32).to_be_bytes())?;
+                    out.write_all(&bytes)?;
+                }
+            }
         }
     }
-    Ok(count)
+    out.write_all(&0u32.to_be_bytes())?;
+    Ok(out.flush()?)
 }
 
 /// Prints each epoch.

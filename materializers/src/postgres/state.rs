@@ -6,9 +6,10 @@ use cidr::IpInet;
 use futures_util::TryStreamExt;
 use serviceradar_schemas::{Collector, Decision, Source, Target};
 use serviceradar_streams::rows::{
-    DecisionRow, EvidenceRow, EvidenceState, Order, Placement, RecordRow, SnapshotMemberRow, SnapshotRow,
-    State, Uid, WatermarkRow,
+    DecisionRow, EvidenceSpan, Order, Placement, RecordRow, SnapshotMemberRow, SnapshotRow, State, Uid,
+    WatermarkRow,
 };
+use tokio::sync::mpsc;
 use tokio_postgres::{
     Row,
     types::{FromSql, IsNull, ToSql, Type, accepts, to_sql_checked},
@@ -43,28 +44,42 @@ impl ToSql for Micros {
     to_sql_checked!();
 }
 
-/// Reads everything a restart needs.
-pub(crate) async fn read(session: &mut Session, tenant: &str, generation: i32) -> Result<Resume, ViewsError> {
-    session.begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-    let reader = Reader { tenant, generation };
+/// Rows of records in a piece of the state, and of evidence: a megabyte or two.
+const RECORDS_IN_PIECE: usize = 2_000;
+const EVIDENCE_IN_PIECE: usize = 10_000;
+
+/// Reads where a tenant stands.
+pub(crate) async fn resume(
+    session: &mut Session,
+    tenant: &str,
+    generation: i32,
+) -> Result<Resume, ViewsError> {
     let last = "SELECT coalesce(max(epoch), 0) FROM pipeline_epochs WHERE tenant = $1 AND generation = $2";
     let epoch: i64 = session.query_one(last, &[&tenant, &generation]).await?.get(0);
-    let resume = Resume {
-        epoch: epoch.cast_unsigned(),
-        generation,
-        frontiers: reader.frontiers(session).await?,
-        state: State {
-            records: reader.records(session).await?,
-            evidence: reader.evidence(session).await?,
-            decisions: reader.decisions(session).await?,
-            snapshots: reader.snapshots(session).await?,
-            snapshot_members: reader.snapshot_members(session).await?,
-            watermarks: reader.watermarks(session).await?,
-        },
-        is_bare: false,
+    let frontiers = Reader { tenant, generation }.frontiers(session).await?;
+    Ok(Resume { epoch: epoch.cast_unsigned(), generation, frontiers, is_bare: false })
+}
+
+/// Reads the state of the dataflow, piece by piece: none but the writer that asks could change it meanwhile.
+pub(crate) async fn read(
+    session: &mut Session,
+    tenant: &str,
+    generation: i32,
+    put: &mpsc::Sender<State>,
+) -> Result<(), ViewsError> {
+    let reader = Reader { tenant, generation };
+    reader.records(session, put).await?;
+    reader.evidence(session, put).await?;
+    let rest = State {
+        decisions: reader.decisions(session).await?,
+        snapshots: reader.snapshots(session).await?,
+        snapshot_members: reader.snapshot_members(session).await?,
+        watermarks: reader.watermarks(session).await?,
+        ..State::default()
     };
-    session.begin("COMMIT").await?;
-    Ok(resume)
+    // Whoever has gone needs none.
+    let _ = put.send(rest).await;
+    Ok(())
 }
 
 struct Reader<'a> {
@@ -73,30 +88,51 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// All rows of a query whose one parameter is the tenant, each as it comes.
+    /// All rows of a query whose one parameter is the tenant.
     async fn rows<T>(
         &self,
         session: &mut Session,
         sql: &str,
-        mut read: impl FnMut(&Row) -> Result<T, tokio_postgres::Error>,
+        read: impl FnMut(&Row) -> Result<T, tokio_postgres::Error>,
     ) -> Result<Vec<T>, ViewsError> {
-        let rows = session.client().query_raw(sql, [self.tenant]).await.map_err(views_error)?;
-        let mut rows = pin!(rows);
-        let mut all = Vec::new();
-        while let Some(row) = rows.try_next().await.map_err(views_error)? {
-            all.push(read(&row).map_err(views_error)?);
-        }
-        Ok(all)
+        let rows = session.query(sql, &[&self.tenant]).await?;
+        rows.iter().map(read).collect::<Result<_, _>>().map_err(views_error)
     }
 
-    async fn records(&self, session: &mut Session) -> Result<Vec<RecordRow>, ViewsError> {
+    /// The same, as they come, in pieces of the state.
+    async fn pieces<T>(
+        &self,
+        session: &mut Session,
+        sql: &str,
+        mut read: impl FnMut(&Row) -> Result<T, tokio_postgres::Error>,
+        (in_piece, state): (usize, fn(Vec<T>) -> State),
+        put: &mpsc::Sender<State>,
+    ) -> Result<(), ViewsError> {
+        let rows = session.client().query_raw(sql, [self.tenant]).await.map_err(views_error)?;
+        let mut rows = pin!(rows);
+        let mut piece = Vec::with_capacity(in_piece);
+        while let Some(row) = rows.try_next().await.map_err(views_error)? {
+            piece.push(read(&row).map_err(views_error)?);
+            if piece.len() == in_piece {
+                let piece = std::mem::replace(&mut piece, Vec::with_capacity(in_piece));
+                // Whoever has gone needs none.
+                if put.send(state(piece)).await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+        let _ = put.send(state(piece)).await;
+        Ok(())
+    }
+
+    async fn records(&self, session: &mut Session, put: &mpsc::Sender<State>) -> Result<(), ViewsError> {
         let select = "SELECT record_key, uid, placement, open, first_seen, last_seen, first_asserted,
                 attributes::text, probe_up, probe_at, collector_agent, collector_gateway, collector_address,
                 first_snapshot_begin, place, place_time, place_hash, assert_time, assert_hash, assert_event_time,
                 full_time, full_hash, full_event_time, end_time, end_hash, last_snapshot_begin
             FROM device_records WHERE tenant = $1";
         let mut collectors: HashMap<Collector3, Arc<Collector>> = HashMap::new();
-        self.rows(session, select, |row| {
+        let read = |row: &Row| {
             Ok(RecordRow {
                 record_key: row.try_get::<_, &str>(0)?.into(),
                 uid: row.try_get::<_, Option<Uuid>>(1)?.map(Uid),
@@ -115,19 +151,19 @@ impl Reader<'_> {
                 last_end: order(row, 23)?,
                 last_snapshot_begin: micros(row, 25)?,
             })
-        })
-        .await
+        };
+        let state = |records| State { records, ..State::default() };
+        self.pieces(session, select, read, (RECORDS_IN_PIECE, state), put).await
     }
 
-    async fn evidence(&self, session: &mut Session) -> Result<Vec<EvidenceRow>, ViewsError> {
+    async fn evidence(&self, session: &mut Session, put: &mpsc::Sender<State>) -> Result<(), ViewsError> {
         let select =
-            "SELECT record_key, namespace, value, claim_uid, ip, state, leads, first_seen, first_asserted,
-                last_time, last_hash, last_seen
+            "SELECT record_key, namespace, value, first_seen, first_asserted, last_time, last_hash, last_seen
             FROM device_evidence WHERE tenant = $1";
         // Rows of one record mostly follow each other, and namespaces are few.
         let mut key: Arc<str> = "".into();
         let mut namespaces: HashMap<String, Arc<str>> = HashMap::new();
-        self.rows(session, select, |row| {
+        let read = |row: &Row| {
             let record_key: &str = row.try_get(0)?;
             if *key != *record_key {
                 key = record_key.into();
@@ -136,20 +172,17 @@ impl Reader<'_> {
             if !namespaces.contains_key(namespace) {
                 namespaces.insert(namespace.to_owned(), namespace.into());
             }
-            Ok(EvidenceRow {
+            Ok(EvidenceSpan {
                 record_key: key.clone(),
                 namespace: namespaces[namespace].clone(),
                 value: row.try_get::<_, &str>(2)?.into(),
-                claim_uid: row.try_get(3)?,
-                ip: address(row, 4)?,
-                state: evidence_state(row.try_get(5)?),
-                leads: row.try_get(6)?,
-                first_seen: row.try_get::<_, Micros>(7)?.0,
-                first_asserted: row.try_get::<_, Micros>(8)?.0,
-                last: order(row, 9)?.zip(micros(row, 11)?),
+                first_seen: row.try_get::<_, Micros>(3)?.0,
+                first_asserted: row.try_get::<_, Micros>(4)?.0,
+                last: order(row, 5)?.zip(micros(row, 7)?).map(Box::new),
             })
-        })
-        .await
+        };
+        let state = |evidence| State { evidence, ..State::default() };
+        self.pieces(session, select, read, (EVIDENCE_IN_PIECE, state), put).await
     }
 
     async fn decisions(&self, session: &mut Session) -> Result<Vec<DecisionRow>, ViewsError> {
@@ -303,14 +336,4 @@ fn source(row: &Row, at: usize) -> Result<Source, tokio_postgres::Error> {
 fn placement(word: &str) -> Placement {
     use Placement::{Anchored, Attached, Closed, Provisional, Unplaced};
     [Anchored, Attached, Provisional, Closed].into_iter().find(|p| p.as_str() == word).unwrap_or(Unplaced)
-}
-
-fn evidence_state(word: &str) -> EvidenceState {
-    use EvidenceState::{
-        Ambiguous, Blocked, Bridging, Corroborating, Expired, Generic, Lapsed, Linking, Quarantined, Refused,
-    };
-    [Linking, Corroborating, Ambiguous, Quarantined, Generic, Bridging, Blocked, Refused, Lapsed]
-        .into_iter()
-        .find(|state| state.as_str() == word)
-        .unwrap_or(Expired)
 }

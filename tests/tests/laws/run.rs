@@ -37,7 +37,7 @@ impl Run {
     /// Goes on from what the views hold, with nothing in memory.
     pub(crate) fn resume(world: &World, tables: Tables, workers: usize) -> Checked<Self> {
         let mut run = Self::start(world, workers)?;
-        run.engine.restore(tables.state())?;
+        run.engine.restore([tables.state()])?;
         run.tables = tables;
         Ok(run)
     }

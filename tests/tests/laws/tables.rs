@@ -6,8 +6,8 @@ use proptest::{prop_assert, prop_assert_eq, test_runner::TestCaseError};
 use serviceradar_streams::{
     engine::Closed,
     rows::{
-        Changes, CountRow, DecisionRow, DeviceRow, EvidenceRow, EvidenceState, IssueRow, RecordRow, Row,
-        Seen, SnapshotMemberRow, SnapshotRow, State, WatermarkRow,
+        Changes, CountRow, DecisionRow, DeviceRow, EvidenceRow, EvidenceSpan, EvidenceState, IssueRow,
+        RecordRow, Row, Seen, SnapshotMemberRow, SnapshotRow, State, WatermarkRow,
     },
     snapshots::Undecided,
 };
@@ -74,7 +74,7 @@ impl Tables {
     pub(crate) fn state(&self) -> State {
         State {
             records: self.records.values().cloned().collect(),
-            evidence: self.evidence.values().cloned().collect(),
+            evidence: self.evidence.values().map(EvidenceSpan::from).collect(),
             decisions: self.decisions.values().cloned().collect(),
             snapshots: self.snapshots.values().cloned().collect(),
             snapshot_members: self.members.values().cloned().collect(),
