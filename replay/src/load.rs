@@ -75,7 +75,7 @@ impl Driver {
         }
         self.board.update(|status| status.loading = 0);
         self.tell(running, commit);
-        Ok(())
+        self.make_indexes(running, false).await
     }
 
     /// Feeds the dataflow with what the log holds, up to its ends.

@@ -22,7 +22,7 @@ use crate::{
 /// Events of one read: some milliseconds of decoding.
 const READ_EVENTS: usize = 2_000;
 /// Bytes of one read: with the chunks below, what a log partition may have waiting.
-const READ_BYTES: usize = 512 * 1024;
+const READ_BYTES: usize = 256 * 1024;
 /// Chunks that wait between a reader and the epochs.
 const CHUNKS_WAITING: usize = 2;
 /// How long one read waits for something to come.

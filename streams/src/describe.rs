@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Records, or devices, of a piece when all are told: with their evidence a few megabytes.
-const PIECE_ROWS: usize = 1_000;
+const PIECE_ROWS: usize = 700;
 /// What devices are counted by, in labels of the dictionary: scope, dimension, value.
 pub type Counted = (u32, u32, u32);
 

@@ -32,8 +32,8 @@ pub const QUALITY_NOTES_MAX: usize = 16;
 pub const TAGS: &str = "tags.";
 /// What the names of attributes begin with that have no field of their own.
 pub const OTHERS: &str = "attributes.";
-/// Room made for attributes: as many as a source mostly gives.
-const ATTRIBUTES_EXPECTED: usize = 32;
+/// Attributes that an observation has a field of its own for, and the note on its quality.
+const FIELDS: usize = 11;
 /// How far an event time may be ahead of the intake time, microseconds.
 pub const AHEAD_MAX: i64 = 5 * MINUTE;
 /// 2000-01-01: an event time before it is a clock that was never set. Microseconds.
@@ -430,7 +430,8 @@ fn prefixed(prefix: &str, name: &str) -> Text {
 }
 
 fn attributes(observation: &mut Observation, mut notes: Notes) -> Vec<(Text, Text)> {
-    let mut attributes: Vec<(Text, Text)> = Vec::with_capacity(ATTRIBUTES_EXPECTED);
+    let more = observation.tags.len() + observation.attributes.len() + observation.addresses.len();
+    let mut attributes: Vec<(Text, Text)> = Vec::with_capacity(FIELDS + more.min(ATTRIBUTES_MAX));
     let mut put = |name: Text, value: Text, notes: &mut Notes| {
         let trimmed = value.trim();
         // A tag is there by its name; anything else without a value is not.

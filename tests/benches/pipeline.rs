@@ -27,12 +27,15 @@ use serviceradar_schemas::{
     topics::Stream,
 };
 use serviceradar_streams::rules::Rules;
-use tokio::io::{AsyncReadExt, BufReader};
+use tokio::{
+    io::{AsyncReadExt, BufReader},
+    process::ChildStdout,
+};
 use tokio_util::sync::CancellationToken;
 
 const TENANT: &str = "bench";
 /// Events of one page of the second crawl.
-const PAGE_EVENTS: usize = 2_000;
+const PAGE_EVENTS: usize = 10_000;
 
 /// As the program has it.
 #[global_allocator]
@@ -133,8 +136,9 @@ async fn again(log: &Path, url: &str, second: &Path) -> Result<()> {
     published(url).await?;
     let (evidence, changes) = (driver.status().evidence_changes, driver.status().changes);
 
+    let (mut producer, first) = producer(second).await?;
     let started = Instant::now();
-    let count = publish_again(store, second).await?;
+    let count = publish_again(store, &mut producer, first).await?;
     told(&format!("{count} events appended"), started);
     driver.caught_up().await?;
     told("a crawl in which nothing changed, in the views", started);
@@ -160,29 +164,41 @@ async fn published(url: &str) -> Result<()> {
     Ok(())
 }
 
-/// Publishes what another process reads from a log, page by page, as a crawl gets it. Returns how many events.
-async fn publish_again(to: Arc<dyn LogStore>, from: &Path) -> Result<usize> {
-    let publisher = Publisher::new(to, Stream::Observations.topic(TENANT));
-    let mut producer = tokio::process::Command::new(std::env::current_exe()?)
+/// Another process that reads a crawl from a log, and its first page.
+async fn producer(log: &Path) -> Result<(BufReader<ChildStdout>, Vec<NewEvent>)> {
+    let mut child = tokio::process::Command::new(std::env::current_exe()?)
         .arg("pages")
-        .arg(from)
+        .arg(log)
         .stdout(Stdio::piped())
         .spawn()?;
-    let mut pages = BufReader::new(producer.stdout.take().ok_or("the producer has no pipe")?);
+    let mut pages = BufReader::new(child.stdout.take().ok_or("the producer has no pipe")?);
+    let first = page_of(&mut pages).await?;
+    Ok((pages, first))
+}
+
+/// Publishes a crawl page by page, as it comes. Returns how many events.
+async fn publish_again(
+    to: Arc<dyn LogStore>,
+    pages: &mut BufReader<ChildStdout>,
+    mut page: Vec<NewEvent>,
+) -> Result<usize> {
+    let publisher = Publisher::new(to, Stream::Observations.topic(TENANT));
     let mut count = 0;
-    loop {
-        let mut page = Vec::new();
-        for _ in 0..pages.read_u32().await? {
-            let key = vec_of(&mut pages).await?;
-            let value = vec_of(&mut pages).await?;
-            page.push(NewEvent { key: Some(key.into()), value: Some(value.into()), headers: Vec::new() });
-        }
-        if page.is_empty() {
-            return Ok(count);
-        }
+    while !page.is_empty() {
         count += page.len();
         publisher.publish(page).await?;
+        page = page_of(pages).await?;
     }
+    Ok(count)
+}
+
+async fn page_of(pages: &mut BufReader<ChildStdout>) -> Result<Vec<NewEvent>> {
+    let mut page = Vec::new();
+    for _ in 0..pages.read_u32().await? {
+        let (key, value) = (vec_of(pages).await?.into(), vec_of(pages).await?.into());
+        page.push(NewEvent { key: Some(key), value: Some(value), headers: Vec::new() });
+    }
+    Ok(page)
 }
 
 async fn vec_of(pages: &mut (impl AsyncReadExt + Unpin)) -> Result<Vec<u8>> {

@@ -12,12 +12,12 @@ use super::session::Session;
 use crate::views::ViewsError;
 
 const STATEMENTS: &str = include_str!("../../layout/indexes.sql");
-/// Sessions that make indexes at the same time: each uses some processes of the server's besides.
+/// Sessions that make indexes at the same time.
 const SESSIONS: usize = 2;
-/// Memory of the server for making one.
-const MEMORY: &str = "SET maintenance_work_mem = '256MB'";
-/// Planning needs figures at once, and the server's own process may come minutes later. Those that take longest
-/// first.
+/// Each sorts by itself, in memory: helpers of its own would write what they sort to files first.
+const SETTINGS: &str = "SET maintenance_work_mem = '256MB'; SET max_parallel_maintenance_workers = 0";
+/// Planning needs figures at once, and the server's own process may come minutes later, when there is other work.
+/// Those that take longest first.
 const ANALYZE: [&str; 6] = [
     "device_evidence",
     "record_summaries",
@@ -49,7 +49,7 @@ fn indexes() -> Vec<(String, String)> {
         (name, statement)
     };
     let mut indexes: Vec<_> = secondary.chain(KEYS.iter().map(key)).collect();
-    indexes.sort_by_key(|(name, _)| (!name.starts_with("device_evidence"), !name.ends_with("_words")));
+    indexes.sort_by_key(|(name, _)| (!name.ends_with("_words"), !name.starts_with("device_evidence")));
     indexes
 }
 
@@ -94,7 +94,7 @@ pub(crate) async fn make(url: &str, schema: &str) -> Result<(), ViewsError> {
     // Nobody need wait for them: without, plans are those of an empty table for another second.
     let (url, schema) = (url.to_owned(), schema.to_owned());
     tokio::spawn(async move {
-        let statements = ANALYZE.iter().map(|table| format!("ANALYZE {table}")).collect();
+        let statements = ANALYZE.iter().map(|table| format!("VACUUM (ANALYZE) {table}")).collect();
         if let Err(error) = side_by_side(&url, &schema, statements).await {
             tracing::warn!(%error, "the figures of the new tables come later, from the database itself");
         }
@@ -111,7 +111,7 @@ async fn side_by_side(url: &str, schema: &str, mut statements: Vec<String>) -> R
         let mut session = Session::connect(url).await?;
         session.become_writer().await?;
         session.use_generation(schema).await?;
-        session.begin(MEMORY).await?;
+        session.begin(SETTINGS).await?;
         while let Some(statement) = next() {
             session.begin(&statement).await?;
         }
