@@ -57,7 +57,12 @@ impl Issues {
         changed: &IdentityChanges,
         changes: &[RecordChange],
     ) -> Changes<IssueRow> {
-        let mut records: Vec<RecordId> = changes.iter().map(|(_, after)| after.id).collect();
+        // Of a record that says what it said, nothing is told anew but what `changed` names.
+        let says_else = |(before, after): &&RecordChange| {
+            before.as_ref().is_none_or(|before| !after.is_seen_again(before))
+        };
+        let mut records: Vec<RecordId> =
+            changes.iter().filter(says_else).map(|(_, after)| after.id).collect();
         // An issue names the devices of its claimants: where one moved or claims other things, it is told anew.
         let members = changed.places.devices.iter().filter_map(|device| identity.placer.members(*device));
         let mut claimants: Vec<RecordId> =

@@ -6,9 +6,10 @@
 
 use std::{
     error::Error,
-    io::Write,
+    fs::File,
+    io::{BufRead, BufReader, BufWriter, Write},
     path::Path,
-    process::{Command, Stdio},
+    process::Command,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -27,10 +28,6 @@ use serviceradar_schemas::{
     topics::Stream,
 };
 use serviceradar_streams::rules::Rules;
-use tokio::{
-    io::{AsyncReadExt, BufReader},
-    process::ChildStdout,
-};
 use tokio_util::sync::CancellationToken;
 
 const TENANT: &str = "bench";
@@ -51,7 +48,6 @@ fn main() -> Result<()> {
         std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["load", log, url] => runtime.block_on(load(log.as_ref(), url)),
-        ["pages", log] => runtime.block_on(pages(log.as_ref())),
         ["again", log, url, second] => runtime.block_on(again(log.as_ref(), url, second.as_ref())),
         _ => runtime.block_on(all()),
     }
@@ -61,6 +57,8 @@ async fn all() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let (first, second) = (dir.path().join("first"), dir.path().join("second"));
     prepare(dir.path(), &first, &second).await?;
+    let pages = dir.path().join("pages");
+    write_pages(&second, &pages).await?;
     let postgres = PrivatePostgres::start(&dir.path().join("postgres")).await?;
     PostgresViews::connect(postgres.url()).await?.migrate().await?;
     let run = |stage: &str, more: &[&Path]| {
@@ -68,7 +66,7 @@ async fn all() -> Result<()> {
         let status = Command::new(me).arg(stage).arg(&first).arg(postgres.url()).args(more).status()?;
         if status.success() { Ok(()) } else { Err(format!("{stage} failed").into()) }
     };
-    let ran = run("load", &[]).and_then(|()| run("again", &[&second]));
+    let ran = run("load", &[]).and_then(|()| run("again", &[&pages]));
     figures(postgres.url()).await?;
     postgres.stop().await;
     ran
@@ -125,7 +123,7 @@ async fn load(log: &Path, url: &str) -> Result<()> {
     Ok(())
 }
 
-async fn again(log: &Path, url: &str, second: &Path) -> Result<()> {
+async fn again(log: &Path, url: &str, pages: &Path) -> Result<()> {
     let started = Instant::now();
     let (driver, store) = start(log, url).await?;
     watch(&driver);
@@ -136,9 +134,8 @@ async fn again(log: &Path, url: &str, second: &Path) -> Result<()> {
     published(url).await?;
     let (evidence, changes) = (driver.status().evidence_changes, driver.status().changes);
 
-    let (mut producer, first) = producer(second).await?;
     let started = Instant::now();
-    let count = publish_again(store, &mut producer, first).await?;
+    let count = publish_again(store, pages).await?;
     told(&format!("{count} events appended"), started);
     driver.caught_up().await?;
     told("a crawl in which nothing changed, in the views", started);
@@ -164,65 +161,50 @@ async fn published(url: &str) -> Result<()> {
     Ok(())
 }
 
-/// Another process that reads a crawl from a log, and its first page.
-async fn producer(log: &Path) -> Result<(BufReader<ChildStdout>, Vec<NewEvent>)> {
-    let mut child = tokio::process::Command::new(std::env::current_exe()?)
-        .arg("pages")
-        .arg(log)
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let mut pages = BufReader::new(child.stdout.take().ok_or("the producer has no pipe")?);
-    let first = page_of(&mut pages).await?;
-    Ok((pages, first))
-}
-
-/// Publishes a crawl page by page, as it comes. Returns how many events.
-async fn publish_again(
-    to: Arc<dyn LogStore>,
-    pages: &mut BufReader<ChildStdout>,
-    mut page: Vec<NewEvent>,
-) -> Result<usize> {
+/// Publishes the crawl of a file page by page. Returns how many events.
+async fn publish_again(to: Arc<dyn LogStore>, pages: &Path) -> Result<usize> {
     let publisher = Publisher::new(to, Stream::Observations.topic(TENANT));
+    let mut pages = BufReader::new(File::open(pages)?);
     let mut count = 0;
-    while !page.is_empty() {
+    loop {
+        let page = page_of(&mut pages)?;
+        if page.is_empty() {
+            return Ok(count);
+        }
         count += page.len();
         publisher.publish(page).await?;
-        page = page_of(pages).await?;
     }
-    Ok(count)
 }
 
-async fn page_of(pages: &mut BufReader<ChildStdout>) -> Result<Vec<NewEvent>> {
+/// The next page of a crawl; none is left where it is empty.
+fn page_of(pages: &mut impl BufRead) -> Result<Vec<NewEvent>> {
+    let mut number = [0; 4];
+    let mut bytes = |pages: &mut dyn BufRead| -> Result<Vec<u8>> {
+        pages.read_exact(&mut number)?;
+        let mut bytes = vec![0; u32::from_be_bytes(number) as usize];
+        pages.read_exact(&mut bytes)?;
+        Ok(bytes)
+    };
     let mut page = Vec::new();
-    for _ in 0..pages.read_u32().await? {
-        let (key, value) = (vec_of(pages).await?.into(), vec_of(pages).await?.into());
+    while page.len() < PAGE_EVENTS && !pages.fill_buf()?.is_empty() {
+        let (key, value) = (bytes(pages)?.into(), bytes(pages)?.into());
         page.push(NewEvent { key: Some(key), value: Some(value), headers: Vec::new() });
     }
     Ok(page)
 }
 
-async fn vec_of(pages: &mut (impl AsyncReadExt + Unpin)) -> Result<Vec<u8>> {
-    let mut bytes = vec![0; pages.read_u32().await? as usize];
-    pages.read_exact(&mut bytes).await?;
-    Ok(bytes)
-}
-
-/// Writes what lies in a log to stdout: pages of events, an empty one at the end.
-async fn pages(log: &Path) -> Result<()> {
+/// Writes what lies in a log to a file: key and value of each event, its size before each.
+async fn write_pages(log: &Path, pages: &Path) -> Result<()> {
     let store = EmbeddedLog::open(log, Arc::new(SystemClock))?;
     let topic = Stream::Observations.topic(TENANT);
     let limit = ReadLimit { events: PAGE_EVENTS, bytes: 16 << 20, wait: Duration::ZERO };
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let mut out = BufWriter::new(File::create(pages)?);
     let mut offsets = vec![Some(0); Stream::Observations.log_partitions() as usize];
     while offsets.iter().any(Option::is_some) {
         for (partition, offset) in (0..).zip(&mut offsets) {
             let Some(at) = *offset else { continue };
             let read = store.read(&topic, partition, at, limit).await?;
             *offset = (!read.events.is_empty()).then_some(read.next_offset);
-            if read.events.is_empty() {
-                continue;
-            }
-            out.write_all(&(read.events.len() as u32).to_be_bytes())?;
             for event in read.events {
                 for bytes in [event.key.unwrap_or_default(), event.value.unwrap_or_default()] {
                     out.write_all(&(bytes.len() as u32).to_be_bytes())?;
@@ -231,7 +213,6 @@ async fn pages(log: &Path) -> Result<()> {
             }
         }
     }
-    out.write_all(&0u32.to_be_bytes())?;
     Ok(out.flush()?)
 }
 
