@@ -1,6 +1,6 @@
 //! Epochs: which chunks make the next one.
 //!
-//! An epoch closes 10 to 250 ms after its first event; behind, with up to 500,000. All log partitions
+//! An epoch closes 10 to 50 ms after its first event; behind, with up to 500,000. All log partitions
 //! advance together by intake time, to about a second, so that catching up expires nothing that the
 //! others have not said yet; one with nothing unread holds no other back.
 
@@ -23,11 +23,12 @@ use crate::{
 pub const EVENTS_MAX: u64 = 500_000;
 /// Most bytes of an epoch: decoded, and as rows, they take many times as much memory, in two epochs at a time; and
 /// while one is written, the next is computed, which pays only if there is a next.
-pub const BYTES_MAX: u64 = 12 * 1024 * 1024;
+pub const BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// An epoch closes when so long nothing more came.
 pub const QUIET: Duration = Duration::from_millis(10);
-/// An epoch closes so long after its first event at the latest.
-pub const OPEN_MAX: Duration = Duration::from_millis(250);
+/// An epoch closes so long after its first event at the latest, where none is being committed: what the database
+/// could be writing, it should.
+pub const OPEN_MAX: Duration = Duration::from_millis(50);
 /// How far, in intake time, log partitions may be apart within an epoch, microseconds.
 const APART_MAX: i64 = SECOND;
 /// How long a log partition that is ahead waits for the others.
