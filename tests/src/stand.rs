@@ -197,7 +197,7 @@ impl Views {
                 .await
                 .unwrap();
         }
-        let kept = self.count("SELECT count(*) FROM kept.device_records").await;
+        let kept = self.count("SELECT count(*) FROM kept.record_summaries").await;
         assert!(kept > 0, "nothing to compare with");
         self.clear().await;
     }

@@ -83,12 +83,18 @@ async fn a_reader_can_read_no_base_relation_and_make_nothing() {
         "CREATE TEMP TABLE t (a int)",
         "CREATE SCHEMA s",
         "CREATE FUNCTION serviceradar.f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
-        "DELETE FROM serviceradar.devices",
-        "UPDATE serviceradar.devices SET name = 'x'",
+        "DELETE FROM serviceradar.device_search",
+        "UPDATE serviceradar.decisions SET actor = 'x'",
         "INSERT INTO serviceradar.device_counts SELECT * FROM serviceradar.device_counts",
         "CALL serviceradar_base.isolate('serviceradar.devices', 'serviceradar', false)",
     ] {
         assert_eq!(refusal(&reader, making).await, Some(SqlState::INSUFFICIENT_PRIVILEGE), "{making}");
+    }
+    // A whole made of parts cannot be written at all.
+    for writing in ["DELETE FROM serviceradar.devices", "UPDATE serviceradar.device_records SET open = false"]
+    {
+        let refused = refusal(&reader, writing).await;
+        assert_eq!(refused, Some(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE), "{writing}");
     }
 }
 

@@ -44,7 +44,7 @@ async fn a_load_forgets_what_one_left_that_broke_off() {
         }
         laws::load(&views, "acme").await;
         let tables = "serviceradar_base.pipeline_epochs serviceradar_base.pipeline_frontiers
-            serviceradar_base.pipeline_watermarks serviceradar_base.pipeline_outbox views_1.device_records
+            serviceradar_base.pipeline_watermarks serviceradar_base.pipeline_outbox views_1.record_summaries
             views_1.device_evidence views_1.identity_issues views_1.device_counts views_1.decisions
             views_1.snapshots views_1.snapshot_members";
         for table in tables.split_whitespace() {
@@ -54,12 +54,13 @@ async fn a_load_forgets_what_one_left_that_broke_off() {
             "DELETE FROM serviceradar_base.view_changes WHERE tenant = 'acme' AND entity <> 'devices'";
         client.execute(of_records, &[]).await.unwrap();
         let counts = async || {
-            let select =
-                "SELECT (SELECT count(*) FROM views_1.devices), (SELECT count(*) FROM views_1.device_search),
+            let select = "SELECT (SELECT count(*) FROM views_1.device_summaries),
+                (SELECT count(*) FROM views_1.device_details), (SELECT count(*) FROM views_1.device_search),
+                (SELECT count(*) FROM views_1.record_attributes),
                 (SELECT count(*) FROM serviceradar_base.device_history),
                 (SELECT count(*) FROM serviceradar_base.view_changes WHERE entity = 'devices')";
             let row = client.query_one(select, &[]).await.unwrap();
-            [0, 1, 2, 3].map(|at| row.get::<_, i64>(at))
+            [0, 1, 2, 3, 4, 5].map(|at| row.get::<_, i64>(at))
         };
         let left = counts().await;
         assert!(left.iter().all(|count| *count > 0), "{left:?}");
