@@ -122,7 +122,7 @@ pub enum ViewsError {
     },
     /// The active generation was built by other rules or another layout.
     #[error(
-        "the views were built with fingerprint {found}, this program and its rules have {wanted}: build a new generation with `serviceradar replay rebuild --rules`"
+        "the views were built with fingerprint {found}, this program and its rules have {wanted}: use an empty database (a demo: another --dir), or the program and rules that built them"
     )]
     Fingerprint {
         /// As the active generation has it.

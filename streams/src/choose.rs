@@ -408,7 +408,7 @@ fn device_type(winners: &Winners<'_>) -> (&'static str, i32) {
         let types = if name == "os_name" { &TYPES[..] } else { &TYPES[..TYPES.len() - 1] };
         let rests = from_words(&text);
         let is_told = |word: &&str| rests.iter().any(|rest| begins_with(rest, word));
-        if let Some((kind, id, _)) = types.iter().find(|(_, _, words)| words.iter().any(|w| is_told(w))) {
+        if let Some((kind, id, _)) = types.iter().find(|(_, _, words)| words.iter().any(&is_told)) {
             return (kind, *id);
         }
     }
