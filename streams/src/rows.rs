@@ -633,3 +633,63 @@ impl EpochOutput {
             + self.watermarks.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(n: u128, name: &str, last_seen: i64) -> DeviceRow {
+        let uid = Uid(Uuid::from_u128(n)).to_string();
+        DeviceRow { uid, name: Some(name.to_owned()), last_seen, ..DeviceRow::default() }
+    }
+
+    fn seen(n: u128, last_seen: i64) -> DeviceSeen {
+        let (sources, agent_id) = (Vec::new(), None);
+        let uid = Uid(Uuid::from_u128(n));
+        DeviceSeen { uid, last_seen, availability_at: None, sources, agent_id, gateway_id: None }
+    }
+
+    fn apply(
+        mut rows: BTreeMap<String, DeviceRow>,
+        changes: Changes<DeviceRow>,
+    ) -> BTreeMap<String, DeviceRow> {
+        for row in changes.new {
+            assert!(rows.insert(row.key(), row).is_none(), "new, and was there");
+        }
+        for row in changes.changed {
+            assert!(rows.insert(row.key(), row).is_some(), "changed, and was not there");
+        }
+        for seen in changes.seen {
+            let key = Seen::<DeviceRow>::key(&seen);
+            seen.write(rows.get_mut(&key).expect("seen, and was there"));
+        }
+        for key in changes.gone {
+            assert!(rows.remove(&key).is_some(), "gone, and was not there");
+        }
+        rows
+    }
+
+    /// Of every pair of changes that can follow each other.
+    #[test]
+    fn two_changes_made_one_do_what_they_do_one_after_the_other() {
+        let uid = |n: u128| Uid(Uuid::from_u128(n)).to_string();
+        let before: BTreeMap<_, _> =
+            (0..20).map(|n| device(n, "old", 1)).map(|row| (row.key(), row)).collect();
+        let first = Changes {
+            new: (100..104).map(|n| device(n, "new", 2)).collect(),
+            changed: (0..4).map(|n| device(n, "changed", 2)).collect(),
+            seen: (4..8).map(|n| seen(n, 2)).collect(),
+            gone: (8..10).map(uid).collect(),
+        };
+        let later = Changes {
+            new: [8, 200].map(|n| device(n, "back", 3)).into(),
+            changed: [100, 0, 4, 10].map(|n| device(n, "later", 3)).into(),
+            seen: [101, 1, 5, 11].map(|n| seen(n, 3)).into(),
+            gone: [102, 2, 6, 12].map(uid).into(),
+        };
+        let one_by_one = apply(apply(before.clone(), first.clone()), later.clone());
+        let mut both = first;
+        both.then(later);
+        assert_eq!(apply(before, both), one_by_one);
+    }
+}
