@@ -9,9 +9,10 @@ use std::{
 };
 
 use serviceradar_schemas::topics::Stream;
+use serviceradar_streams::changes::{Changes, Row, Seen};
 use serviceradar_streams::rows::{
-    Changes, CountRow, DecisionRow, DeviceRow, EpochOutput, EvidenceRow, EvidenceSpan, IssueRow, RecordRow,
-    Row, Seen, SnapshotMemberRow, SnapshotRow, State, Uid, WatermarkRow,
+    CountRow, DecisionRow, DeviceRow, EpochOutput, EvidenceRow, EvidenceSpan, IssueRow, RecordRow,
+    SnapshotMemberRow, SnapshotRow, State, Uid, WatermarkRow,
 };
 
 use tokio::sync::mpsc;

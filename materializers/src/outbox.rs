@@ -7,7 +7,8 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use serviceradar_schemas::{encode, topics::Stream};
-use serviceradar_streams::rows::{EpochOutput, Row};
+use serviceradar_streams::changes::Row;
+use serviceradar_streams::rows::EpochOutput;
 
 use crate::views::{Epoch, OutboxEntry};
 

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serviceradar_schemas::{Decision, Source};
 
 use crate::{
+    changes::Changes,
     claim::is_name,
     normalise::{ClaimKey, claim_key, clamp_time},
-    rows::{Changes, DecisionRow, RecordRow},
+    rows::{DecisionRow, RecordRow},
 };
 
 /// What a decision in force does, in its partition.

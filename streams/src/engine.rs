@@ -14,11 +14,12 @@ use std::{
 use serviceradar_schemas::Action;
 
 use crate::{
+    changes::Row,
     dataflow::{Closing, Dataflow, Event, Gauges},
     decisions::{Decisions, Taken},
     normalise::Sighting,
     restore::Piece,
-    rows::{DecisionRow, EpochOutput, IssueRow, Row, State},
+    rows::{DecisionRow, EpochOutput, IssueRow, State},
     rules::Rules,
     snapshots::Undecided,
 };

@@ -8,11 +8,12 @@ use std::{
 };
 
 use crate::{
+    changes::{Changes, Row},
     dictionary::{ClaimId, Dictionary, NameId, RecordId},
     facts::Facts,
     fold::RecordChange,
     identity::{Identity, IdentityChanges},
-    rows::{Changes, IssueRow, Row, Uid},
+    rows::{IssueRow, Uid},
     sort_unique,
 };
 

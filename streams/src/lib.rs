@@ -1,6 +1,7 @@
 //! The dataflow from observations to devices, and the rules it applies.
 
 pub mod blocks;
+pub mod changes;
 pub mod choose;
 pub mod claim;
 pub mod components;

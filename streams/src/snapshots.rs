@@ -10,13 +10,14 @@ use std::{
 use serviceradar_schemas::{Action, Source};
 
 use crate::{
+    changes::{Changes, Row},
     decisions::{Effect, Scoped},
     dictionary::{Dictionary, RecordId, SourceId},
     facts::Facts,
     fold::Fold,
     normalise::Sighting,
     record::Record,
-    rows::{Changes, Row, SnapshotMemberRow, SnapshotRow},
+    rows::{SnapshotMemberRow, SnapshotRow},
     rules,
 };
 

@@ -8,9 +8,10 @@ use serviceradar_materializers::views::{
     DeadLetter, Epoch, Frontier, OutboxEntry, Pieces, Resume, TenantWriter, Views, ViewsError, Witness,
 };
 use serviceradar_schemas::{Collector, Decision, DeviceChange, NetworkInterface, Source, Target, encode};
+use serviceradar_streams::changes::Changes;
 use serviceradar_streams::rows::{
-    Changes, CountRow, DecisionRow, DeviceSeen, EpochOutput, EvidenceRow, EvidenceState, HistoryRow,
-    IssueRow, MergeRow, Order, Placement, RecordRow, RecordSeen, SnapshotMemberRow, SnapshotRow, State, Uid,
+    CountRow, DecisionRow, DeviceSeen, EpochOutput, EvidenceRow, EvidenceState, HistoryRow, IssueRow,
+    MergeRow, Order, Placement, RecordRow, RecordSeen, SnapshotMemberRow, SnapshotRow, State, Uid,
     WatermarkRow,
 };
 use uuid::Uuid;
@@ -148,7 +149,7 @@ fn member(key: &str) -> SnapshotMemberRow {
     }
 }
 
-fn new<R: serviceradar_streams::rows::Row>(rows: Vec<R>) -> Changes<R> {
+fn new<R: serviceradar_streams::changes::Row>(rows: Vec<R>) -> Changes<R> {
     Changes { new: rows, ..Changes::default() }
 }
 

@@ -7,7 +7,8 @@ use serviceradar_schemas::{
     Source,
     time::{DAY, HOUR, MINUTE},
 };
-use serviceradar_streams::rows::{Changes, EpochOutput, Row, Seen};
+use serviceradar_streams::changes::{Changes, Row, Seen};
+use serviceradar_streams::rows::EpochOutput;
 use tokio::sync::mpsc;
 
 use super::{

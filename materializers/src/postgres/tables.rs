@@ -3,8 +3,9 @@
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
 
 use serviceradar_schemas::Source;
+use serviceradar_streams::changes::Row;
 use serviceradar_streams::rows::{
-    CountRow, DecisionRow, DeviceRow, DeviceSeen, EvidenceRow, IssueRow, Order, RecordRow, RecordSeen, Row,
+    CountRow, DecisionRow, DeviceRow, DeviceSeen, EvidenceRow, IssueRow, Order, RecordRow, RecordSeen,
     SnapshotMemberRow, SnapshotRow, WatermarkRow,
 };
 use uuid::Uuid;

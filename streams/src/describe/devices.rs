@@ -6,13 +6,14 @@ use hashbrown::HashSet;
 
 use super::{CountChange, Counted, Describer, Moved, merges::causes, pins_of_devices};
 use crate::{
+    changes::Seen,
     choose::{Choice, Member, Pin, choice, device_row, device_seen},
     dictionary::Dictionary,
     facts::Facts,
     identity::Identity,
     macs::Place,
     place::Device,
-    rows::{DeviceRow, DeviceSeen, EpochOutput, HistoryRow, Placement, Seen, Uid},
+    rows::{DeviceRow, DeviceSeen, EpochOutput, HistoryRow, Placement, Uid},
     sort_unique,
 };
 

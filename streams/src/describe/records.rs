@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use super::{Describer, Moved};
 use crate::{
+    changes::{Changes, Row},
     dictionary::{Dictionary, RecordId},
     evidence::{address_row, attributes_json, claim_row, state_of},
     facts::Facts,
     identity::Identity,
     place::Placed,
     record::Record,
-    rows::{Changes, EpochOutput, EvidenceRow, EvidenceState, Placement, RecordRow, RecordSeen, Row, Uid},
+    rows::{EpochOutput, EvidenceRow, EvidenceState, Placement, RecordRow, RecordSeen, Uid},
 };
 
 /// What was last told of a record, besides what it says itself.

@@ -77,7 +77,7 @@ impl Run {
         self.tables.take(&closed)?;
         let issues: Vec<IssueRow> = self.tables.issues.values().cloned().collect();
         let mut known = self.engine.issues()?;
-        known.sort_by_key(serviceradar_streams::rows::Row::key);
+        known.sort_by_key(serviceradar_streams::changes::Row::key);
         prop_assert_eq!(known, issues);
         Ok(closed)
     }

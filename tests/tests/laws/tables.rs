@@ -4,10 +4,11 @@ use std::{collections::BTreeMap, fmt::Debug};
 
 use proptest::{prop_assert, prop_assert_eq, test_runner::TestCaseError};
 use serviceradar_streams::{
+    changes::{Changes, Row, Seen},
     engine::Closed,
     rows::{
-        Changes, CountRow, DecisionRow, DeviceRow, EvidenceRow, EvidenceSpan, EvidenceState, IssueRow,
-        RecordRow, Row, Seen, SnapshotMemberRow, SnapshotRow, State, WatermarkRow,
+        CountRow, DecisionRow, DeviceRow, EvidenceRow, EvidenceSpan, EvidenceState, IssueRow, RecordRow,
+        SnapshotMemberRow, SnapshotRow, State, WatermarkRow,
     },
     snapshots::Undecided,
 };
