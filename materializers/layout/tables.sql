@@ -21,7 +21,6 @@ CREATE TABLE device_summaries (
   is_available boolean,
   availability_at timestamptz,
   discovery_sources text[] NOT NULL,
-  sources jsonb NOT NULL,
   confidence text COLLATE "C" NOT NULL,
   state text COLLATE "C" NOT NULL,
   first_seen timestamptz NOT NULL,
@@ -178,7 +177,6 @@ CREATE TABLE snapshot_members (
 );
 
 -- Nobody searches by these: figures of theirs would take longest to gather.
-ALTER TABLE device_summaries ALTER COLUMN sources SET STATISTICS 0;
 ALTER TABLE device_details
   ALTER COLUMN os SET STATISTICS 0,
   ALTER COLUMN hw_info SET STATISTICS 0,
@@ -206,7 +204,6 @@ COMMENT ON COLUMN device_summaries.risk_level_id IS '0 to 4';
 COMMENT ON COLUMN device_summaries.is_available IS 'Whether it answered; null is unknown';
 COMMENT ON COLUMN device_summaries.availability_at IS 'When that was found';
 COMMENT ON COLUMN device_summaries.discovery_sources IS 'Kinds of its sources, sorted';
-COMMENT ON COLUMN device_summaries.sources IS 'Per source: first_seen and last_seen (microseconds since 1970), records, open';
 COMMENT ON COLUMN device_summaries.confidence IS 'authoritative (a tier 1 claim), corroborated (MACs alone), provisional (an address alone)';
 COMMENT ON COLUMN device_summaries.state IS 'active, stale, retired';
 COMMENT ON COLUMN device_summaries.first_seen IS 'Earliest sighting of its own records';

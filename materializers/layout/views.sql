@@ -1,14 +1,25 @@
 -- Views over a generation's base tables, in its schema (the search path).
--- Joined from the left: what asks for no detail reads no details.
+-- Joined from the left: what asks for no detail reads no details, and what asks for no sources reads no records.
 
 CREATE VIEW devices AS
   SELECT s.tenant, s.uid, s.partition, s.name, s.hostname, s.ip, s.mac, s.type, s.type_id, s.vendor_name,
          s.model, d.os, d.hw_info, s.risk_score, s.risk_level, s.risk_level_id, s.is_available,
-         s.availability_at, s.discovery_sources, s.sources, s.confidence, s.state, s.first_seen, s.last_seen,
+         s.availability_at, s.discovery_sources,
+         (SELECT coalesce(jsonb_agg(to_jsonb(of_each) ORDER BY source), '[]')
+          FROM (SELECT r.source_kind || '/' || r.source_instance AS source,
+                       (extract(epoch FROM min(r.first_seen)) * 1000000)::bigint AS first_seen,
+                       (extract(epoch FROM max(r.last_seen)) * 1000000)::bigint AS last_seen,
+                       count(*) AS records, count(*) FILTER (WHERE r.open) AS open
+                FROM record_summaries r
+                WHERE r.tenant = s.tenant AND r.uid = s.uid AND r.placement <> 'closed'
+                GROUP BY 1) of_each) AS sources,
+         s.confidence, s.state, s.first_seen, s.last_seen,
          s.agent_id, s.gateway_id, d.network_interfaces, s.site, d.tags, d.metadata, s.records, s.flags,
          s.modified_at, s.epoch
   FROM device_summaries s LEFT JOIN device_details d USING (tenant, uid);
 COMMENT ON VIEW devices IS 'A device now: what the rules decide a set of records to be';
+COMMENT ON COLUMN devices.sources IS
+  'What each source contributes: first_seen and last_seen (microseconds since 1970), records, open';
 
 CREATE VIEW device_records AS
   SELECT s.tenant, s.record_key, s.partition, s.source_kind, s.source_instance, s.native_key, s.uid,

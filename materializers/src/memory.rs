@@ -14,6 +14,7 @@ use serviceradar_streams::rows::{
     CountRow, DecisionRow, DeviceRow, EpochOutput, EvidenceRow, EvidenceSpan, IssueRow, RecordRow,
     SnapshotMemberRow, SnapshotRow, State, Uid, WatermarkRow,
 };
+use serviceradar_streams::sources;
 
 use tokio::sync::mpsc;
 
@@ -24,7 +25,7 @@ use crate::views::{
 /// The rows of one tenant, by key.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tables {
-    /// `devices`.
+    /// `devices`, with their sources as they were last told.
     pub devices: BTreeMap<String, DeviceRow>,
     /// `device_records`.
     pub records: BTreeMap<Arc<str>, RecordRow>,
@@ -249,7 +250,12 @@ impl TenantWriter for MemoryWriter {
         self.with(|tenant| {
             let after = after.map(|uid| uid.to_string()).unwrap_or_default();
             let rows = tenant.tables.devices.range::<String, _>((Bound::Excluded(after), Bound::Unbounded));
-            Ok(rows.take(limit).map(|(_, row)| (row.clone(), tenant.epoch)).collect())
+            let whole = |(uid, row): (&String, &DeviceRow)| {
+                let records = tenant.tables.records.values();
+                let of_device = records.filter(|record| record.uid.is_some_and(|of| of.to_string() == *uid));
+                (DeviceRow { sources: sources::of_rows(of_device), ..row.clone() }, tenant.epoch)
+            };
+            Ok(rows.take(limit).map(whole).collect())
         })
     }
 

@@ -116,9 +116,8 @@ mod tests {
     }
 
     fn seen(n: u128, last_seen: i64) -> DeviceSeen {
-        let (sources, agent_id) = (Vec::new(), None);
         let uid = Uid(Uuid::from_u128(n));
-        DeviceSeen { uid, last_seen, availability_at: None, sources, agent_id, gateway_id: None }
+        DeviceSeen { uid, last_seen, availability_at: None, agent_id: None, gateway_id: None }
     }
 
     fn apply(

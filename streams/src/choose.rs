@@ -7,7 +7,7 @@ use std::{
     net::IpAddr,
 };
 
-use serviceradar_schemas::{NetworkInterface, OperatingSystem, SourceSummary};
+use serviceradar_schemas::{NetworkInterface, OperatingSystem};
 
 use crate::{
     claim::{Namespace, id_hash, mac_shown},
@@ -134,7 +134,7 @@ fn probe(members: &[Member<'_>]) -> Option<(bool, i64)> {
 }
 
 /// What sightings alone change of a device.
-pub fn device_seen(uid: Uid, members: &[Member<'_>], dictionary: &Dictionary) -> DeviceSeen {
+pub fn device_seen(uid: Uid, members: &[Member<'_>]) -> DeviceSeen {
     let latest = members.iter().filter(|member| member.record.collector.is_some());
     let latest = latest.max_by_key(|member| (member.record.last_assert, member.record.collector.as_deref()));
     let collector = latest.and_then(|member| member.record.collector.as_deref());
@@ -143,13 +143,12 @@ pub fn device_seen(uid: Uid, members: &[Member<'_>], dictionary: &Dictionary) ->
         uid,
         last_seen: members.iter().map(|member| member.record.last_seen).max().unwrap_or_default(),
         availability_at: probe(members).map(|(_, at)| at),
-        sources: source_summaries(members, dictionary),
         agent_id: collector.and_then(|collector| named(&collector.agent)),
         gateway_id: collector.and_then(|collector| named(&collector.gateway)),
     }
 }
 
-/// The row of a device, but for what sightings alone change.
+/// The row of a device, but for what sightings alone change, and for its sources.
 pub fn device_row<'a>(
     uid: Uid,
     partition: &str,
@@ -284,25 +283,6 @@ fn interfaces(members: &[Member<'_>], winners: &Winners<'_>, macs: &[u64]) -> Ve
     interfaces.sort_unstable();
     interfaces.dedup();
     interfaces
-}
-
-fn source_summaries(members: &[Member<'_>], dictionary: &Dictionary) -> Vec<SourceSummary> {
-    let mut sources: BTreeMap<String, SourceSummary> = BTreeMap::new();
-    for member in members {
-        let record = member.record;
-        let source = dictionary.source_entry(record.source).source.to_string();
-        let summary = sources.entry(source.clone()).or_insert_with(|| SourceSummary {
-            source,
-            first_seen: record.first_seen,
-            last_seen: record.last_seen,
-            ..SourceSummary::default()
-        });
-        summary.first_seen = summary.first_seen.min(record.first_seen);
-        summary.last_seen = summary.last_seen.max(record.last_seen);
-        summary.records += 1;
-        summary.open += i32::from(record.now.open);
-    }
-    sources.into_values().collect()
 }
 
 fn confidence(provisional: bool, authoritative: bool) -> &'static str {

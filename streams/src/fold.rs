@@ -162,13 +162,18 @@ impl Fold {
             Effect::AcceptSnapshot(source, begin, _) => {
                 let source = dictionary.source(scope, source);
                 let begins = self.accepted.entry(source).or_default();
+                let before = begins.last().copied();
                 if diff > 0 {
                     begins.insert(*begin);
                 } else {
                     begins.remove(begin);
                 }
+                let now = begins.last().copied();
+                let (from, to) = (before.min(now), before.max(now));
                 for record in &dictionary.source_entry(source).records {
-                    self.touch(*record);
+                    if self.facts.record(*record).is_some_and(|record| record.heeds(from, to)) {
+                        self.touch(*record);
+                    }
                 }
             }
             Effect::Detach(key) => {

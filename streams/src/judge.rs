@@ -1,7 +1,7 @@
 //! Judge: which claims of which records may link, each claim and record by what touches it alone.
 //! Source: `identity.md`, "From evidence to devices", 1.
 
-use std::{cell::RefCell, collections::BTreeSet, rc::Rc, sync::Arc};
+use std::{cell::RefCell, collections::BTreeSet, rc::Rc};
 
 use hashbrown::{HashMap, HashSet};
 
@@ -202,7 +202,7 @@ impl Judge {
         dirty_records: &mut Vec<RecordId>,
     ) {
         let same = before.is_some_and(|before| {
-            Arc::ptr_eq(&before.claims, &after.claims) && before.now.detached == after.now.detached
+            before.claims.is(&after.claims) && before.now.detached == after.now.detached
         });
         if same {
             return;

@@ -17,6 +17,7 @@ pub mod identity;
 pub mod issues;
 pub mod join;
 pub mod judge;
+pub mod list;
 pub mod macs;
 pub mod normalise;
 pub mod place;
@@ -26,6 +27,7 @@ pub mod restore;
 pub mod rows;
 pub mod rules;
 pub mod snapshots;
+pub mod sources;
 
 /// Sorts what was noted, each thing once: a load notes millions, too many to keep sorted one by one.
 pub(crate) fn sort_unique<T: Ord>(noted: &mut Vec<T>) {

@@ -4,7 +4,7 @@
 //! In goes what links each record and which core it is in; out come the edges between nodes (cores and
 //! MAC-only records) and MACs that survive.
 
-use std::{cell::RefCell, collections::BTreeSet, rc::Rc, sync::Arc};
+use std::{cell::RefCell, collections::BTreeSet, rc::Rc};
 
 use hashbrown::{HashMap, HashSet};
 
@@ -257,9 +257,9 @@ impl Macs {
     ) -> MacChanges {
         let mut dirty = Dirty::default();
         for (before, after) in changes {
-            let same = before.as_ref().is_some_and(|before| {
-                Arc::ptr_eq(&before.claims, &after.claims) && before.now.open == after.now.open
-            });
+            let same = before
+                .as_ref()
+                .is_some_and(|before| before.claims.is(&after.claims) && before.now.open == after.now.open);
             if !same {
                 dirty.records.push(after.id);
             }

@@ -284,9 +284,8 @@ impl Placer {
         out: &mut PlaceChanges,
     ) {
         let id = after.id;
-        let same_claims = before.is_some_and(|before| {
-            Arc::ptr_eq(&before.claims, &after.claims) && before.now.open == after.now.open
-        });
+        let same_claims =
+            before.is_some_and(|before| before.claims.is(&after.claims) && before.now.open == after.now.open);
         if !same_claims {
             dirty.records.push(id);
             for span in after.claims.iter().filter(|span| context.facts().is_shared(span.claim)) {

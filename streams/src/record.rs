@@ -10,6 +10,7 @@ use serviceradar_schemas::{Collector, Text};
 use crate::{
     claim::Namespace,
     dictionary::{ClaimId, Dictionary, NameId, RecordId, SourceId, Values},
+    list::List,
     normalise::Sighting,
     rows::Order,
     rules::Windows,
@@ -116,11 +117,11 @@ pub struct Record {
     /// The first address listed by the last assert that lists any.
     pub place: Option<(Order, IpAddr)>,
     /// All claims it ever had, by claim.
-    pub claims: Arc<[ClaimSpan]>,
+    pub claims: List<ClaimSpan>,
     /// All addresses it ever had, by address.
-    pub addresses: Arc<[AddressSpan]>,
+    pub addresses: List<AddressSpan>,
     /// Its attributes, by name (as text).
-    pub attributes: Arc<[Attribute]>,
+    pub attributes: List<Attribute>,
     /// What follows at the present watermark.
     pub now: Now,
 }
@@ -169,9 +170,9 @@ impl Record {
             probe: None,
             collector: None,
             place: None,
-            claims: Arc::default(),
-            addresses: Arc::default(),
-            attributes: Arc::default(),
+            claims: List::default(),
+            addresses: List::default(),
+            attributes: List::default(),
             now: Now { fresh_from: i64::MAX, ..Now::default() },
         }
     }
@@ -190,7 +191,7 @@ impl Record {
             let both_asserted = a.status.is_asserted() && b.status.is_asserted();
             a.claim == b.claim && (a.status == b.status || (both_asserted && mac()))
         };
-        let claims = Arc::ptr_eq(&self.claims, &other.claims)
+        let claims = self.claims.is(&other.claims)
             || (self.claims.len() == other.claims.len()
                 && self.claims.iter().zip(other.claims.iter()).all(alike));
         claims && *self == Self { claims: self.claims.clone(), ..other.clone() }
@@ -288,6 +289,19 @@ impl Record {
             last: None,
         });
         self.attributes = merge.attributes(&self.attributes, &sighting.attributes, dictionary, values);
+    }
+
+    /// Whether anything of it may follow from the last accepted fetch's being the one that began at `to` and not the
+    /// earlier one of `from`, or the other way round: see `settle`.
+    pub fn heeds(&self, from: Option<i64>, to: Option<i64>) -> bool {
+        let Some(to) = to else {
+            return false;
+        };
+        let is_before = |last: Option<(Order, i64)>| last.is_none_or(|(order, _)| order.time < to);
+        let is_proven_by_it = |first: i64| first <= to && from.is_none_or(|from| first > from);
+        is_before(self.last_assert)
+            || is_before(self.last_full)
+            || (!self.seen_outside && self.first_fetch.is_some_and(is_proven_by_it))
     }
 
     /// Works out what follows now, and the watermark at which that changes by time alone.
@@ -507,7 +521,7 @@ impl Merge {
     }
 
     /// Merges a list of spans; the same list comes back where nothing changed.
-    fn spans<S: Span>(&self, spans: &Arc<[S]>, listed: &[S::Key], new: impl Fn(S::Key) -> S) -> Arc<[S]> {
+    fn spans<S: Span>(&self, spans: &List<S>, listed: &[S::Key], new: impl Fn(S::Key) -> S) -> List<S> {
         let mut merged: Vec<S> = Vec::with_capacity(spans.len() + listed.len());
         let mut listed = listed.iter().copied().peekable();
         let known_last = |span: &mut S| match span.last() {
@@ -545,11 +559,11 @@ impl Merge {
     /// Attributes keep their latest value alone; what a later FULL assert left out is gone.
     fn attributes(
         &self,
-        known: &Arc<[Attribute]>,
+        known: &List<Attribute>,
         listed: &[(Text, Text)],
         dictionary: &mut Dictionary,
         values: &mut Values,
-    ) -> Arc<[Attribute]> {
+    ) -> List<Attribute> {
         let after = self.after.map(|(order, _)| order);
         if self.full && Some(self.at.0) < after {
             return known.clone();

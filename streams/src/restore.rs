@@ -1,7 +1,4 @@
 //! Restore: the records of the fold, read back from the rows of the views, piece by piece.
-
-use std::sync::Arc;
-
 use hashbrown::HashMap;
 
 use crate::{
@@ -128,7 +125,7 @@ impl Restoring {
         self.records.into_iter().zip(spans).map(|(record, (mut claims, mut addresses))| {
             claims.sort_unstable_by_key(|span| span.claim);
             addresses.sort_unstable_by_key(|span| span.ip);
-            Record { claims: Arc::from(claims), addresses: Arc::from(addresses), ..record }
+            Record { claims: claims.into(), addresses: addresses.into(), ..record }
         })
     }
 }

@@ -7,7 +7,7 @@
 use std::{convert::Infallible, net::IpAddr, sync::Arc};
 
 pub use serviceradar_schemas::DeviceChange as DeviceRow;
-use serviceradar_schemas::{Collector, Source, SourceSummary, Text};
+use serviceradar_schemas::{Collector, Source, Text};
 use uuid::Uuid;
 
 use crate::changes::{Changes, Row, Seen};
@@ -305,8 +305,6 @@ pub struct DeviceSeen {
     pub last_seen: i64,
     /// When it was found whether it answers.
     pub availability_at: Option<i64>,
-    /// Its sources; only their `last_seen` is another.
-    pub sources: Vec<SourceSummary>,
     /// Agent of the latest sighting.
     pub agent_id: Option<String>,
     /// Gateway of the latest sighting.
@@ -318,8 +316,8 @@ impl Seen<DeviceRow> for DeviceSeen {
         self.uid.to_string()
     }
     fn write(self, row: &mut DeviceRow) {
-        let Self { uid: _, last_seen, availability_at, sources, agent_id, gateway_id } = self;
-        (row.last_seen, row.availability_at, row.sources) = (last_seen, availability_at, sources);
+        let Self { uid: _, last_seen, availability_at, agent_id, gateway_id } = self;
+        (row.last_seen, row.availability_at) = (last_seen, availability_at);
         (row.agent_id, row.gateway_id) = (agent_id, gateway_id);
     }
 }

@@ -7,7 +7,9 @@ use serde_json::json;
 use serviceradar_materializers::views::{
     DeadLetter, Epoch, Frontier, OutboxEntry, Pieces, Resume, TenantWriter, Views, ViewsError, Witness,
 };
-use serviceradar_schemas::{Collector, Decision, DeviceChange, NetworkInterface, Source, Target, encode};
+use serviceradar_schemas::{
+    Collector, Decision, DeviceChange, NetworkInterface, Source, SourceSummary, Target, encode,
+};
 use serviceradar_streams::changes::Changes;
 use serviceradar_streams::rows::{
     CountRow, DecisionRow, DeviceSeen, EpochOutput, EvidenceRow, EvidenceState, HistoryRow, IssueRow,
@@ -399,7 +401,11 @@ pub async fn loads_in_pieces(views: &dyn Views) {
     let entries = writer.outbox(10).await.unwrap();
     assert!(entries.len() == 1 && entries[0].is_all_devices(), "{entries:?}");
     let devices = writer.devices(None, 10).await.unwrap();
-    let expected: Vec<_> = whole.output.devices.new.iter().map(|row| (row.clone(), 1)).collect();
+    let mut expected: Vec<_> = whole.output.devices.new.iter().map(|row| (row.clone(), 1)).collect();
+    // Told without its sources, and shown with what its record says.
+    let (first_seen, last_seen) = (T0, T0 + 3);
+    expected[0].0.sources =
+        vec![SourceSummary { source: source().to_string(), first_seen, last_seen, records: 1, open: 1 }];
     assert_eq!(devices, expected);
     assert_eq!(writer.devices(Some(uid(1)), 10).await.unwrap(), expected[1..]);
     views.make_indexes(1).await.unwrap();
@@ -484,7 +490,6 @@ pub async fn publishes_in_order_what_changed(views: &dyn Views) {
         uid: uid(3),
         last_seen: T0 + 77,
         availability_at: Some(T0 + 76),
-        sources: Vec::new(),
         agent_id: Some("another".to_owned()),
         gateway_id: None,
     };

@@ -78,12 +78,12 @@ impl TableRow for DeviceRow {
     #[rustfmt::skip]
     const REST: &'static [&'static str] = &[
         "partition", "name", "hostname", "ip", "mac", "type", "type_id", "vendor_name", "model", "risk_score",
-        "risk_level", "risk_level_id", "is_available", "availability_at", "discovery_sources", "sources",
-        "confidence", "state", "first_seen", "last_seen", "agent_id", "gateway_id", "site", "records", "flags",
+        "risk_level", "risk_level_id", "is_available", "availability_at", "discovery_sources", "confidence",
+        "state", "first_seen", "last_seen", "agent_id", "gateway_id", "site", "records", "flags",
         "modified_at", "epoch",
     ];
     const SEEN: &'static [&'static str] =
-        &["last_seen", "availability_at", "sources", "agent_id", "gateway_id", "modified_at", "epoch"];
+        &["last_seen", "availability_at", "agent_id", "gateway_id", "modified_at", "epoch"];
 
     fn put_key(key: &String, rows: &mut CopyRows) {
         rows.uuid(uuid_of(key));
@@ -107,7 +107,6 @@ impl TableRow for DeviceRow {
             .option(self.is_available, CopyRows::boolean)
             .option(self.availability_at, CopyRows::time)
             .texts(self.discovery_sources.iter().map(String::as_str))
-            .jsonb(&json(&self.sources))
             .text(&self.confidence)
             .text(&self.state)
             .time(self.first_seen)
@@ -124,7 +123,6 @@ impl TableRow for DeviceRow {
     fn put_seen(seen: &DeviceSeen, context: &RowContext<'_>, rows: &mut CopyRows) {
         rows.time(seen.last_seen)
             .option(seen.availability_at, CopyRows::time)
-            .jsonb(&json(&seen.sources))
             .option(seen.agent_id.as_deref(), CopyRows::text)
             .option(seen.gateway_id.as_deref(), CopyRows::text)
             .time(context.closed_at)

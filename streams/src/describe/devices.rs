@@ -3,6 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use hashbrown::HashSet;
+use serviceradar_schemas::SourceSummary;
 
 use super::{CountChange, Counted, Describer, Moved, merges::causes, pins_of_devices};
 use crate::{
@@ -15,6 +16,7 @@ use crate::{
     place::Device,
     rows::{DeviceRow, DeviceSeen, EpochOutput, HistoryRow, Placement, Uid},
     sort_unique,
+    sources::{OfRecord, summaries},
 };
 
 /// The dimensions by which devices are counted.
@@ -118,7 +120,7 @@ impl Describer {
                 devices.push(device);
                 continue;
             };
-            let seen = device_seen(told.uid, &members, &dictionary);
+            let seen = device_seen(told.uid, &members);
             let hash = hash(&seen);
             if told.hashes.seen != hash {
                 told.hashes.seen = hash;
@@ -218,11 +220,18 @@ impl Describer {
         let scope = dictionary.source_entry(of_device.first()?.record.source).scope;
         let partition = dictionary.partition(scope);
         let authority = &self.rules.authority;
-        let row = device_row(uid, partition, &of_device, pins, authoritative, authority, &dictionary);
-        let seen = device_seen(uid, &of_device, &dictionary);
+        let mut row = device_row(uid, partition, &of_device, pins, authoritative, authority, &dictionary);
+        let sources = summaries(of_device.iter().map(|Member { record, .. }| OfRecord {
+            source: dictionary.source_entry(record.source).source.to_string(),
+            first_seen: record.first_seen,
+            last_seen: record.last_seen,
+            open: record.now.open,
+        }));
+        let seen = device_seen(uid, &of_device);
         let choice = choice(&of_device, pins, authority, &dictionary);
         drop(dictionary);
-        let hashes = Hashes { shown: hash_shown(&row, &seen), seen: hash(&seen) };
+        let hashes = Hashes { shown: hash_shown(&row, &sources), seen: hash(&seen) };
+        row.sources = sources;
         let counted = counted(&row, &mut self.dictionary.borrow_mut());
         Some(Now { uid, is_retired: row.state == "retired", row, seen, hashes, choice, counted })
     }
@@ -245,8 +254,8 @@ fn hash(of: &impl Hash) -> u64 {
     hasher.finish()
 }
 
-fn hash_shown(row: &DeviceRow, seen: &DeviceSeen) -> u64 {
-    let sources = seen.sources.iter().map(|of| (&of.source, of.first_seen, of.records, of.open));
+fn hash_shown(row: &DeviceRow, sources: &[SourceSummary]) -> u64 {
+    let sources = sources.iter().map(|of| (&of.source, of.first_seen, of.records, of.open));
     hash(&(row, sources.collect::<Vec<_>>()))
 }
 

@@ -1,7 +1,5 @@
 //! Rows of records and evidence.
 
-use std::sync::Arc;
-
 use super::{Describer, Moved};
 use crate::{
     changes::{Changes, Row},
@@ -73,9 +71,8 @@ impl Describer {
     ) {
         let told = self.slot(record.id).take();
         let dictionary = self.dictionary.borrow();
-        let same = before.is_some_and(|before| {
-            Arc::ptr_eq(&before.claims, &record.claims) && Arc::ptr_eq(&before.addresses, &record.addresses)
-        });
+        let same = before
+            .is_some_and(|before| before.claims.is(&record.claims) && before.addresses.is(&record.addresses));
         let evidence = match &told {
             Some(told) if same && !is_touched => told.evidence.clone(),
             _ => evidence_of(identity, facts, record, &dictionary),
@@ -141,8 +138,8 @@ fn evidence_changes(
     out: &mut Changes<EvidenceRow>,
 ) {
     let unchanged = before.is_some_and(|before| {
-        Arc::ptr_eq(&before.record.claims, &now.record.claims)
-            && Arc::ptr_eq(&before.record.addresses, &now.record.addresses)
+        before.record.claims.is(&now.record.claims)
+            && before.record.addresses.is(&now.record.addresses)
             && before.told.evidence == now.told.evidence
     });
     if unchanged {

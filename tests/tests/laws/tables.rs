@@ -1,16 +1,20 @@
 //! The views as maps: what a writer makes of the epochs' outputs, and refuses of them.
 
-use std::{collections::BTreeMap, fmt::Debug};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+};
 
 use proptest::{prop_assert, prop_assert_eq, test_runner::TestCaseError};
 use serviceradar_streams::{
     changes::{Changes, Row, Seen},
     engine::Closed,
     rows::{
-        CountRow, DecisionRow, DeviceRow, EvidenceRow, EvidenceSpan, EvidenceState, IssueRow, RecordRow,
-        SnapshotMemberRow, SnapshotRow, State, WatermarkRow,
+        CountRow, DecisionRow, DeviceRow, EpochOutput, EvidenceRow, EvidenceSpan, EvidenceState, IssueRow,
+        RecordRow, SnapshotMemberRow, SnapshotRow, State, WatermarkRow,
     },
     snapshots::Undecided,
+    sources,
 };
 
 use crate::Checked;
@@ -58,6 +62,7 @@ impl Tables {
                 *new = old;
             }
         })?;
+        self.take_sources(output)?;
         fold(&mut self.evidence, &output.evidence, |_, _| {})?;
         fold(&mut self.issues, &output.issues, |_, _| {})?;
         fold(&mut self.counts, &output.counts, |_, _| {})?;
@@ -68,6 +73,29 @@ impl Tables {
         self.undecided = closed.undecided.clone();
         let key = |fetch: &Undecided| (fetch.partition.clone(), fetch.source.clone(), fetch.begin);
         self.undecided.sort_by_key(key);
+        Ok(())
+    }
+
+    /// Makes the sources of devices of their records, as the views do; what an epoch told of them must be the same.
+    fn take_sources(&mut self, output: &EpochOutput) -> Checked {
+        let mut records: BTreeMap<String, Vec<&RecordRow>> = BTreeMap::new();
+        for record in self.records.values() {
+            let uid = record.uid.map(|uid| uid.to_string()).unwrap_or_default();
+            records.entry(uid).or_default().push(record);
+        }
+        let told: BTreeSet<&str> =
+            output.devices.new.iter().chain(&output.devices.changed).map(|row| &*row.uid).collect();
+        for (uid, device) in &mut self.devices {
+            let of_device = records.get(uid).into_iter().flatten().copied();
+            let sources = sources::of_rows(of_device);
+            if !told.contains(&**uid) {
+                prop_assert_eq!(device.sources.len(), sources.len(), "sources of {} changed untold", uid);
+                for (device, now) in device.sources.iter_mut().zip(&sources) {
+                    device.last_seen = now.last_seen;
+                }
+            }
+            prop_assert_eq!(&device.sources, &sources, "sources of {}", uid);
+        }
         Ok(())
     }
 
