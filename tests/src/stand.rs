@@ -21,6 +21,9 @@ use tokio_util::sync::CancellationToken;
 /// Whose pipeline it is.
 pub const TENANT: &str = "stand";
 
+/// Most records of a page.
+const PAGE_SIZE_MAX: usize = 5_000;
+
 /// A network behind an Armis, and how it is looked at.
 pub struct Network {
     /// What is behind it.
@@ -38,7 +41,7 @@ impl Network {
         let faker = Faker::open(config, clock.clone()).unwrap();
         let serving = faker.serve(CancellationToken::new()).await.unwrap();
         let mut config = ArmisConfig::new(&serving.url(), SECRET, INSTANCE);
-        config.page_size = devices.div_ceil(4);
+        config.page_size = devices.div_ceil(4).min(PAGE_SIZE_MAX);
         config.retry_base = Duration::from_millis(1);
         Self { faker, client: ArmisClient::new(config, clock).unwrap(), _dir: dir }
     }
