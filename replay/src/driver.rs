@@ -431,7 +431,7 @@ impl Driver {
             }
             let is_busy = running.committer.is_busy();
             let (deadline, pause) = match opened {
-                _ if is_busy => (now + RETRY, RETRY),
+                _ if is_busy => (now + RETRY, if gathered.is_half_full() { QUIET } else { RETRY }),
                 Some(opened) => (opened + OPEN_MAX, QUIET),
                 // What waits for the commit goes on at once.
                 None if running.committer.has_ended() || running.indexes.are_made() || running.has_more => {
@@ -449,7 +449,8 @@ impl Driver {
                 _ = stop.changed() => {}
                 _ = tokio::time::sleep(wait) => {
                     let is_quiet = !gathered.gather(&mut running.lanes, Instant::now())?;
-                    if opened.is_some() && is_quiet && !running.committer.is_busy() {
+                    let is_enough = gathered.is_half_full() || !running.committer.is_busy();
+                    if opened.is_some() && is_quiet && is_enough {
                         return Ok(gathered);
                     }
                 }

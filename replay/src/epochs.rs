@@ -113,6 +113,11 @@ impl Gathered {
         self.events >= EVENTS_MAX || self.bytes >= self.bytes_max
     }
 
+    /// Whether it is worth being computed while the epoch before is still being committed.
+    pub fn is_half_full(&self) -> bool {
+        self.bytes >= self.bytes_max / 2
+    }
+
     /// Adds what was gathered later.
     pub fn add(&mut self, other: Self) {
         self.batch.sightings.extend(other.batch.sightings);

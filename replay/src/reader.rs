@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serviceradar_log::{LogError, LogStore, ReadLimit};
+use serviceradar_log::{LogError, LogStore, Read, ReadLimit};
 use serviceradar_materializers::views::{DeadLetter, Frontier, Witness};
 use serviceradar_schemas::time::{Clock, DAY};
 use serviceradar_streams::{decisions::Taken, normalise::Sighting};
@@ -24,7 +24,7 @@ const READ_EVENTS: usize = 2_000;
 /// Bytes of one read: with the chunks below, what a log partition may have waiting.
 const READ_BYTES: usize = 256 * 1024;
 /// Chunks that wait between a reader and the epochs.
-const CHUNKS_WAITING: usize = 2;
+const CHUNKS_WAITING: usize = 4;
 /// How long one read waits for something to come.
 const READ_WAIT: Duration = Duration::from_secs(1);
 /// First pause after a failed read; it doubles.
@@ -72,6 +72,12 @@ pub enum ReaderError {
         /// Why.
         error: LogError,
     },
+    /// Decoding broke off: a defect of this program.
+    #[error("{partition}: decoding broke off")]
+    Decoding {
+        /// Which.
+        partition: String,
+    },
 }
 
 /// What a reader says.
@@ -88,7 +94,12 @@ pub fn start(
 ) -> mpsc::Receiver<Said> {
     let (says, hears) = mpsc::channel(CHUNKS_WAITING);
     tokio::spawn(async move {
-        let reader = Reader { log, clock, partition, board, intake_max: frontier.intake_max };
+        let reading = Some(Box::new(Reading {
+            intake: Intake::of(&partition.topic),
+            partition: partition.clone(),
+            intake_max: frontier.intake_max,
+        }));
+        let reader = Reader { log, clock, partition, board, reading };
         // Whoever hears no more wants the log back at once, not when the read under way returns.
         let deaf = says.clone();
         tokio::select! {
@@ -104,18 +115,18 @@ struct Reader {
     clock: Arc<dyn Clock>,
     partition: Partition,
     board: StatusBoard,
-    intake_max: i64,
+    /// At hand, but while it decodes.
+    reading: Option<Box<Reading>>,
 }
 
 impl Reader {
     async fn run(mut self, mut frontier: Frontier, says: mpsc::Sender<Said>, came: Arc<tokio::sync::Notify>) {
-        let mut intake = Intake::of(&self.partition.topic);
         let mut pause = RETRY;
         let mut check = true;
         loop {
             let read = if check { self.check(&frontier).await } else { Ok(()) };
             let read = match read {
-                Ok(()) => self.read(&mut intake, frontier.next_offset).await,
+                Ok(()) => self.read(frontier.next_offset).await,
                 Err(stop) => Err(stop),
             };
             match read {
@@ -165,7 +176,7 @@ impl Reader {
     }
 
     /// Reads on; none where nothing came.
-    async fn read(&mut self, intake: &mut Intake, offset: u64) -> Result<Option<Chunk>, Stop> {
+    async fn read(&mut self, offset: u64) -> Result<Option<Chunk>, Stop> {
         let limit = ReadLimit { events: READ_EVENTS, bytes: READ_BYTES, wait: READ_WAIT };
         let Partition { topic, log_partition } = &self.partition;
         let read = self.log.read(topic, *log_partition, offset, limit).await;
@@ -176,6 +187,33 @@ impl Reader {
         }
         let end = self.log.offsets(topic, *log_partition).await.map_err(|error| self.stop(error))?.end;
         self.board.end(&self.partition, end);
+        let latest = self.clock.now().saturating_add(AHEAD_MAX);
+        let gone = || Stop::Ended(ReaderError::Decoding { partition: self.partition.to_string() });
+        let mut reading = self.reading.take().ok_or_else(gone)?;
+        // Some milliseconds of work, for which the threads that talk to the database must not wait.
+        let decoding = tokio::task::spawn_blocking(move || {
+            let chunk = reading.decode(read, end, latest);
+            (reading, chunk)
+        });
+        let (reading, chunk) = decoding.await.map_err(|_| gone())?;
+        self.reading = Some(reading);
+        chunk.map(Some).map_err(Stop::Wait)
+    }
+}
+
+/// What makes chunks of events.
+struct Reading {
+    intake: Intake,
+    partition: Partition,
+    intake_max: i64,
+}
+
+impl Reading {
+    /// Decodes what was read, none of it appended after `latest`, from a log partition that ended at `end`.
+    ///
+    /// # Errors
+    /// Why the same read may succeed later; then nothing of it was taken.
+    fn decode(&mut self, read: Read, end: u64, latest: i64) -> Result<Chunk, String> {
         let mut chunk = Chunk {
             sightings: Vec::with_capacity(read.events.len()),
             decisions: Vec::new(),
@@ -188,30 +226,25 @@ impl Reader {
             at_end: read.next_offset >= end,
             read_at: Instant::now(),
         };
-        let latest = self.clock.now().saturating_add(AHEAD_MAX);
-        let before = self.intake_max;
+        let mut intake_max = self.intake_max;
         for event in read.events {
             if event.append_time > latest {
-                self.intake_max = before;
                 let at = serviceradar_schemas::time::format(event.append_time);
-                return Err(Stop::Wait(format!(
+                return Err(format!(
                     "offset {} was appended at {at}, more than a day ahead of this machine's clock",
                     event.offset
-                )));
+                ));
             }
-            self.intake_max = self.intake_max.max(event.append_time);
-            chunk.intake = (chunk.intake.0.min(self.intake_max), self.intake_max);
-            match intake.take(&self.partition, event, self.intake_max) {
-                Ok(Taking::Sighting(sighting)) => chunk.sightings.push(*sighting),
-                Ok(Taking::Decision(decision)) => chunk.decisions.push(*decision),
-                Ok(Taking::Refused(letter)) => chunk.refused.push(*letter),
-                Err(unavailable) => {
-                    self.intake_max = before;
-                    return Err(Stop::Wait(unavailable.to_string()));
-                }
+            intake_max = intake_max.max(event.append_time);
+            chunk.intake = (chunk.intake.0.min(intake_max), intake_max);
+            match self.intake.take(&self.partition, event, intake_max).map_err(|error| error.to_string())? {
+                Taking::Sighting(sighting) => chunk.sightings.push(*sighting),
+                Taking::Decision(decision) => chunk.decisions.push(*decision),
+                Taking::Refused(letter) => chunk.refused.push(*letter),
             }
         }
-        Ok(Some(chunk))
+        self.intake_max = intake_max;
+        Ok(chunk)
     }
 }
 
