@@ -44,7 +44,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     let context = context(&cli)?;
     let level_given = context.layers.get("log_level")?.origin != Origin::Default;
     telemetry::start(&context.config.log_level, level_given)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = serviceradar_ops::memory::runtime()?;
     runtime.block_on(verbs::run(cli.verb, context))
 }
 

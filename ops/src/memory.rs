@@ -9,3 +9,16 @@ pub fn use_small_pages() {
         tracing::debug!(%error, "memory comes in huge pages too");
     }
 }
+
+/// Fewest threads for work that blocks: reads of the log, decoding, the dataflow.
+const BLOCKING_THREADS_MIN: usize = 4;
+
+/// The runtime that the program runs in. It has few threads for work that blocks, since each keeps memory of its own.
+///
+/// # Errors
+/// Where the machine gives no more threads.
+pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let blocking = BLOCKING_THREADS_MIN.max(2 * processors);
+    tokio::runtime::Builder::new_multi_thread().max_blocking_threads(blocking).enable_all().build()
+}
