@@ -14,7 +14,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 4] = [
+const MIGRATIONS: [Migration; 5] = [
     Migration {
         version: 1,
         name: "roles_and_isolation",
@@ -26,6 +26,11 @@ const MIGRATIONS: [Migration; 4] = [
         version: 4,
         name: "history_by_columns",
         sql: include_str!("../migrations/0004_history_by_columns.sql"),
+    },
+    Migration {
+        version: 5,
+        name: "keys_uncompressed",
+        sql: include_str!("../migrations/0005_keys_uncompressed.sql"),
     },
 ];
 
