@@ -1,11 +1,12 @@
 //! The log store: an ordered, durable log of events per topic and log partition.
 //!
 //! One trait, [`LogStore`]; every implementation passes the same conformance suite:
-//! [`MemoryLog`] for tests, [`EmbeddedLog`] on disk, and [`SocketLog`], which reaches the process
-//! that holds the embedded one. [`Publisher`] is how one writes to any of them.
+//! [`MemoryLog`] for tests, [`EmbeddedLog`] on disk, [`SocketLog`], which reaches the process that holds the
+//! embedded one, and [`KafkaLog`] on a Kafka cluster. [`Publisher`] is how one writes to any of them.
 //! Times are microseconds since the Unix epoch. Nothing here knows what an event means.
 
 pub mod embedded;
+pub mod kafka;
 pub mod memory;
 pub mod partitioner;
 mod poll;
@@ -15,10 +16,12 @@ pub mod socket;
 pub mod store;
 
 pub use embedded::EmbeddedLog;
+pub use kafka::{KafkaConfig, KafkaLog};
 pub use memory::MemoryLog;
 pub use partitioner::log_partition_of;
 pub use publisher::Publisher;
 pub use socket::SocketLog;
 pub use store::{
-    Appended, Batch, BatchId, Event, LogError, LogStore, NewEvent, Offsets, Read, ReadLimit, TopicDescription,
+    Appended, Batch, BatchId, Event, LogError, LogStore, NewEvent, Offsets, Read, ReadLimit, SettingProblem,
+    TopicDescription,
 };

@@ -215,6 +215,23 @@ impl TopicDescription {
     }
 }
 
+/// A setting of a topic that contradicts what its stream needs, and the command that mends it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "topic {topic}: {name} is {found}, and must be {wanted}; mend it with `kafka-configs.sh --bootstrap-server SERVERS \
+     --alter --entity-type topics --entity-name {topic} --add-config {name}={wanted}`"
+)]
+pub struct SettingProblem {
+    /// The topic.
+    pub topic: String,
+    /// The setting.
+    pub name: &'static str,
+    /// As it is.
+    pub found: String,
+    /// As it must be.
+    pub wanted: String,
+}
+
 /// Why a log store refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LogError {
@@ -325,4 +342,9 @@ pub trait LogStore: Send + Sync + 'static {
 
     /// Deletes the events before `offset`. Never lowers the start; `offset` may be up to the end.
     async fn delete_before(&self, topic: &str, log_partition: u32, offset: u64) -> Result<(), LogError>;
+
+    /// What of a topic's settings contradicts what its stream needs. A store that has no settings has no problems.
+    async fn setting_problems(&self, _topic: &str) -> Result<Vec<SettingProblem>, LogError> {
+        Ok(Vec::new())
+    }
 }

@@ -143,6 +143,7 @@ pub struct Config {
     pub database_url: Option<Secret>,
     pub dir: PathBuf,
     pub faker: Faker,
+    pub kafka_servers: Option<String>,
     pub listen: SocketAddr,
     /// Whether somebody asked for that address.
     pub listen_given: bool,
@@ -176,6 +177,7 @@ impl Config {
                     .filter(|s| *s > 0)
                     .map(Duration::from_secs),
             },
+            kafka_servers: optional(layers, "kafka.servers")?,
             listen: parse(layers, "listen")?,
             listen_given: layers.get("listen")?.origin != Origin::Default,
             log_level: parse(layers, "log_level")?,

@@ -1,26 +1,38 @@
-//! The log store of this machine: held by one process, reached by the others over a socket.
+//! The log store: a Kafka where one is configured, else that of this machine, which one process holds and the others
+//! reach over a socket.
 
 use std::{path::PathBuf, sync::Arc};
 
-use anyhow::Context;
-use serviceradar_log::{EmbeddedLog, LogStore, SocketLog};
+use anyhow::{Context, bail};
+use serviceradar_log::{EmbeddedLog, KafkaConfig, KafkaLog, LogStore, SocketLog};
 use serviceradar_ops::config::Config;
-use serviceradar_schemas::time::SystemClock;
+use serviceradar_schemas::{time::SystemClock, topics::Stream};
 
 /// Where the embedded log lives.
 fn folder(config: &Config) -> PathBuf {
     config.dir.join("log")
 }
 
-/// Where whoever holds it answers the others.
-pub(crate) fn socket(config: &Config) -> PathBuf {
-    config.dir.join("log.sock")
+/// Where whoever holds it answers the others; none where all reach the log by themselves.
+pub(crate) fn socket(config: &Config) -> Option<PathBuf> {
+    config.kafka_servers.is_none().then(|| config.dir.join("log.sock"))
 }
 
-/// Opens the log, for this process alone; whoever holds it has the whole data folder.
+fn kafka(config: &Config) -> anyhow::Result<Option<Arc<dyn LogStore>>> {
+    let Some(servers) = config.kafka_servers.clone() else {
+        return Ok(None);
+    };
+    let log = KafkaLog::new(&KafkaConfig { servers, ..KafkaConfig::default() })?;
+    Ok(Some(Arc::new(log)))
+}
+
+/// Opens the log for a pipeline. An embedded one for this process alone: whoever holds it has the whole data folder.
 pub(crate) async fn hold(config: &Config) -> anyhow::Result<Arc<dyn LogStore>> {
     std::fs::create_dir_all(&config.dir)
         .with_context(|| format!("cannot make {}: give another --dir", config.dir.display()))?;
+    if let Some(log) = kafka(config)? {
+        return Ok(log);
+    }
     let folder = folder(config);
     // After a crash it is checked, which takes its time.
     let opened = tokio::task::spawn_blocking(move || EmbeddedLog::open(&folder, Arc::new(SystemClock)));
@@ -29,8 +41,24 @@ pub(crate) async fn hold(config: &Config) -> anyhow::Result<Arc<dyn LogStore>> {
 
 /// The log, over the socket of whoever holds it; where nobody does, it is opened for as long as it is used.
 pub(crate) async fn reach(config: &Config) -> anyhow::Result<Arc<dyn LogStore>> {
-    match SocketLog::connect(&socket(config)).await {
+    let Some(socket) = socket(config) else {
+        return hold(config).await;
+    };
+    match SocketLog::connect(&socket).await {
         Ok(log) => Ok(Arc::new(log)),
         Err(_) => hold(config).await,
     }
+}
+
+/// Refuses topics of the tenant whose settings would lose events, with the commands that mend them.
+pub(crate) async fn check(config: &Config, log: &dyn LogStore) -> anyhow::Result<()> {
+    let mut problems = Vec::new();
+    for stream in Stream::ALL {
+        problems.extend(log.setting_problems(&stream.topic(&config.tenant)).await?);
+    }
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    bail!("settings of the log contradict what its streams need:\n{}", lines.join("\n"))
 }

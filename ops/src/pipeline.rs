@@ -51,6 +51,7 @@ impl Pipeline {
         let listen = http::Listen { address: config.listen, given: config.listen_given };
         let listener = http::bind(listen).await?;
         topics::create(log.as_ref(), config).await?;
+        log_store::check(config, log.as_ref()).await?;
         let socket = serve_log(config, log.clone(), stopping.clone());
         let (postgres, database_url) = database(config).await?;
         let views = PostgresViews::connect(&database_url).await?;
@@ -125,7 +126,9 @@ impl Pipeline {
 fn serve_log(config: &Config, log: Arc<dyn LogStore>, stopping: CancellationToken) -> JoinHandle<()> {
     let path = log_store::socket(config);
     tokio::spawn(async move {
-        if let Err(error) = socket::serve(log, &path, stopping.cancelled_owned()).await {
+        if let Some(path) = path
+            && let Err(error) = socket::serve(log, &path, stopping.cancelled_owned()).await
+        {
             tracing::error!(%error, "other programs of this machine cannot reach the log");
         }
     })
@@ -144,10 +147,15 @@ pub(crate) async fn database(config: &Config) -> anyhow::Result<(Option<PrivateP
 }
 
 /// One name for whoever holds the log of this folder: its lock says that the former one is gone, so the
-/// next need not wait until the database has noticed. Has the form of a source's instance: TICKs carry it.
+/// next need not wait until the database has noticed. A log that nobody holds says nothing of the kind: there, one
+/// name for each process. Has the form of a source's instance: TICKs carry it.
 fn writer(config: &Config) -> anyhow::Result<String> {
     let host = nix::unistd::gethostname()?;
-    let place = format!("{}{}", host.to_string_lossy(), config.dir.canonicalize()?.display());
+    let of_host = match &config.kafka_servers {
+        None => config.dir.canonicalize()?.display().to_string(),
+        Some(_) => format!("-{}", std::process::id()),
+    };
+    let place = format!("{}{of_host}", host.to_string_lossy());
     let name = place.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' });
     Ok(name.skip(place.chars().count().saturating_sub(WRITER_CHARS_MAX)).collect())
 }

@@ -5,6 +5,7 @@
 pub mod database;
 pub mod log_conformance;
 pub mod oracle;
+pub mod services;
 pub mod stand;
 pub mod views_conformance;
 pub mod worlds;

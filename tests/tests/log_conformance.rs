@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, OnceLock},
+};
 
 use async_trait::async_trait;
 use serviceradar_log::{EmbeddedLog, LogStore, MemoryLog, SocketLog, socket};
@@ -142,6 +145,52 @@ mod socket_to_embedded {
     }
 
     log_conformance!(Socket);
+}
+
+mod kafka {
+    use serviceradar_log::{KafkaConfig, KafkaLog};
+    use serviceradar_tests::services;
+    use tokio::sync::{OwnedRwLockReadGuard, RwLock};
+
+    use super::*;
+
+    struct Kafka {
+        store: Arc<dyn LogStore>,
+        /// While it is held, nobody restarts the broker, which all share.
+        uses: Option<OwnedRwLockReadGuard<()>>,
+    }
+
+    fn broker() -> Arc<RwLock<()>> {
+        static BROKER: OnceLock<Arc<RwLock<()>>> = OnceLock::new();
+        BROKER.get_or_init(Arc::default).clone()
+    }
+
+    #[async_trait]
+    impl Fixture for Kafka {
+        async fn start() -> Self {
+            let uses = Some(broker().read_owned().await);
+            let config = KafkaConfig { servers: services::kafka().await, ..KafkaConfig::default() };
+            Self { store: Arc::new(KafkaLog::new(&config).unwrap()), uses }
+        }
+
+        fn store(&self) -> &Arc<dyn LogStore> {
+            &self.store
+        }
+
+        /// The broker's own.
+        fn clock(&self) -> Option<&ManualClock> {
+            None
+        }
+
+        async fn restart(&mut self) {
+            self.uses = None;
+            let alone = broker().write_owned().await;
+            services::restart().await;
+            self.uses = Some(alone.downgrade());
+        }
+    }
+
+    log_conformance!(Kafka);
 }
 
 fn open(folder: &Path, clock: &Arc<ManualClock>) -> Arc<dyn LogStore> {

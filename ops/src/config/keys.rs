@@ -28,7 +28,7 @@ pub const VARIABLE_PREFIX: &str = "SERVICERADAR_";
 pub const FILE_SUFFIX: &str = "_file";
 
 /// All keys, in order of their names.
-pub const KEYS: [Key; 19] = [
+pub const KEYS: [Key; 20] = [
     key("armis.aql", "in:devices", "Which devices to fetch, in Armis' query language."),
     key("armis.concurrency", "4", "Pages fetched at once, 1 to 32."),
     key(
@@ -55,6 +55,11 @@ pub const KEYS: [Key; 19] = [
     key("faker.listen", "127.0.0.1:8970", "Where the faker answers as Armis; port 0 takes a free one."),
     key("faker.seed", "1", "What the simulated network is made from: the same seed gives the same devices."),
     key("faker.shuffle_every_s", "60", "Seconds between two shuffles of its addresses; 0 is never."),
+    key(
+        "kafka.servers",
+        "",
+        "The Kafka that keeps the log, host:port, with commas between several. Unset: the log in the data folder.",
+    ),
     key("listen", "127.0.0.1:9464", "Where /metrics, /healthz and /readyz answer; port 0 takes a free one."),
     key(
         "log_level",

@@ -1,0 +1,160 @@
+//! Appending: one batch of a log partition at a time, so that its events follow each other and a batch that is sent
+//! again is known.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use rdkafka::{
+    error::{KafkaError, RDKafkaErrorCode},
+    message::{Header, OwnedHeaders},
+    producer::{FutureProducer, FutureRecord},
+};
+use tokio::sync::Mutex as Turn;
+
+use super::{Context, broke_off, unavailable};
+use crate::{
+    sequence::{self, Last, PRODUCERS_MAX},
+    store::{Appended, Batch, LogError, NewEvent},
+};
+
+/// How long a caller waits; the batch itself goes on.
+const APPEND_WITHIN: Duration = Duration::from_secs(30);
+/// Pause where librdkafka's queue is full.
+const FULL_PAUSE: Duration = Duration::from_millis(20);
+
+type Producers = BTreeMap<u64, Last>;
+type Lanes = BTreeMap<(String, u32), Arc<Turn<Producers>>>;
+
+pub(super) struct Appends {
+    producer: FutureProducer<Context>,
+    lanes: Mutex<Lanes>,
+}
+
+impl Appends {
+    pub(super) fn new(producer: FutureProducer<Context>) -> Self {
+        Self { producer, lanes: Mutex::default() }
+    }
+
+    fn lanes(&self) -> MutexGuard<'_, Lanes> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it has appended there before.
+    pub(super) fn knows(&self, topic: &str, log_partition: u32) -> bool {
+        self.lanes().contains_key(&(topic.to_owned(), log_partition))
+    }
+
+    pub(super) fn forget(&self, topic: &str) {
+        self.lanes().retain(|(of, _), _| of != topic);
+    }
+
+    /// Appends a batch; `end` is where an empty one goes.
+    pub(super) async fn append(
+        &self,
+        topic: &str,
+        log_partition: u32,
+        batch: Batch,
+        end: u64,
+    ) -> Result<Appended, LogError> {
+        let place = (topic.to_owned(), log_partition);
+        let lane = self.lanes().entry(place.clone()).or_default().clone();
+        let producer = self.producer.clone();
+        // Whoever gives up leaves it to finish: sent again, it finds where it went.
+        let appending = tokio::spawn(async move {
+            let mut producers = lane.lock_owned().await;
+            if let Some(appended) = sequence::judge(producers.get(&batch.id.producer).copied(), batch.id)? {
+                return Ok(appended);
+            }
+            let appended = match send(&producer, &place, &batch.events).await? {
+                Some(appended) => appended,
+                None => Appended { first_offset: end, append_time: newest(&producers) },
+            };
+            remember(&mut producers, batch.id.producer, Last { sequence: batch.id.sequence, appended });
+            Ok(appended)
+        });
+        let abort = appending.abort_handle();
+        match tokio::time::timeout(APPEND_WITHIN, appending).await {
+            Ok(appended) => appended.map_err(broke_off)?,
+            Err(_) => {
+                drop(abort);
+                Err(LogError::Unavailable(format!(
+                    "the cluster did not take a batch for {topic}/{log_partition}"
+                )))
+            }
+        }
+    }
+}
+
+fn newest(producers: &Producers) -> i64 {
+    producers.values().map(|last| last.appended.append_time).max().unwrap_or_default()
+}
+
+fn remember(producers: &mut Producers, producer: u64, last: Last) {
+    if producers.len() >= PRODUCERS_MAX && !producers.contains_key(&producer) {
+        let silent = producers.iter().min_by_key(|(id, last)| (last.age(), **id));
+        if let Some(silent) = silent.map(|(id, _)| *id) {
+            producers.remove(&silent);
+        }
+    }
+    producers.insert(producer, last);
+}
+
+/// Sends events in order and waits until all are durable; none where there are none.
+async fn send(
+    producer: &FutureProducer<Context>,
+    (topic, log_partition): &(String, u32),
+    events: &[NewEvent],
+) -> Result<Option<Appended>, LogError> {
+    let mut deliveries = Vec::with_capacity(events.len());
+    for event in events {
+        let mut record = record(topic, *log_partition, event);
+        let delivery = loop {
+            match producer.send_result(record) {
+                Ok(delivery) => break delivery,
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                    record = back;
+                    tokio::time::sleep(FULL_PAUSE).await;
+                }
+                Err((error, _)) => return Err(of_topic(error, topic)),
+            }
+        };
+        deliveries.push(delivery);
+    }
+    let mut appended: Option<Appended> = None;
+    for delivery in deliveries {
+        let gone = |_| LogError::Unavailable("the producer is gone".to_owned());
+        let delivered = delivery.await.map_err(gone)?.map_err(|(error, _)| of_topic(error, topic))?;
+        // The broker's, in milliseconds.
+        let append_time = delivered.timestamp.to_millis().unwrap_or_default() * 1_000;
+        appended = Some(Appended {
+            first_offset: appended.map_or(delivered.offset.cast_unsigned(), |first| first.first_offset),
+            append_time,
+        });
+    }
+    Ok(appended)
+}
+
+fn of_topic(error: KafkaError, topic: &str) -> LogError {
+    match error {
+        KafkaError::MessageProduction(
+            RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition,
+        ) => LogError::UnknownTopic(topic.to_owned()),
+        error => unavailable(error),
+    }
+}
+
+fn record<'a>(topic: &'a str, log_partition: u32, event: &'a NewEvent) -> FutureRecord<'a, [u8], [u8]> {
+    let mut record = FutureRecord::to(topic).partition(log_partition.cast_signed());
+    record.key = event.key.as_deref();
+    record.payload = event.value.as_deref();
+    if !event.headers.is_empty() {
+        let headers = OwnedHeaders::new_with_capacity(event.headers.len());
+        record.headers = Some(event.headers.iter().fold(headers, |headers, (name, value)| {
+            headers.insert(Header { key: name, value: Some(&value[..]) })
+        }));
+    }
+    record
+}

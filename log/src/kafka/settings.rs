@@ -1,0 +1,127 @@
+//! How clients and topics are set.
+
+use std::collections::BTreeMap;
+
+use rdkafka::admin::{AdminClient, ResourceSpecifier};
+use serviceradar_schemas::topics::{Stream, split};
+
+use super::{Context, Properties, options, unavailable};
+use crate::store::{EVENT_BYTES_MAX, LogError, SettingProblem};
+
+/// The broker's own default decides how many replicas a topic has.
+pub(super) const REPLICATION_OF_THE_BROKER: i32 = -1;
+/// Largest message that broker and clients pass on, bytes: an event of the largest size and its framing.
+const MESSAGE_BYTES_MAX: usize = 2 * EVENT_BYTES_MAX;
+/// What waits in the producer, kilobytes.
+const WAITING_KB_MAX: u32 = 128 * 1024;
+/// Events that wait in the producer.
+const WAITING_EVENTS_MAX: u32 = 1_000_000;
+/// What a log partition may have fetched ahead, kilobytes.
+const FETCHED_AHEAD_KB: u32 = 4 * 1024;
+/// How long the broker waits for more before it answers a fetch, milliseconds.
+const FETCH_WAIT_MS: u32 = 100;
+/// How long events wait for others of their log partition, milliseconds. A batch comes as a whole: enough to gather it.
+const LINGER_MS: u32 = 2;
+
+/// Where a cluster is, and how one gets in.
+#[derive(Clone, Debug, Default)]
+pub struct KafkaConfig {
+    /// `host:port`, with commas between several.
+    pub servers: String,
+    /// Further properties of librdkafka, by its names: TLS, SASL. They go before ours.
+    pub properties: BTreeMap<String, String>,
+}
+
+impl KafkaConfig {
+    pub(super) fn client(&self) -> Properties {
+        let mut client = Properties::new();
+        client
+            .set("bootstrap.servers", &self.servers)
+            .set("client.id", "serviceradar")
+            .set("message.max.bytes", MESSAGE_BYTES_MAX.to_string())
+            .set("reconnect.backoff.max.ms", "1000")
+            .set("topic.metadata.refresh.interval.ms", "10000");
+        for (name, value) in &self.properties {
+            client.set(name, value);
+        }
+        client
+    }
+}
+
+/// What a producer adds: nothing is given up before the caller gives up, and nothing is there twice.
+pub(super) fn appending(mut client: Properties) -> Properties {
+    client
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("compression.type", "zstd")
+        .set("linger.ms", LINGER_MS.to_string())
+        .set("batch.size", "1000000")
+        .set("batch.num.messages", "100000")
+        .set("message.timeout.ms", "0")
+        .set("queue.buffering.max.messages", WAITING_EVENTS_MAX.to_string())
+        .set("queue.buffering.max.kbytes", WAITING_KB_MAX.to_string())
+        .clone()
+}
+
+/// What a consumer adds. It says where it stands itself: the group is a name for lag tools alone.
+pub(super) fn reading(mut client: Properties) -> Properties {
+    client
+        .set("group.id", "serviceradar")
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error")
+        .set("isolation.level", "read_committed")
+        .set("enable.partition.eof", "true")
+        .set("allow.auto.create.topics", "false")
+        .set("check.crcs", "true")
+        .set("fetch.wait.max.ms", FETCH_WAIT_MS.to_string())
+        .set("fetch.error.backoff.ms", "100")
+        .set("queued.max.messages.kbytes", FETCHED_AHEAD_KB.to_string())
+        .clone()
+}
+
+/// The settings of a topic, by its stream. Source: `events.md`, "Topics".
+pub(super) fn topic_settings(topic: &str) -> Vec<(&'static str, String)> {
+    let mut settings = vec![
+        ("message.timestamp.type", "LogAppendTime".to_owned()),
+        ("max.message.bytes", MESSAGE_BYTES_MAX.to_string()),
+        ("unclean.leader.election.enable", "false".to_owned()),
+    ];
+    let name = split(topic).map_or("", |(_, stream)| stream);
+    let stream = Stream::ALL.into_iter().find(|stream| stream.name() == name);
+    settings.extend(match stream {
+        Some(Stream::DeviceChanges) => vec![("cleanup.policy", "compact".to_owned())],
+        Some(Stream::DeadLetters) => {
+            vec![("cleanup.policy", "delete".to_owned()), ("retention.ms", DEAD_LETTERS_KEPT_MS.to_string())]
+        }
+        Some(Stream::Observations | Stream::Decisions) | None => vec![
+            ("cleanup.policy", "delete".to_owned()),
+            ("retention.ms", "-1".to_owned()),
+            ("retention.bytes", "-1".to_owned()),
+        ],
+    });
+    settings
+}
+
+/// How long dead letters are kept, milliseconds: 30 days.
+const DEAD_LETTERS_KEPT_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
+
+pub(super) async fn problems(
+    admin: &AdminClient<Context>,
+    topic: &str,
+) -> Result<Vec<SettingProblem>, LogError> {
+    let described =
+        admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options()).await.map_err(unavailable)?;
+    let mut problems = Vec::new();
+    for resource in described {
+        let resource =
+            resource.map_err(|code| LogError::Unavailable(format!("the settings of {topic}: {code}")))?;
+        for (name, wanted) in topic_settings(topic) {
+            let found = resource.get(name).and_then(|entry| entry.value.clone()).unwrap_or_default();
+            if found != wanted {
+                problems.push(SettingProblem { topic: topic.to_owned(), name, found, wanted });
+            }
+        }
+    }
+    Ok(problems)
+}

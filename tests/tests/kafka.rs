@@ -1,0 +1,155 @@
+//! What only a real broker does: goes away in the middle, marks transactions, is set by others.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
+
+use std::{sync::Arc, time::Duration};
+
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier},
+    client::DefaultClientContext,
+    producer::{BaseProducer, BaseRecord, Producer},
+};
+use serviceradar_log::{
+    Batch, BatchId, Event, KafkaConfig, KafkaLog, LogStore, NewEvent, Publisher, ReadLimit,
+};
+use serviceradar_tests::services;
+use tokio::sync::Mutex;
+
+/// Who stops the broker must be alone.
+static BROKER: Mutex<()> = Mutex::const_new(());
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
+async fn log() -> Arc<dyn LogStore> {
+    let config = KafkaConfig { servers: services::kafka().await, ..KafkaConfig::default() };
+    Arc::new(KafkaLog::new(&config).unwrap())
+}
+
+async fn new_topic(log: &Arc<dyn LogStore>, log_partitions: u32) -> String {
+    let topic = format!("t{:016x}.observations", rand::random::<u64>());
+    log.create_topic(&topic, log_partitions).await.unwrap();
+    topic
+}
+
+fn event(value: String) -> NewEvent {
+    NewEvent { value: Some(value.into()), ..NewEvent::default() }
+}
+
+fn text(event: &Event) -> &str {
+    std::str::from_utf8(event.value.as_deref().unwrap()).unwrap()
+}
+
+/// Everything of a log partition, and where the reader stood at its end.
+async fn read_all(log: &Arc<dyn LogStore>, topic: &str) -> (Vec<Event>, u64) {
+    let limit = ReadLimit { events: 1_000, bytes: 1 << 20, wait: Duration::ZERO };
+    let end = log.offsets(topic, 0).await.unwrap().end;
+    let (mut events, mut at) = (Vec::new(), 0);
+    while at < end {
+        let read = log.read(topic, 0, at, limit).await.unwrap();
+        assert!(read.next_offset > at, "a read stands still at {at} of {end}");
+        at = read.next_offset;
+        events.extend(read.events);
+    }
+    (events, at)
+}
+
+/// A producer's transactions, each committed or not, of so many events.
+fn transactions(servers: &str, topic: &str, transactions: &[(bool, usize)]) {
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", servers)
+        .set("transactional.id", format!("{:016x}", rand::random::<u64>()))
+        .create()
+        .unwrap();
+    producer.init_transactions(ANSWER_WITHIN).unwrap();
+    for (number, (is_committed, events)) in transactions.iter().enumerate() {
+        producer.begin_transaction().unwrap();
+        for event in 0..*events {
+            let value = format!("{number}/{event}");
+            producer.send(BaseRecord::<(), _>::to(topic).partition(0).payload(&value)).unwrap();
+        }
+        producer.flush(ANSWER_WITHIN).unwrap();
+        if *is_committed {
+            producer.commit_transaction(ANSWER_WITHIN).unwrap();
+        } else {
+            producer.abort_transaction(ANSWER_WITHIN).unwrap();
+        }
+    }
+}
+
+/// What was taken back is not read, and the reader stands behind the last mark.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn marks_of_transactions_are_passed_over() {
+    let _alone = BROKER.lock().await;
+    let log = log().await;
+    for (done, expected) in [
+        (vec![(true, 3)], vec!["0/0", "0/1", "0/2"]),
+        (vec![(false, 4)], vec![]),
+        (vec![(true, 1), (false, 2), (true, 1), (false, 1)], vec!["0/0", "2/0"]),
+    ] {
+        let topic = new_topic(&log, 1).await;
+        // The events, and a mark of each transaction.
+        let all = done.iter().map(|(_, events)| *events as u64 + 1).sum::<u64>();
+        let (servers, of) = (services::kafka().await, topic.clone());
+        tokio::task::spawn_blocking(move || transactions(&servers, &of, &done)).await.unwrap();
+        // Marks are written after a transaction's end is told.
+        while log.offsets(&topic, 0).await.unwrap().end < all {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let (events, at) = read_all(&log, &topic).await;
+        assert_eq!(events.iter().map(text).collect::<Vec<_>>(), expected);
+        assert_eq!(at, all, "where the reader stands");
+        // And goes on from there.
+        let id = BatchId { producer: rand::random(), sequence: 0 };
+        let batch = Batch { id, events: vec![event("after".to_owned())] };
+        assert_eq!(log.append(&topic, 0, batch).await.unwrap().first_offset, at);
+        let limit = ReadLimit { events: 10, bytes: 1_000, wait: Duration::from_secs(10) };
+        let read = log.read(&topic, 0, at, limit).await.unwrap();
+        assert_eq!((read.events.len(), read.next_offset), (1, at + 1));
+    }
+}
+
+/// Each event is there once, in order, whatever the broker did meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_killed_in_the_middle_loses_and_doubles_nothing() {
+    let _alone = BROKER.lock().await;
+    let log = log().await;
+    let topic = new_topic(&log, 1).await;
+    let publisher = Publisher::new(log.clone(), topic.clone());
+    let (calls, events) = (40, 2_000);
+    let publishing = tokio::spawn(async move {
+        for call in 0..calls {
+            let batch = (0..events).map(|n| event((call * events + n).to_string())).collect();
+            publisher.publish(batch).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(!publishing.is_finished(), "the broker was killed too late");
+        services::kill().await;
+    }
+    publishing.await.unwrap();
+    let (read, _) = read_all(&log, &topic).await;
+    let numbers: Vec<usize> = read.iter().map(|event| text(event).parse().unwrap()).collect();
+    assert!(numbers.iter().copied().eq(0..calls * events), "{} of {}", numbers.len(), calls * events);
+}
+
+/// A topic that would forget is named, with the command that mends it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_setting_that_would_lose_events_is_named() {
+    let _alone = BROKER.lock().await;
+    let log = log().await;
+    let topic = new_topic(&log, 1).await;
+    assert_eq!(log.setting_problems(&topic).await, Ok(Vec::new()));
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", services::kafka().await).create().unwrap();
+    let forgetful = AlterConfig::new(ResourceSpecifier::Topic(&topic))
+        .set("message.timestamp.type", "LogAppendTime")
+        .set("retention.ms", "1000");
+    admin.alter_configs([&forgetful], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
+    let problems = log.setting_problems(&topic).await.unwrap();
+    let problem = problems.iter().find(|problem| problem.name == "retention.ms").expect("not named");
+    assert_eq!((problem.found.as_str(), problem.wanted.as_str()), ("1000", "-1"));
+    let told = problem.to_string();
+    assert!(told.contains(&topic) && told.contains("--add-config retention.ms=-1"), "{told}");
+}
