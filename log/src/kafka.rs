@@ -20,7 +20,6 @@ use rdkafka::{
     config::{ClientConfig, RDKafkaLogLevel},
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode},
-    producer::ProducerContext,
 };
 pub use settings::KafkaConfig;
 use settings::topic_settings;
@@ -73,11 +72,6 @@ impl rdkafka::ClientContext for Context {
 }
 
 impl ConsumerContext for Context {}
-
-impl ProducerContext for Context {
-    type DeliveryOpaque = ();
-    fn delivery(&self, _: &rdkafka::message::DeliveryResult<'_>, (): Self::DeliveryOpaque) {}
-}
 
 impl KafkaLog {
     /// A client of a cluster. Nothing is asked of it yet.
@@ -280,6 +274,3 @@ impl LogStore for KafkaLog {
         settings::problems(&self.admin, topic).await
     }
 }
-
-/// The configuration of a client, as librdkafka names it.
-type Properties = ClientConfig;

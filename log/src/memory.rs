@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::{
     poll::read_or_wait,
-    sequence::{self, Last, PRODUCERS_MAX},
+    sequence::{self, Last},
     store::{Appended, Batch, Event, LogError, LogStore, Offsets, Read, ReadLimit, TopicDescription},
 };
 
@@ -92,19 +92,10 @@ impl LogPartition {
             value: event.value,
             headers: event.headers,
         }));
-        self.remember(batch.id.producer, Last { sequence: batch.id.sequence, appended });
+        let last = Last { sequence: batch.id.sequence, appended };
+        sequence::remember(&mut self.producers, batch.id.producer, last);
         self.end.send_replace(self.offsets().end);
         Ok(appended)
-    }
-
-    fn remember(&mut self, producer: u64, last: Last) {
-        if self.producers.len() >= PRODUCERS_MAX && !self.producers.contains_key(&producer) {
-            let silent = self.producers.iter().min_by_key(|(id, last)| (last.age(), **id));
-            if let Some(silent) = silent.map(|(id, _)| *id) {
-                self.producers.remove(&silent);
-            }
-        }
-        self.producers.insert(producer, last);
     }
 
     fn read(&self, offset: u64, limit: ReadLimit) -> Read {

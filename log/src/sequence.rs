@@ -1,5 +1,7 @@
 //! Which batches of a producer are new: the rule that makes an append idempotent.
 
+use std::collections::BTreeMap;
+
 use crate::store::{Appended, BatchId, LogError};
 
 /// Producers remembered per log partition. A process is one producer, so this covers years of
@@ -31,4 +33,15 @@ pub(crate) fn judge(last: Option<Last>, id: BatchId) -> Result<Option<Appended>,
         return Ok(None);
     }
     Err(LogError::OutOfSequence { producer: id.producer, expected, got: id.sequence })
+}
+
+/// Notes the last batch of a producer; the one that has been silent longest makes room for a new one.
+pub(crate) fn remember(producers: &mut BTreeMap<u64, Last>, producer: u64, last: Last) {
+    if producers.len() >= PRODUCERS_MAX && !producers.contains_key(&producer) {
+        let silent = producers.iter().min_by_key(|(id, last)| (last.age(), **id));
+        if let Some(silent) = silent.map(|(id, _)| *id) {
+            producers.remove(&silent);
+        }
+    }
+    producers.insert(producer, last);
 }

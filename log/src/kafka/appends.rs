@@ -16,7 +16,7 @@ use tokio::sync::Mutex as Turn;
 
 use super::{Context, broke_off, unavailable};
 use crate::{
-    sequence::{self, Last, PRODUCERS_MAX},
+    sequence::{self, Last},
     store::{Appended, Batch, LogError, NewEvent},
 };
 
@@ -72,34 +72,21 @@ impl Appends {
                 Some(appended) => appended,
                 None => Appended { first_offset: end, append_time: newest(&producers) },
             };
-            remember(&mut producers, batch.id.producer, Last { sequence: batch.id.sequence, appended });
+            let last = Last { sequence: batch.id.sequence, appended };
+            sequence::remember(&mut producers, batch.id.producer, last);
             Ok(appended)
         });
-        let abort = appending.abort_handle();
         match tokio::time::timeout(APPEND_WITHIN, appending).await {
             Ok(appended) => appended.map_err(broke_off)?,
-            Err(_) => {
-                drop(abort);
-                Err(LogError::Unavailable(format!(
-                    "the cluster did not take a batch for {topic}/{log_partition}"
-                )))
-            }
+            Err(_) => Err(LogError::Unavailable(format!(
+                "the cluster did not take a batch for {topic}/{log_partition}"
+            ))),
         }
     }
 }
 
 fn newest(producers: &Producers) -> i64 {
     producers.values().map(|last| last.appended.append_time).max().unwrap_or_default()
-}
-
-fn remember(producers: &mut Producers, producer: u64, last: Last) {
-    if producers.len() >= PRODUCERS_MAX && !producers.contains_key(&producer) {
-        let silent = producers.iter().min_by_key(|(id, last)| (last.age(), **id));
-        if let Some(silent) = silent.map(|(id, _)| *id) {
-            producers.remove(&silent);
-        }
-    }
-    producers.insert(producer, last);
 }
 
 /// Sends events in order and waits until all are durable; none where there are none.

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use rdkafka::admin::{AdminClient, ResourceSpecifier};
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, ResourceSpecifier},
+};
 use serviceradar_schemas::topics::{Stream, split};
 
-use super::{Context, Properties, options, unavailable};
+use super::{Context, options, unavailable};
 use crate::store::{EVENT_BYTES_MAX, LogError, SettingProblem};
 
 /// The broker's own default decides how many replicas a topic has.
@@ -23,18 +26,21 @@ const FETCH_WAIT_MS: u32 = 100;
 /// How long events wait for others of their log partition, milliseconds. A batch comes as a whole: enough to gather it.
 const LINGER_MS: u32 = 2;
 
+/// How long dead letters are kept, milliseconds: 30 days.
+const DEAD_LETTERS_KEPT_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
+
 /// Where a cluster is, and how one gets in.
 #[derive(Clone, Debug, Default)]
 pub struct KafkaConfig {
     /// `host:port`, with commas between several.
     pub servers: String,
-    /// Further properties of librdkafka, by its names: TLS, SASL. They go before ours.
+    /// Further properties of librdkafka, by its names. Those that exactness hangs on are ours.
     pub properties: BTreeMap<String, String>,
 }
 
 impl KafkaConfig {
-    pub(super) fn client(&self) -> Properties {
-        let mut client = Properties::new();
+    pub(super) fn client(&self) -> ClientConfig {
+        let mut client = ClientConfig::new();
         client
             .set("bootstrap.servers", &self.servers)
             .set("client.id", "serviceradar")
@@ -49,7 +55,7 @@ impl KafkaConfig {
 }
 
 /// What a producer adds: nothing is given up before the caller gives up, and nothing is there twice.
-pub(super) fn appending(mut client: Properties) -> Properties {
+pub(super) fn appending(mut client: ClientConfig) -> ClientConfig {
     client
         .set("enable.idempotence", "true")
         .set("acks", "all")
@@ -64,7 +70,7 @@ pub(super) fn appending(mut client: Properties) -> Properties {
 }
 
 /// What a consumer adds. It says where it stands itself: the group is a name for lag tools alone.
-pub(super) fn reading(mut client: Properties) -> Properties {
+pub(super) fn reading(mut client: ClientConfig) -> ClientConfig {
     client
         .set("group.id", "serviceradar")
         .set("enable.auto.commit", "false")
@@ -102,9 +108,6 @@ pub(super) fn topic_settings(topic: &str) -> Vec<(&'static str, String)> {
     });
     settings
 }
-
-/// How long dead letters are kept, milliseconds: 30 days.
-const DEAD_LETTERS_KEPT_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
 
 pub(super) async fn problems(
     admin: &AdminClient<Context>,
