@@ -415,7 +415,8 @@ impl Driver {
     }
 
     /// Waits for something to come, at most for as long as the chores can wait. An epoch closes when the one
-    /// before has committed and nothing more comes, or it has been open for long enough; or when it is full.
+    /// before has committed and nothing more comes, or it has been open for long enough; or when it is full; or half full,
+    /// and nothing more comes.
     async fn gather(&mut self, running: &mut Running) -> Result<Gathered, DriverError> {
         let mut gathered = Gathered::default();
         let mut opened: Option<Instant> = None;
