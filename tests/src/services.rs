@@ -1,6 +1,6 @@
 //! The servers of `ops/dev/services`, started where they do not run.
 
-use std::{path::Path, process::Stdio};
+use std::path::Path;
 
 use tokio::{process::Command, sync::OnceCell};
 
@@ -27,7 +27,8 @@ pub async fn kill() {
 
 async fn services(verb: &str) -> String {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ops/dev/services");
-    let run = Command::new(script).arg(verb).stderr(Stdio::inherit()).output().await.unwrap();
-    assert!(run.status.success(), "`ops/dev/services {verb}` failed: see above");
+    let run = Command::new(script).arg(verb).output().await.unwrap();
+    let said = String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.success(), "`ops/dev/services {verb}` failed: {said}");
     String::from_utf8(run.stdout).unwrap()
 }
