@@ -232,9 +232,8 @@ impl LogStore for KafkaLog {
         if !self.appends.knows(topic, log_partition) {
             self.known(topic, log_partition).await?;
         }
-        let at_end = || async { Ok(self.offsets(topic, log_partition).await?.end) };
         // Only an empty batch needs to be told where the end is.
-        let end = if batch.events.is_empty() { at_end().await? } else { 0 };
+        let end = if batch.events.is_empty() { self.offsets(topic, log_partition).await?.end } else { 0 };
         self.appends.append(topic, log_partition, batch, end).await
     }
 

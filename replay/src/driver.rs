@@ -414,9 +414,9 @@ impl Driver {
         Ok(())
     }
 
-    /// Waits for something to come, at most for as long as the chores can wait. An epoch closes when the one
-    /// before has committed and nothing more comes, or it has been open for long enough; or when it is full; or half full,
-    /// and nothing more comes.
+    /// Waits for something to come, at most for as long as the chores can wait. An epoch closes when it is full; when
+    /// nothing more comes, or it has been open for long enough, and the one before has committed; or when nothing more
+    /// comes and it is half full.
     async fn gather(&mut self, running: &mut Running) -> Result<Gathered, DriverError> {
         let mut gathered = Gathered::default();
         let mut opened: Option<Instant> = None;

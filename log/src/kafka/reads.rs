@@ -61,11 +61,10 @@ impl Reads {
     pub(super) fn forget(&self, topic: &str) {
         let mut cursors = self.cursors();
         let gone: Vec<Place> = cursors.keys().filter(|(of, _)| of == topic).cloned().collect();
-        for place in gone {
-            cursors.remove(&place);
-            // What is not assigned need not be taken away.
-            let _ = list(&place, Offset::Invalid)
-                .and_then(|list| self.consumer.incremental_unassign(&list).map_err(unavailable));
+        cursors.retain(|(of, _), _| of != topic);
+        drop(cursors);
+        for place in &gone {
+            self.leave(place);
         }
     }
 
