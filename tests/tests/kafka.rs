@@ -126,7 +126,7 @@ async fn a_broker_killed_in_the_middle_loses_and_doubles_nothing() {
     for _ in 0..3 {
         tokio::time::sleep(Duration::from_millis(300)).await;
         assert!(!publishing.is_finished(), "the broker was killed too late");
-        services::kill().await;
+        services::kill("kafka").await;
     }
     publishing.await.unwrap();
     let (read, _) = read_all(&log, &topic).await;

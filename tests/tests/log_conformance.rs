@@ -185,7 +185,7 @@ mod kafka {
         async fn restart(&mut self) {
             self.uses = None;
             let alone = broker().write_owned().await;
-            services::restart().await;
+            services::restart("kafka").await;
             self.uses = Some(alone.downgrade());
         }
     }
