@@ -2,14 +2,16 @@
 //!
 //! Append times are the broker's (`LogAppendTime`), in whole milliseconds. A batch of many events reaches the broker
 //! in several requests: it is all there when [`LogStore::append`] returns, and another process's events may lie
-//! between its own. What names a batch is remembered in this process: a producer that starts again is another one.
+//! between its own. What names a batch is remembered in this process: a producer that starts again is another one. A
+//! batch that the cluster refused half-way, as after an unclean election, is in the log in part, and whole when it is
+//! sent again: readers know events by their ids.
 
 mod appends;
 mod reads;
 mod settings;
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -21,8 +23,8 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode},
 };
-pub use settings::KafkaConfig;
 use settings::topic_settings;
+pub use settings::{Identity, KafkaConfig, Login, Tls};
 use tokio::task::spawn_blocking;
 
 use self::{appends::Appends, reads::Reads};
@@ -39,6 +41,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// A log store on a Kafka cluster.
 pub struct KafkaLog {
+    context: Context,
     admin: AdminClient<Context>,
     consumer: Arc<BaseConsumer<Context>>,
     appends: Appends,
@@ -51,12 +54,40 @@ impl std::fmt::Debug for KafkaLog {
     }
 }
 
-/// Where librdkafka tells what it does.
-#[derive(Clone, Copy, Debug, Default)]
-struct Context;
+/// Where librdkafka tells what it does, and what it last had trouble with.
+#[derive(Clone, Debug, Default)]
+struct Context {
+    trouble: Arc<Mutex<Option<String>>>,
+}
+
+impl Context {
+    fn trouble(&self) -> MutexGuard<'_, Option<String>> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What came of a call, and where it failed for want of an answer, why there was none.
+    fn explain<T>(&self, result: Result<T, LogError>) -> Result<T, LogError> {
+        let mut trouble = self.trouble();
+        match result {
+            Ok(answer) => {
+                *trouble = None;
+                Ok(answer)
+            }
+            Err(LogError::Unavailable(why)) => Err(LogError::Unavailable(match &*trouble {
+                Some(trouble) => format!("{why}: {trouble}"),
+                None => why,
+            })),
+            Err(error) => Err(error),
+        }
+    }
+}
 
 impl rdkafka::ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        // A connection that failed is not always an error of the client's, too.
+        if facility == "FAIL" {
+            *self.trouble() = Some(text.to_owned());
+        }
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
                 tracing::error!(facility, "{text}")
@@ -68,6 +99,10 @@ impl rdkafka::ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(%error, reason, "kafka");
+        // That all are away follows from why each is.
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
+            *self.trouble() = Some(reason.to_owned());
+        }
     }
 }
 
@@ -80,15 +115,16 @@ impl KafkaLog {
     /// [`LogError::Unavailable`] where librdkafka refuses the configuration, with its words.
     pub fn new(config: &KafkaConfig) -> Result<Self, LogError> {
         let create = |error: KafkaError| LogError::Unavailable(error.to_string());
-        let base = config.client();
+        let (base, context) = (config.client(), Context::default());
         let consumer: BaseConsumer<Context> =
-            settings::reading(base.clone()).create_with_context(Context).map_err(create)?;
+            settings::reading(base.clone()).create_with_context(context.clone()).map_err(create)?;
         let consumer = Arc::new(consumer);
         Ok(Self {
-            admin: base.create_with_context(Context).map_err(create)?,
-            appends: Appends::new(settings::appending(base).create_with_context(Context).map_err(create)?),
+            admin: base.create_with_context(context.clone()).map_err(create)?,
+            appends: Appends::new(settings::appending(base), context.clone()).map_err(create)?,
             reads: Reads::new(consumer.clone())?,
             consumer,
+            context,
         })
     }
 
@@ -98,7 +134,8 @@ impl KafkaLog {
         question: impl FnOnce(&Client<Context>) -> Result<T, LogError> + Send + 'static,
     ) -> Result<T, LogError> {
         let consumer = self.consumer.clone();
-        spawn_blocking(move || question(consumer.client())).await.map_err(broke_off)?
+        let answer = spawn_blocking(move || question(consumer.client())).await.map_err(broke_off)?;
+        self.context.explain(answer)
     }
 
     async fn known(&self, topic: &str, log_partition: u32) -> Result<(), LogError> {
@@ -234,7 +271,7 @@ impl LogStore for KafkaLog {
         }
         // Only an empty batch needs to be told where the end is.
         let end = if batch.events.is_empty() { self.offsets(topic, log_partition).await?.end } else { 0 };
-        self.appends.append(topic, log_partition, batch, end).await
+        self.context.explain(self.appends.append(topic, log_partition, batch, end).await)
     }
 
     async fn read(
@@ -247,7 +284,7 @@ impl LogStore for KafkaLog {
         if !self.reads.knows(topic, log_partition) {
             self.known(topic, log_partition).await?;
         }
-        self.reads.read(topic, log_partition, offset, limit).await
+        self.context.explain(self.reads.read(topic, log_partition, offset, limit).await)
     }
 
     async fn offsets(&self, topic: &str, log_partition: u32) -> Result<Offsets, LogError> {

@@ -16,7 +16,7 @@ pub mod socket;
 pub mod store;
 
 pub use embedded::EmbeddedLog;
-pub use kafka::{KafkaConfig, KafkaLog};
+pub use kafka::{Identity, KafkaConfig, KafkaLog, Login, Tls};
 pub use memory::MemoryLog;
 pub use partitioner::log_partition_of;
 pub use publisher::Publisher;

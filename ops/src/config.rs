@@ -14,6 +14,7 @@ use std::{
 use cidr::IpCidr;
 pub use layers::{Layers, Origin};
 use serviceradar_ingest::faker::DEVICES_MAX;
+use serviceradar_log::{Identity, KafkaConfig, Login, Tls};
 use serviceradar_schemas::topics;
 
 /// What is wrong with the configuration.
@@ -143,7 +144,7 @@ pub struct Config {
     pub database_url: Option<Secret>,
     pub dir: PathBuf,
     pub faker: Faker,
-    pub kafka_servers: Option<String>,
+    pub kafka: Option<KafkaConfig>,
     pub listen: SocketAddr,
     /// Whether somebody asked for that address.
     pub listen_given: bool,
@@ -177,7 +178,7 @@ impl Config {
                     .filter(|s| *s > 0)
                     .map(Duration::from_secs),
             },
-            kafka_servers: optional(layers, "kafka.servers")?,
+            kafka: kafka(layers)?,
             listen: parse(layers, "listen")?,
             listen_given: layers.get("listen")?.origin != Origin::Default,
             log_level: parse(layers, "log_level")?,
@@ -233,6 +234,46 @@ fn parse<T: FromStr<Err: Display>>(layers: &Layers, key: &'static str) -> Result
 
 fn optional(layers: &Layers, key: &'static str) -> Result<Option<String>, ConfigError> {
     Ok(Some(layers.get(key)?.text.clone()).filter(|text| !text.is_empty()))
+}
+
+/// How to reach the Kafka that keeps the log; none where none does.
+fn kafka(layers: &Layers) -> Result<Option<KafkaConfig>, ConfigError> {
+    let Some(servers) = optional(layers, "kafka.servers")? else {
+        return Ok(None);
+    };
+    let authority = optional(layers, "kafka.authority")?.map(PathBuf::from);
+    let identity = both(layers, "kafka.certificate", "kafka.key")?
+        .map(|(certificate, key)| Identity { certificate: certificate.into(), key });
+    let tls = match parse(layers, "kafka.tls")? {
+        true => Some(Tls { authority, identity }),
+        false if authority.is_some() || identity.is_some() => {
+            let why = "kafka.authority and kafka.certificate are of use with kafka.tls = true alone";
+            return Err(wrong(layers, "kafka.tls", why));
+        }
+        false => None,
+    };
+    let known = |text: &str| ["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"].contains(&text);
+    let mechanism = checked(layers, "kafka.mechanism", known, "give SCRAM-SHA-512, SCRAM-SHA-256 or PLAIN")?;
+    let login = both(layers, "kafka.user", "kafka.password")?.map(|(user, password)| Login {
+        mechanism,
+        user,
+        password,
+    });
+    Ok(Some(KafkaConfig { servers, tls, login }))
+}
+
+/// Two values that are of use together alone.
+fn both(
+    layers: &Layers,
+    one: &'static str,
+    other: &'static str,
+) -> Result<Option<(String, String)>, ConfigError> {
+    match (optional(layers, one)?, optional(layers, other)?) {
+        (Some(one), Some(other)) => Ok(Some((one, other))),
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(ConfigError::unset(other)),
+        (None, Some(_)) => Err(ConfigError::unset(one)),
+    }
 }
 
 /// In the one form that can be shown without its password and added to.
@@ -359,6 +400,25 @@ mod tests {
 
         let refused = file("[armis]\nsecret = \"s3cret\"").unwrap_err().to_string();
         assert!(refused.contains("secret_file") && !refused.contains("s3cret"), "{refused}");
+    }
+
+    #[test]
+    fn who_one_is_to_kafka_is_said_whole_or_not_at_all() {
+        let of = |text: &str| Config::of(&file(&format!("dir = \"d\"\n[kafka]\n{text}")).unwrap());
+        let servers = "servers = \"a:9092\"\n";
+        assert!(of("user = \"u\"").unwrap().kafka.is_none());
+        let plain = of(servers).unwrap().kafka.unwrap();
+        assert!(plain.tls.is_none() && plain.login.is_none());
+        for (text, part) in [
+            ("user = \"u\"", "kafka.password is not set"),
+            ("certificate = \"c.pem\"\ntls = true", "kafka.key is not set"),
+            ("authority = \"ca.pem\"", "kafka.tls = true"),
+            ("mechanism = \"GSSAPI\"", "SCRAM-SHA-512"),
+            ("tls = \"yes\"", "kafka.tls"),
+        ] {
+            let error = of(&format!("{servers}{text}")).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use anyhow::{Context, bail};
-use serviceradar_log::{EmbeddedLog, KafkaConfig, KafkaLog, LogStore, SocketLog};
+use serviceradar_log::{EmbeddedLog, KafkaLog, LogStore, SocketLog};
 use serviceradar_ops::config::Config;
 use serviceradar_schemas::{time::SystemClock, topics::Stream};
 
@@ -15,15 +15,14 @@ fn folder(config: &Config) -> PathBuf {
 
 /// Where whoever holds it answers the others; none where all reach the log by themselves.
 pub(crate) fn socket(config: &Config) -> Option<PathBuf> {
-    config.kafka_servers.is_none().then(|| config.dir.join("log.sock"))
+    config.kafka.is_none().then(|| config.dir.join("log.sock"))
 }
 
 fn kafka(config: &Config) -> anyhow::Result<Option<Arc<dyn LogStore>>> {
-    let Some(servers) = config.kafka_servers.clone() else {
+    let Some(config) = &config.kafka else {
         return Ok(None);
     };
-    let log = KafkaLog::new(&KafkaConfig { servers, ..KafkaConfig::default() })?;
-    Ok(Some(Arc::new(log)))
+    Ok(Some(Arc::new(KafkaLog::new(config)?)))
 }
 
 /// Opens the log for a pipeline. An embedded one for this process alone: whoever holds it has the whole data folder.

@@ -151,7 +151,7 @@ pub(crate) async fn database(config: &Config) -> anyhow::Result<(Option<PrivateP
 /// name for each process. Has the form of a source's instance: TICKs carry it.
 fn writer(config: &Config) -> anyhow::Result<String> {
     let host = nix::unistd::gethostname()?;
-    let of_host = match &config.kafka_servers {
+    let of_host = match &config.kafka {
         None => config.dir.canonicalize()?.display().to_string(),
         Some(_) => format!("-{}", std::process::id()),
     };

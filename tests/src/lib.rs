@@ -7,5 +7,6 @@ pub mod log_conformance;
 pub mod oracle;
 pub mod services;
 pub mod stand;
+pub mod tenant;
 pub mod views_conformance;
 pub mod worlds;

@@ -82,8 +82,13 @@ pub async fn make_topics(log: &Arc<dyn LogStore>) {
 
 /// A driver of the tenant. It is always the same writer: a second one would wait for the beat of a killed one.
 pub async fn drive(log: Arc<dyn LogStore>, url: &str) -> DriverHandle {
+    drive_tenant(TENANT, log, url).await
+}
+
+/// A driver of another tenant, for a log that tests share.
+pub async fn drive_tenant(tenant: &str, log: Arc<dyn LogStore>, url: &str) -> DriverHandle {
     Driver::start(DriverConfig {
-        tenant: TENANT.to_owned(),
+        tenant: tenant.to_owned(),
         writer: "stand".to_owned(),
         workers: 1,
         rules: Rules::default(),

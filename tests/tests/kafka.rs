@@ -1,19 +1,29 @@
-//! What only a real broker does: goes away in the middle, marks transactions, is set by others.
+//! What only a real broker does: goes away in the middle, marks transactions, is set and grown by others, asks who one
+//! is.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use rdkafka::{
     ClientConfig,
-    admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier},
+    admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, ResourceSpecifier},
     client::DefaultClientContext,
     producer::{BaseProducer, BaseRecord, Producer},
 };
 use serviceradar_log::{
-    Batch, BatchId, Event, KafkaConfig, KafkaLog, LogStore, NewEvent, Publisher, ReadLimit,
+    Batch, BatchId, Event, Identity, KafkaConfig, KafkaLog, LogError, LogStore, Login, NewEvent, Publisher,
+    ReadLimit, Tls,
 };
-use serviceradar_tests::services;
+use serviceradar_schemas::topics::Stream;
+use serviceradar_tests::{
+    services,
+    tenant::{RECORDS, Tenant},
+};
 use tokio::sync::Mutex;
 
 /// Who stops the broker must be alone.
@@ -152,4 +162,137 @@ async fn a_setting_that_would_lose_events_is_named() {
     assert_eq!((problem.found.as_str(), problem.wanted.as_str()), ("1000", "-1"));
     let told = problem.to_string();
     assert!(told.contains(&topic) && told.contains("--add-config retention.ms=-1"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn log_partitions_that_are_added_are_read() {
+    let _alone = BROKER.lock().await;
+    let mut tenant = Tenant::new(log().await).await;
+    let driver = tenant.drive().await;
+    driver.caught_up().await.unwrap();
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", services::kafka().await).create().unwrap();
+    let more = Stream::Observations.log_partitions() as usize + 3;
+    let (topic, options) = (tenant.topic(), AdminOptions::new());
+    let grown = NewPartitions::new(&topic, more);
+    admin.create_partitions([&grown], &options).await.unwrap()[0].as_ref().unwrap();
+    while tenant.log.describe_topic(&topic).await.unwrap().log_partitions < more as u32 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    tenant.publish(200).await;
+    let added = tenant.log.offsets(&topic, more as u32 - 1).await.unwrap();
+    assert!(added.end > 0, "nothing went to what was added");
+    driver.caught_up().await.unwrap();
+    driver.stop().await.unwrap();
+    assert_eq!(tenant.records().await, tenant.published);
+}
+
+/// As after an election of a broker that had not all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_cut_below_the_frontier_and_grown_past_it_stops_the_tenant() {
+    let _alone = BROKER.lock().await;
+    let mut tenant = Tenant::new(log().await).await;
+    let (topic, before) = (tenant.topic(), sizes(&tenant.topic()));
+    tenant.publish(RECORDS).await;
+    tenant.catches_up().await;
+    services::down("kafka").await;
+    for (log_partition, size) in before {
+        cut(&folder(&topic, log_partition), size);
+    }
+    services::up("kafka").await;
+    tenant.is_refused("the log was cut or made anew").await;
+    tenant.publish(10 * RECORDS).await;
+    tenant.is_refused("is not the one that the views were built from").await;
+}
+
+/// Where the broker of `ops/dev/services` keeps a log partition.
+fn folder(topic: &str, log_partition: u32) -> PathBuf {
+    let storage = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ops/dev/data/kafka/storage");
+    storage.join(format!("{topic}-{log_partition}"))
+}
+
+fn segment(folder: &Path) -> PathBuf {
+    folder.join("00000000000000000000.log")
+}
+
+fn sizes(topic: &str) -> Vec<(u32, u64)> {
+    let size = |n| std::fs::metadata(segment(&folder(topic, n))).unwrap().len();
+    (0..Stream::Observations.log_partitions()).map(|n| (n, size(n))).collect()
+}
+
+/// Leaves the first bytes of the segment; what speaks of the rest is made anew by the broker.
+fn cut(folder: &Path, bytes: u64) {
+    let segment = segment(folder);
+    std::fs::File::options().write(true).open(&segment).unwrap().set_len(bytes).unwrap();
+    for made in ["index", "timeindex", "snapshot"] {
+        for file in std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()) {
+            if file.extension().is_some_and(|extension| extension == made) {
+                std::fs::remove_file(file).unwrap();
+            }
+        }
+    }
+}
+
+/// How the brokers of `ops/dev/services` are reached over TLS.
+fn encrypted(port: u16, identity: Option<Identity>, login: Option<Login>) -> KafkaConfig {
+    let authority = Some(certificates().join("authority.pem"));
+    KafkaConfig { servers: format!("localhost:{port}"), tls: Some(Tls { authority, identity }), login }
+}
+
+fn certificates() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../ops/dev/data/certificates")
+}
+
+fn login(password: &str) -> Option<Login> {
+    let of = str::to_owned;
+    Some(Login { mechanism: of("SCRAM-SHA-512"), user: of("serviceradar"), password: of(password) })
+}
+
+fn client() -> Option<Identity> {
+    let key = std::fs::read_to_string(certificates().join("client.key")).unwrap();
+    Some(Identity { certificate: certificates().join("client.pem"), key })
+}
+
+const PASSWORD_PORT: u16 = 39094;
+const MUTUAL_PORT: u16 = 39095;
+
+/// By password, and by certificate.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_shows_who_they_are_appends_and_reads() {
+    let _alone = BROKER.lock().await;
+    services::kafka().await;
+    for config in
+        [encrypted(PASSWORD_PORT, None, login("serviceradar")), encrypted(MUTUAL_PORT, client(), None)]
+    {
+        let log: Arc<dyn LogStore> = Arc::new(KafkaLog::new(&config).unwrap());
+        let topic = new_topic(&log, 1).await;
+        let id = BatchId { producer: rand::random(), sequence: 0 };
+        log.append(&topic, 0, Batch { id, events: vec![event("a".to_owned())] }).await.unwrap();
+        let (events, _) = read_all(&log, &topic).await;
+        assert_eq!(events.iter().map(text).collect::<Vec<_>>(), ["a"]);
+    }
+}
+
+/// And the error says why.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_does_not_is_refused() {
+    let _alone = BROKER.lock().await;
+    let plain = KafkaConfig { servers: services::kafka().await, ..KafkaConfig::default() };
+    let stranger = encrypted(PASSWORD_PORT, None, login("guessed"));
+    let nobody = encrypted(MUTUAL_PORT, None, None);
+    let mut trusting_others = encrypted(MUTUAL_PORT, client(), None);
+    if let Some(tls) = &mut trusting_others.tls {
+        tls.authority = Some(certificates().join("client.pem"));
+    }
+    for (config, words) in [
+        (stranger, "Authentication failed"),
+        (nobody, "SSL"),
+        (trusting_others, "certificate verify failed"),
+        (KafkaConfig { servers: format!("localhost:{MUTUAL_PORT}"), ..plain.clone() }, "PLAINTEXT"),
+        (KafkaConfig { servers: "localhost:1".to_owned(), ..plain }, "Connection refused"),
+    ] {
+        let log = KafkaLog::new(&config).unwrap();
+        let error = log.describe_topic("t.observations").await.unwrap_err();
+        assert!(matches!(&error, LogError::Unavailable(why) if why.contains(words)), "{config:?}: {error}");
+    }
 }

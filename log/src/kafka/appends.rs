@@ -8,9 +8,10 @@ use std::{
 };
 
 use rdkafka::{
+    ClientConfig,
     error::{KafkaError, RDKafkaErrorCode},
     message::{Header, OwnedHeaders},
-    producer::{FutureProducer, FutureRecord},
+    producer::{FutureProducer, FutureRecord, Producer as _},
 };
 use tokio::sync::Mutex as Turn;
 
@@ -29,13 +30,41 @@ type Producers = BTreeMap<u64, Last>;
 type Lanes = BTreeMap<(String, u32), Arc<Turn<Producers>>>;
 
 pub(super) struct Appends {
-    producer: FutureProducer<Context>,
+    producer: Arc<Producer>,
     lanes: Mutex<Lanes>,
 }
 
+/// The producer. Where the cluster lost what it knew of it, it is of no more use, and the next takes its place.
+struct Producer {
+    config: ClientConfig,
+    context: Context,
+    current: Mutex<FutureProducer<Context>>,
+}
+
+impl Producer {
+    fn current(&self) -> MutexGuard<'_, FutureProducer<Context>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn send(&self, place: &(String, u32), events: &[NewEvent]) -> Result<Option<Appended>, LogError> {
+        let producer = self.current().clone();
+        let sent = send(&producer, place, events).await;
+        if sent.is_err() && producer.client().fatal_error().is_some() {
+            let mut current = self.current();
+            // Unless another batch has seen to it.
+            if current.client().fatal_error().is_some() {
+                *current = self.config.create_with_context(self.context.clone()).map_err(unavailable)?;
+            }
+        }
+        sent
+    }
+}
+
 impl Appends {
-    pub(super) fn new(producer: FutureProducer<Context>) -> Self {
-        Self { producer, lanes: Mutex::default() }
+    pub(super) fn new(config: ClientConfig, context: Context) -> Result<Self, KafkaError> {
+        let current = Mutex::new(config.create_with_context(context.clone())?);
+        let producer = Arc::new(Producer { config, context, current });
+        Ok(Self { producer, lanes: Mutex::default() })
     }
 
     fn lanes(&self) -> MutexGuard<'_, Lanes> {
@@ -68,7 +97,7 @@ impl Appends {
             if let Some(appended) = sequence::judge(producers.get(&batch.id.producer).copied(), batch.id)? {
                 return Ok(appended);
             }
-            let appended = match send(&producer, &place, &batch.events).await? {
+            let appended = match producer.send(&place, &batch.events).await? {
                 Some(appended) => appended,
                 None => Appended { first_offset: end, append_time: newest(&producers) },
             };

@@ -1,6 +1,6 @@
 //! How clients and topics are set.
 
-use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use rdkafka::{
     ClientConfig,
@@ -34,8 +34,54 @@ const DEAD_LETTERS_KEPT_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
 pub struct KafkaConfig {
     /// `host:port`, with commas between several.
     pub servers: String,
-    /// Further properties of librdkafka, by its names. Those that exactness hangs on are ours.
-    pub properties: BTreeMap<String, String>,
+    /// How connections are encrypted; none: they are not.
+    pub tls: Option<Tls>,
+    /// Who one is, by name and password.
+    pub login: Option<Login>,
+}
+
+/// How connections are encrypted.
+#[derive(Clone, Debug, Default)]
+pub struct Tls {
+    /// Whom to trust: a PEM file of certificates; none: those that the system trusts.
+    pub authority: Option<PathBuf>,
+    /// Who one is, for a broker that asks (mTLS).
+    pub identity: Option<Identity>,
+}
+
+/// A certificate and its key.
+#[derive(Clone)]
+pub struct Identity {
+    /// A PEM file: the certificate, then those that lead to its authority.
+    pub certificate: PathBuf,
+    /// The key, as PEM.
+    pub key: String,
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identity").field("certificate", &self.certificate).finish_non_exhaustive()
+    }
+}
+
+/// A name and its password (SASL).
+#[derive(Clone)]
+pub struct Login {
+    /// `SCRAM-SHA-512`, `SCRAM-SHA-256` or `PLAIN`.
+    pub mechanism: String,
+    /// The name.
+    pub user: String,
+    /// The password.
+    pub password: String,
+}
+
+impl std::fmt::Debug for Login {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Login")
+            .field("mechanism", &self.mechanism)
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
 }
 
 impl KafkaConfig {
@@ -47,8 +93,28 @@ impl KafkaConfig {
             .set("message.max.bytes", MESSAGE_BYTES_MAX.to_string())
             .set("reconnect.backoff.max.ms", "1000")
             .set("topic.metadata.refresh.interval.ms", "10000");
-        for (name, value) in &self.properties {
-            client.set(name, value);
+        let protocol = match (&self.tls, &self.login) {
+            (None, None) => "PLAINTEXT",
+            (Some(_), None) => "SSL",
+            (None, Some(_)) => "SASL_PLAINTEXT",
+            (Some(_), Some(_)) => "SASL_SSL",
+        };
+        client.set("security.protocol", protocol);
+        if let Some(tls) = &self.tls {
+            if let Some(authority) = &tls.authority {
+                client.set("ssl.ca.location", authority.to_string_lossy());
+            }
+            if let Some(identity) = &tls.identity {
+                client
+                    .set("ssl.certificate.location", identity.certificate.to_string_lossy())
+                    .set("ssl.key.pem", &identity.key);
+            }
+        }
+        if let Some(login) = &self.login {
+            client
+                .set("sasl.mechanism", &login.mechanism)
+                .set("sasl.username", &login.user)
+                .set("sasl.password", &login.password);
         }
         client
     }

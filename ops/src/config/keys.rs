@@ -28,7 +28,7 @@ pub const VARIABLE_PREFIX: &str = "SERVICERADAR_";
 pub const FILE_SUFFIX: &str = "_file";
 
 /// All keys, in order of their names.
-pub const KEYS: [Key; 20] = [
+pub const KEYS: [Key; 27] = [
     key("armis.aql", "in:devices", "Which devices to fetch, in Armis' query language."),
     key("armis.concurrency", "4", "Pages fetched at once, 1 to 32."),
     key(
@@ -56,10 +56,29 @@ pub const KEYS: [Key; 20] = [
     key("faker.seed", "1", "What the simulated network is made from: the same seed gives the same devices."),
     key("faker.shuffle_every_s", "60", "Seconds between two shuffles of its addresses; 0 is never."),
     key(
+        "kafka.authority",
+        "",
+        "PEM file of the certificates that a broker's may come from. Unset: those that the system trusts.",
+    ),
+    key(
+        "kafka.certificate",
+        "",
+        "PEM file of this program's own certificate, where the brokers ask for one (mTLS).",
+    ),
+    secret("kafka.key", "The key of that certificate, as PEM."),
+    key(
+        "kafka.mechanism",
+        "SCRAM-SHA-512",
+        "How name and password are shown: SCRAM-SHA-512, SCRAM-SHA-256 or PLAIN.",
+    ),
+    secret("kafka.password", "The password of kafka.user."),
+    key(
         "kafka.servers",
         "",
         "The Kafka that keeps the log, host:port, with commas between several. Unset: the log in the data folder.",
     ),
+    key("kafka.tls", "false", "Whether connections to the brokers are encrypted: true or false."),
+    key("kafka.user", "", "Name to log in with (SASL). Unset: no login."),
     key("listen", "127.0.0.1:9464", "Where /metrics, /healthz and /readyz answer; port 0 takes a free one."),
     key(
         "log_level",
