@@ -5,11 +5,12 @@ use std::{error::Error, sync::Arc, time::Instant};
 
 use serviceradar_ingest::{
     faker::{Faker, FakerConfig, INSTANCE, SECRET},
-    publish::publish,
+    publish::Observations,
     sync::armis::{ArmisClient, ArmisConfig, crawl},
 };
-use serviceradar_log::{LogStore, MemoryLog, Publisher};
+use serviceradar_log::{LogStore, MemoryLog};
 use serviceradar_schemas::{
+    Framing,
     time::{Clock, SystemClock},
     topics::Stream,
 };
@@ -33,16 +34,16 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let store: Arc<dyn LogStore> = Arc::new(MemoryLog::new(clock.clone()));
     let topic = Stream::Observations.topic("bench");
     store.create_topic(&topic, Stream::Observations.log_partitions()).await?;
-    let publisher = Publisher::new(store, topic);
+    let observations = Observations::new(store, topic, Framing::default());
     let client = ArmisClient::new(ArmisConfig::new(&serving.url(), SECRET, INSTANCE), clock.clone())?;
     for _ in 0..ROUNDS {
-        let report = crawl(&client, &publisher, &*clock, |_| {}).await?;
+        let report = crawl(&client, &observations, &*clock, |_| {}).await?;
         println!("{:<12} {:>7.2} s {:>7} records", "crawl", report.seconds, report.records);
         let started = Instant::now();
         faker.shuffle()?;
         println!("{:<12} {:>7.2} s", "shuffle", started.elapsed().as_secs_f64());
         let started = Instant::now();
-        let others = publish(&publisher, faker.observations_of_others()).await?;
+        let others = observations.publish(faker.observations_of_others()).await?;
         println!("{:<12} {:>7.2} s {others:>7} records", "others", started.elapsed().as_secs_f64());
     }
     Ok(())

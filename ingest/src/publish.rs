@@ -1,8 +1,10 @@
 //! From observations to events of the log: framing, key and headers.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use serviceradar_log::{LogError, NewEvent, Publisher, store::EVENT_BYTES_MAX};
-use serviceradar_schemas::{Observation, codec::SINGLE_OBJECT_BYTES, encode, hex, time};
+use serviceradar_log::{LogError, LogStore, NewEvent, Publisher, store::EVENT_BYTES_MAX};
+use serviceradar_schemas::{Framing, Observation, encode_framed, hex, time};
 use sha2::{Digest, Sha256};
 
 /// Events appended at once where a source has no pages of its own: some 500 kB.
@@ -29,11 +31,43 @@ pub enum PublishError {
     Log(#[from] LogError),
 }
 
+/// Where observations are published, and how they are framed there.
+pub struct Observations {
+    pub(crate) publisher: Publisher,
+    pub(crate) framing: Framing,
+}
+
+impl Observations {
+    /// On a topic of a log.
+    pub fn new(log: Arc<dyn LogStore>, topic: impl Into<String>, framing: Framing) -> Self {
+        Self { publisher: Publisher::new(log, topic), framing }
+    }
+
+    /// Publishes them in bounded chunks; returns how many. Durable when it returns.
+    pub async fn publish(
+        &self,
+        observations: impl IntoIterator<Item = Observation>,
+    ) -> Result<usize, PublishError> {
+        let mut observations = observations.into_iter().peekable();
+        let mut published = 0;
+        while observations.peek().is_some() {
+            let chunk: Vec<NewEvent> = observations
+                .by_ref()
+                .take(CHUNK_EVENTS)
+                .map(|observation| event(&observation, self.framing))
+                .collect::<Result<_, _>>()?;
+            published += chunk.len();
+            self.publisher.publish(chunk).await?;
+        }
+        Ok(published)
+    }
+}
+
 /// The event of an observation: keyed by its record, so that what is said of a record stays in order.
-pub fn event(observation: &Observation) -> Result<NewEvent, EventTooLarge> {
+pub fn event(observation: &Observation, framing: Framing) -> Result<NewEvent, EventTooLarge> {
     let key = observation.record_key();
-    let value = encode(observation);
-    let headers = headers(observation, &value);
+    let value = encode_framed(observation, framing);
+    let headers = headers(observation, &value[framing.bytes()..]);
     let header_bytes: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
     let bytes = key.len() + value.len() + header_bytes;
     if bytes > EVENT_BYTES_MAX {
@@ -43,9 +77,9 @@ pub fn event(observation: &Observation) -> Result<NewEvent, EventTooLarge> {
 }
 
 /// The headers of CloudEvents' Kafka binding, binary mode.
-fn headers(observation: &Observation, value: &[u8]) -> Vec<(String, Bytes)> {
+fn headers(observation: &Observation, datum: &[u8]) -> Vec<(String, Bytes)> {
     let id = match observation.id.as_str() {
-        "" => hex::encode(&Sha256::digest(&value[SINGLE_OBJECT_BYTES..])),
+        "" => hex::encode(&Sha256::digest(datum)),
         id => id.to_owned(),
     };
     let header = |name: &str, value: String| (name.to_owned(), Bytes::from(value));
@@ -60,21 +94,20 @@ fn headers(observation: &Observation, value: &[u8]) -> Vec<(String, Bytes)> {
     ]
 }
 
-/// Publishes observations in bounded chunks; returns how many. Durable when it returns.
-pub async fn publish(
-    publisher: &Publisher,
-    observations: impl IntoIterator<Item = Observation>,
-) -> Result<usize, PublishError> {
-    let mut observations = observations.into_iter().peekable();
-    let mut published = 0;
-    while observations.peek().is_some() {
-        let chunk: Vec<NewEvent> = observations
-            .by_ref()
-            .take(CHUNK_EVENTS)
-            .map(|observation| event(&observation))
-            .collect::<Result<_, _>>()?;
-        published += chunk.len();
-        publisher.publish(chunk).await?;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is published once more after a registry came is known as the same event.
+    #[test]
+    fn an_event_has_the_same_key_and_headers_in_both_framings() {
+        let observation = Observation { native_key: "1".to_owned(), ..Observation::default() };
+        let single = event(&observation, Framing::SingleObject).unwrap();
+        let confluent = event(&observation, Framing::Confluent { id: 0x0102_0304 }).unwrap();
+        assert_eq!((single.key, &single.headers), (confluent.key, &confluent.headers));
+        assert!(single.headers.iter().any(|(name, id)| name == "ce_id" && id.len() == 64));
+        let (single, confluent) = (single.value.unwrap(), confluent.value.unwrap());
+        assert_eq!(&confluent[..5], [0, 1, 2, 3, 4]);
+        assert_eq!(&confluent[5..], &single[10..]);
     }
-    Ok(published)
 }

@@ -78,6 +78,8 @@ pub(crate) enum Verb {
     Sync(verbs::sync::Sync),
     /// Lists, creates, describes and deletes topics
     Topics(verbs::topics::Topics),
+    /// Lists, shows, exports and checks the schemas of events
+    Schema(verbs::schema::Schema),
     /// Shows the configuration
     Config(verbs::config::Config),
     /// Looks for what would keep this machine from running the program

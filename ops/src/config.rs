@@ -136,6 +136,15 @@ pub struct Faker {
     pub shuffle_every: Option<Duration>,
 }
 
+/// The schema registry.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the keys say what they are")]
+pub struct SchemaRegistry {
+    pub password: Option<Secret>,
+    pub url: Option<String>,
+    pub user: Option<String>,
+}
+
 /// All of it, checked. What each field is, [`keys::KEYS`] says.
 #[derive(Clone, Debug)]
 #[expect(missing_docs, reason = "the keys say what they are")]
@@ -149,6 +158,7 @@ pub struct Config {
     /// Whether somebody asked for that address.
     pub listen_given: bool,
     pub log_level: String,
+    pub schema_registry: SchemaRegistry,
     pub tenant: String,
     pub log_partitions: u32,
 }
@@ -182,6 +192,11 @@ impl Config {
             listen: parse(layers, "listen")?,
             listen_given: layers.get("listen")?.origin != Origin::Default,
             log_level: parse(layers, "log_level")?,
+            schema_registry: SchemaRegistry {
+                password: optional(layers, "schema_registry.password")?.map(Secret),
+                url: registry_url(layers)?,
+                user: optional(layers, "schema_registry.user")?,
+            },
             tenant: checked(
                 layers,
                 "tenant",
@@ -290,6 +305,20 @@ fn database_url(layers: &Layers) -> Result<Option<Secret>, ConfigError> {
     }
 }
 
+/// Without a login, which would be shown.
+fn registry_url(layers: &Layers) -> Result<Option<String>, ConfigError> {
+    let key = "schema_registry.url";
+    match optional(layers, key)? {
+        Some(url) if url.contains('@') || !(url.starts_with("http://") || url.starts_with("https://")) => {
+            let (text, origin) = ("(not shown)".to_owned(), layers.get(key)?.origin.clone());
+            let why =
+                "give http:// or https://, and a login by schema_registry.user and its password".to_owned();
+            Err(ConfigError::Value { key, text, origin, why })
+        }
+        url => Ok(url),
+    }
+}
+
 fn list<T: FromStr<Err: Display>>(layers: &Layers, key: &'static str) -> Result<Vec<T>, ConfigError> {
     let items = layers.get(key)?.text.split(',').map(str::trim).filter(|item| !item.is_empty());
     items
@@ -382,6 +411,8 @@ mod tests {
             ("[armis]\npage_size = \"many\"", "invalid digit"),
             ("listen = \"9464\"", "socket address"),
             ("[armis]\ninstance = \"a/b\"", "1 to 64"),
+            ("[schema_registry]\nurl = \"registry:8081\"", "http://"),
+            ("[schema_registry]\nurl = \"http://u:pw@registry\"", "schema_registry.user"),
         ] {
             let error = Config::of(&file(text).unwrap()).unwrap_err().to_string();
             assert!(error.contains(part) && error.contains("c.toml"), "{error}");

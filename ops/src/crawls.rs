@@ -1,7 +1,9 @@
 //! Crawls as every verb makes them: with progress, counted.
 
-use serviceradar_ingest::sync::armis::{self, ArmisClient, ArmisConfig, CrawlError, CrawlReport};
-use serviceradar_log::Publisher;
+use serviceradar_ingest::{
+    publish::Observations,
+    sync::armis::{self, ArmisClient, ArmisConfig, CrawlError, CrawlReport},
+};
 use serviceradar_ops::{
     config::{Config, ConfigError},
     metrics::Metric,
@@ -26,9 +28,12 @@ pub(crate) fn armis(config: &Config) -> Result<ArmisConfig, ConfigError> {
 }
 
 /// One crawl.
-pub(crate) async fn once(client: &ArmisClient, publisher: &Publisher) -> Result<CrawlReport, CrawlError> {
+pub(crate) async fn once(
+    client: &ArmisClient,
+    observations: &Observations,
+) -> Result<CrawlReport, CrawlError> {
     let mut progress = Progress::begin("crawl", "Crawling Armis");
-    let crawled = armis::crawl(client, publisher, &SystemClock, |now| {
+    let crawled = armis::crawl(client, observations, &SystemClock, |now| {
         progress.at(now.records as u64, now.total as u64);
     });
     let crawled = crawled.await;

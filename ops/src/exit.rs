@@ -6,6 +6,7 @@ use serviceradar_ingest::sync::armis::CrawlError;
 use serviceradar_log::LogError;
 use serviceradar_materializers::views::ViewsError;
 use serviceradar_ops::{config::ConfigError, postgres::PostgresError};
+use serviceradar_schemas::codec::Unavailable;
 
 /// The codes, as `--help` tells them.
 pub(crate) const HELP: &str = "\
@@ -13,8 +14,8 @@ Exit codes:
   0    done
   1    failed
   2    the command line or the configuration is wrong
-  3    something needed cannot be reached: the log store, the database, a source
-  4    looked, and found something wrong (doctor, status)
+  3    something needed cannot be reached: the log store, the database, the schema registry, a source
+  4    looked, and found something wrong (doctor, status, schema check)
   130  interrupted before it was done";
 
 /// What a check found is not as it should be. The findings are on stdout.
@@ -65,6 +66,7 @@ fn is_unreachable(cause: &(dyn std::error::Error + 'static)) -> bool {
     matches!(cause.downcast_ref(), Some(LogError::Unavailable(_)))
         || matches!(cause.downcast_ref(), Some(ViewsError::Unavailable(_)))
         || cause.is::<NotRunning>()
+        || cause.is::<Unavailable>()
         || matches!(cause.downcast_ref(), Some(CrawlError::Fetch { .. }))
         || matches!(cause.downcast_ref(), Some(PostgresError::NoBinaries(_)))
         || database.is_some_and(|error| error.is_closed() || error.as_db_error().is_none())

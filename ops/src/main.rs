@@ -9,6 +9,7 @@ mod log_store;
 mod output;
 mod pipeline;
 mod progress;
+mod registry;
 mod shutdown;
 mod telemetry;
 mod verbs;

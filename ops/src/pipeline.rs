@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     http::{self, Readiness},
     log_store,
+    registry::Schemas,
     verbs::topics,
 };
 
@@ -39,11 +40,12 @@ pub(crate) struct Pipeline {
 }
 
 impl Pipeline {
-    /// Starts it on a log that is held. `migrate`: whether a database that is not ours is brought up to
+    /// Starts it on a log that is held, with registered schemas. `migrate`: whether a database that is not ours is brought up to
     /// date, too. `first` is done before anything is read from the log: empty views are filled with all it holds.
     pub(crate) async fn start(
         config: &Config,
         log: Arc<dyn LogStore>,
+        schemas: Schemas,
         migrate: bool,
         first: impl AsyncFnOnce() -> anyhow::Result<()>,
     ) -> anyhow::Result<Self> {
@@ -67,6 +69,8 @@ impl Pipeline {
             workers: WORKERS,
             rules: Rules::default(),
             log: log.clone(),
+            writers: schemas.writers,
+            framings: schemas.framings,
             views: Arc::new(views),
             clock: Arc::new(SystemClock),
             ticks: true,

@@ -7,6 +7,7 @@ pub(crate) mod doctor;
 pub(crate) mod faker;
 pub(crate) mod migrate;
 pub(crate) mod run;
+pub(crate) mod schema;
 pub(crate) mod status;
 pub(crate) mod sync;
 pub(crate) mod topics;
@@ -36,6 +37,7 @@ pub(crate) async fn run(verb: Verb, context: Context) -> anyhow::Result<()> {
         Verb::Faker(faker) => faker.run(&context).await,
         Verb::Sync(sync) => sync.run(&context).await,
         Verb::Topics(topics) => topics.run(&context).await,
+        Verb::Schema(schema) => schema.run(&context).await,
         Verb::Config(config) => config.run(&context),
         Verb::Doctor(doctor) => doctor.run(&context).await,
         Verb::Completions(completions) => completions.run(),

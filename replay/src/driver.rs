@@ -12,7 +12,9 @@ use serviceradar_materializers::{
     LAYOUT_VERSION,
     views::{Epoch, Frontier, Resume, TenantWriter, Views, ViewsError},
 };
-use serviceradar_schemas::{Action, Observation, Source, encode, time::Clock, topics::Stream};
+use serviceradar_schemas::{
+    Action, Framings, Observation, Source, codec::WriterSchemas, encode_framed, time::Clock, topics::Stream,
+};
 use serviceradar_streams::{
     engine::{Closed, Engine, EngineError},
     rules::Rules,
@@ -56,6 +58,10 @@ pub struct DriverConfig {
     pub rules: Rules,
     /// Where events come from.
     pub log: Arc<dyn LogStore>,
+    /// Who knows the schemas that events were written by.
+    pub writers: Arc<dyn WriterSchemas>,
+    /// How what is published is framed.
+    pub framings: Framings,
     /// Where rows go.
     pub views: Arc<dyn Views>,
     /// The machine's clock: stamps epochs and TICKs, decides nothing.
@@ -297,8 +303,18 @@ impl Driver {
             engine: Some(engine),
             lanes: BTreeMap::new(),
             came,
-            guard: Guard::new(config.log.clone(), &config.tenant, config.rules.snapshots.clone()),
-            outbox: Outbox::new(config.log.clone(), &config.tenant, resume.generation),
+            guard: Guard::new(
+                config.log.clone(),
+                &config.tenant,
+                config.framings.decisions,
+                config.rules.snapshots.clone(),
+            ),
+            outbox: Outbox::new(
+                config.log.clone(),
+                &config.tenant,
+                config.framings.device_changes,
+                resume.generation,
+            ),
             indexes: if resume.is_bare { Indexes::Missing } else { Indexes::There },
             has_more: false,
             generation: resume.generation,
@@ -370,6 +386,7 @@ impl Driver {
             });
             let hears = reader::start(
                 config.log.clone(),
+                config.writers.clone(),
                 config.clock.clone(),
                 partition.clone(),
                 frontier.clone(),
@@ -585,7 +602,7 @@ impl Driver {
         };
         let event = NewEvent {
             key: Some(tick.record_key().into_bytes().into()),
-            value: Some(encode(&tick).into()),
+            value: Some(encode_framed(&tick, config.framings.observations).into()),
             headers: Vec::new(),
         };
         let publisher = Publisher::new(config.log.clone(), Stream::Observations.topic(&config.tenant));

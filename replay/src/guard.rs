@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use serviceradar_log::{LogError, LogStore, NewEvent, Publisher};
-use serviceradar_schemas::{Decision, Target, encode, topics::Stream};
+use serviceradar_schemas::{Decision, Framing, Target, encode_framed, topics::Stream};
 use serviceradar_streams::{
     rules,
     snapshots::{Undecided, Verdict, judge},
@@ -13,6 +13,7 @@ use serviceradar_streams::{
 /// The guard of one tenant.
 pub struct Guard {
     decisions: Publisher,
+    framing: Framing,
     rules: rules::Snapshots,
     /// Ids of verdicts that are in the log and not yet in the views.
     said: BTreeSet<String>,
@@ -20,9 +21,9 @@ pub struct Guard {
 
 impl Guard {
     /// A guard that writes to the tenant's decisions.
-    pub fn new(log: Arc<dyn LogStore>, tenant: &str, rules: rules::Snapshots) -> Self {
+    pub fn new(log: Arc<dyn LogStore>, tenant: &str, framing: Framing, rules: rules::Snapshots) -> Self {
         let decisions = Publisher::new(log, Stream::Decisions.topic(tenant));
-        Self { decisions, rules, said: BTreeSet::new() }
+        Self { decisions, framing, rules, said: BTreeSet::new() }
     }
 
     /// Judges the fetches that wait; `now` is the intake time of the last TICK. Returns whether it wrote a verdict.
@@ -37,7 +38,7 @@ impl Guard {
                 tracing::info!(id = decision.id, reason = decision.reason, "the guard has judged a fetch");
                 events.push(NewEvent {
                     key: Some(format!("{}/{}", fetch.partition, fetch.source).into_bytes().into()),
-                    value: Some(encode(&decision).into()),
+                    value: Some(encode_framed(&decision, self.framing).into()),
                     headers: Vec::new(),
                 });
             }

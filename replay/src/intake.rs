@@ -1,8 +1,14 @@
 //! Intake: from an event of the log to what the dataflow takes, or to a dead letter with its reason.
 
+use std::sync::Arc;
+
 use serviceradar_log::Event;
 use serviceradar_materializers::views::DeadLetter;
-use serviceradar_schemas::{Decision, Decoder, Observation, codec::DecodeError, topics::Stream};
+use serviceradar_schemas::{
+    Decision, Decoder, Observation,
+    codec::{DecodeError, Unavailable, WriterSchemas},
+    topics::Stream,
+};
 use serviceradar_streams::{
     decisions::Taken,
     normalise::{Sighting, normalise},
@@ -28,29 +34,27 @@ pub enum Intake {
     Decisions(Box<Decoder<Decision>>),
 }
 
-/// The schema registry cannot be reached: try the same event again, later.
-#[derive(Debug, thiserror::Error)]
-#[error("the schema registry cannot be reached: {0}")]
-pub struct RegistryUnavailable(pub String);
-
 impl Intake {
-    /// For the events of a topic.
-    pub fn of(topic: &str) -> Self {
+    /// For the events of a topic, whose schemas `writers` knows.
+    pub fn of(topic: &str, writers: Arc<dyn WriterSchemas>) -> Self {
         let decisions = topic.ends_with(&format!(".{}", Stream::Decisions.name()));
         if decisions {
-            Self::Decisions(Box::new(Decoder::new()))
+            Self::Decisions(Box::new(Decoder::with_writers(writers)))
         } else {
-            Self::Observations(Box::new(Decoder::new()))
+            Self::Observations(Box::new(Decoder::with_writers(writers)))
         }
     }
 
     /// Reads an event; `intake_time` is the running maximum of its log partition's append times.
+    ///
+    /// # Errors
+    /// Its schema is not known yet: the same event can be read later.
     pub fn take(
         &mut self,
         partition: &Partition,
         event: Event,
         intake_time: i64,
-    ) -> Result<Taking, RegistryUnavailable> {
+    ) -> Result<Taking, Unavailable> {
         let value = event.value.as_deref().unwrap_or_default();
         let taken = match self {
             Self::Observations(decoder) => match decoder.decode(value) {
@@ -81,9 +85,9 @@ impl Intake {
 }
 
 /// The reason of a dead letter; or that the event must wait.
-fn unreadable(error: DecodeError) -> Result<String, RegistryUnavailable> {
-    if error.is_unavailable() {
-        return Err(RegistryUnavailable(error.to_string()));
+fn unreadable(error: DecodeError) -> Result<String, Unavailable> {
+    match error {
+        DecodeError::Unavailable(why) => Err(why),
+        error => Ok(error.to_string()),
     }
-    Ok(error.to_string())
 }

@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use bytes::Bytes;
 use serviceradar_log::{LogError, LogStore, NewEvent, Publisher};
 use serviceradar_materializers::{
     outbox::headers,
     views::{TenantWriter, ViewsError},
 };
-use serviceradar_schemas::{encode, topics::Stream};
+use serviceradar_schemas::{Framing, codec::reframe, encode_framed, topics::Stream};
 use serviceradar_streams::rows::{DeviceRow, Uid};
 
 /// Entries published at a time.
@@ -17,6 +18,8 @@ const ENTRIES: usize = 5_000;
 pub struct Outbox {
     log: Arc<dyn LogStore>,
     tenant: String,
+    /// Of device changes.
+    framing: Framing,
     publishers: BTreeMap<String, Publisher>,
     generation: i32,
     /// Of all devices, the last that was published.
@@ -36,9 +39,9 @@ pub enum OutboxError {
 
 impl Outbox {
     /// For a tenant.
-    pub fn new(log: Arc<dyn LogStore>, tenant: &str, generation: i32) -> Self {
+    pub fn new(log: Arc<dyn LogStore>, tenant: &str, framing: Framing, generation: i32) -> Self {
         let (tenant, publishers) = (tenant.to_owned(), BTreeMap::new());
-        Self { log, tenant, publishers, generation, reached: None }
+        Self { log, tenant, framing, publishers, generation, reached: None }
     }
 
     /// Publishes the oldest entries. Returns whether there may be more.
@@ -55,7 +58,12 @@ impl Outbox {
         let (epoch, sequence) = (last.epoch, last.sequence);
         let mut by_stream: BTreeMap<String, Vec<NewEvent>> = BTreeMap::new();
         for entry in entries {
-            let event = NewEvent { key: entry.key, value: entry.value, headers: entry.headers };
+            let value = entry.value.map(|value| match entry.stream == Stream::DeviceChanges.name() {
+                true => reframe::<DeviceRow>(&value, self.framing).map_or(value, Bytes::from),
+                // The bytes of a dead letter stay as they came.
+                false => value,
+            });
+            let event = NewEvent { key: entry.key, value, headers: entry.headers };
             by_stream.entry(entry.stream).or_default().push(event);
         }
         for (stream, events) in by_stream {
@@ -83,10 +91,10 @@ impl Outbox {
             return Ok(true);
         };
         let reached = last.uid.strip_prefix("sr:").and_then(|uuid| uuid.parse().ok()).map(Uid);
-        let generation = self.generation;
+        let (generation, framing) = (self.generation, self.framing);
         let event = |(device, epoch): &(DeviceRow, u64)| NewEvent {
             key: Some(device.uid.clone().into_bytes().into()),
-            value: Some(encode(device).into()),
+            value: Some(encode_framed(device, framing).into()),
             headers: headers(generation, *epoch),
         };
         let events = devices.iter().map(event).collect();

@@ -2,13 +2,17 @@
 //! take it: what waits between them is bounded.
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use serviceradar_log::{LogError, LogStore, Read, ReadLimit};
 use serviceradar_materializers::views::{DeadLetter, Frontier, Witness};
-use serviceradar_schemas::time::{Clock, DAY};
+use serviceradar_schemas::{
+    codec::{WriterSchemas, registry_id},
+    time::{Clock, DAY},
+};
 use serviceradar_streams::{decisions::Taken, normalise::Sighting};
 use tokio::sync::mpsc;
 
@@ -86,6 +90,7 @@ pub type Said = Result<Chunk, ReaderError>;
 /// Starts the reader of a log partition at its frontier. It ends when the receiver is dropped.
 pub fn start(
     log: Arc<dyn LogStore>,
+    writers: Arc<dyn WriterSchemas>,
     clock: Arc<dyn Clock>,
     partition: Partition,
     frontier: Frontier,
@@ -95,11 +100,11 @@ pub fn start(
     let (says, hears) = mpsc::channel(CHUNKS_WAITING);
     tokio::spawn(async move {
         let reading = Some(Box::new(Reading {
-            intake: Intake::of(&partition.topic),
+            intake: Intake::of(&partition.topic, writers.clone()),
             partition: partition.clone(),
             intake_max: frontier.intake_max,
         }));
-        let reader = Reader { log, clock, partition, board, reading };
+        let reader = Reader { log, writers, clock, partition, board, reading };
         // Whoever hears no more wants the log back at once, not when the read under way returns.
         let deaf = says.clone();
         tokio::select! {
@@ -112,6 +117,7 @@ pub fn start(
 
 struct Reader {
     log: Arc<dyn LogStore>,
+    writers: Arc<dyn WriterSchemas>,
     clock: Arc<dyn Clock>,
     partition: Partition,
     board: StatusBoard,
@@ -129,6 +135,9 @@ impl Reader {
                 Ok(()) => self.read(frontier.next_offset).await,
                 Err(stop) => Err(stop),
             };
+            if read.is_ok() {
+                self.board.stall(&self.partition, None);
+            }
             match read {
                 Ok(Some(chunk)) => {
                     (check, pause) = (false, RETRY);
@@ -181,12 +190,15 @@ impl Reader {
         let Partition { topic, log_partition } = &self.partition;
         let read = self.log.read(topic, *log_partition, offset, limit).await;
         let read = read.map_err(|error| self.stop(error))?;
-        self.board.stall(&self.partition, None);
         if read.events.is_empty() && read.next_offset == offset {
             return Ok(None);
         }
         let end = self.log.offsets(topic, *log_partition).await.map_err(|error| self.stop(error))?.end;
         self.board.end(&self.partition, end);
+        // Not while decoding: there are few threads for that, and what they all waited for would need one, too.
+        let ids: BTreeSet<u32> =
+            read.events.iter().filter_map(|event| registry_id(event.value.as_deref()?)).collect();
+        self.writers.learn(&ids).await.map_err(|error| Stop::Wait(error.to_string()))?;
         let latest = self.clock.now().saturating_add(AHEAD_MAX);
         let gone = || Stop::Ended(ReaderError::Decoding { partition: self.partition.to_string() });
         let mut reading = self.reading.take().ok_or_else(gone)?;

@@ -130,7 +130,7 @@ impl StatusBoard {
             }
         }
         if let Some(why) = &why {
-            tracing::warn!(%partition, why, "waiting for the log");
+            tracing::warn!(%partition, why, "a log partition is not being read");
         }
         self.update(|status| status.partitions.entry(name).or_default().stalled = why);
     }

@@ -12,11 +12,14 @@ pub mod fingerprint;
 mod shape;
 mod writer;
 
-pub use decoder::Decoder;
+pub use decoder::{Decoder, registry_id};
 pub use error::DecodeError;
+pub(crate) use writer::guarded;
 pub use writer::{NoRegistry, Unavailable, WriterSchemas};
 
 use datum::Datum;
+
+use crate::topics::Stream;
 
 /// Largest event that is read, framing included, in bytes: what a log takes at most.
 pub const DATUM_BYTES_MAX: usize = 1024 * 1024;
@@ -40,21 +43,58 @@ pub trait Event: Datum {
     const FINGERPRINT: [u8; 8];
     /// Schemas of earlier releases, whose data are in logs.
     const RELEASED: &'static [&'static str];
+    /// The stream it is published on.
+    const STREAM: Stream;
 
     /// Fills in what the datum it was read from decides.
     fn complete(&mut self, _datum: &[u8]) {}
 }
 
 /// What stands before a datum and tells its writer's schema.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Framing {
     /// `C3 01` and the schema's fingerprint.
+    #[default]
     SingleObject,
     /// `00` and the id that a registry gave to our schema, big-endian.
     Confluent {
         /// The registry's id.
         id: u32,
     },
+}
+
+impl Framing {
+    /// What it puts before a datum, in bytes.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::SingleObject => SINGLE_OBJECT_BYTES,
+            Self::Confluent { .. } => CONFLUENT_BYTES,
+        }
+    }
+
+    fn write<E: Event>(self, bytes: &mut Vec<u8>) {
+        match self {
+            Self::SingleObject => {
+                bytes.extend_from_slice(&SINGLE_OBJECT);
+                bytes.extend_from_slice(&E::FINGERPRINT);
+            }
+            Self::Confluent { id } => {
+                bytes.push(CONFLUENT);
+                bytes.extend_from_slice(&id.to_be_bytes());
+            }
+        }
+    }
+}
+
+/// How each event of a tenant is framed. A registry gives the ids; without one all are single objects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Framings {
+    /// Of `Observation`.
+    pub observations: Framing,
+    /// Of `Decision`.
+    pub decisions: Framing,
+    /// Of `DeviceChange`.
+    pub device_changes: Framing,
 }
 
 /// An event in single-object framing.
@@ -74,16 +114,17 @@ pub fn encode_framed<E: Event>(event: &E, framing: Framing) -> Vec<u8> {
     bytes
 }
 
+/// What [`encode`] made, in another framing; none where it stays as it is: an event that an earlier release wrote
+/// has another schema than the one whose id `framing` has.
+pub fn reframe<E: Event>(single_object: &[u8], framing: Framing) -> Option<Vec<u8>> {
+    let datum = single_object.strip_prefix(&SINGLE_OBJECT)?.strip_prefix(&E::FINGERPRINT)?;
+    let mut bytes = Vec::with_capacity(framing.bytes() + datum.len());
+    framing.write::<E>(&mut bytes);
+    bytes.extend_from_slice(datum);
+    Some(bytes)
+}
+
 fn frame<E: Event>(event: &E, framing: Framing, bytes: &mut Vec<u8>) {
-    match framing {
-        Framing::SingleObject => {
-            bytes.extend_from_slice(&SINGLE_OBJECT);
-            bytes.extend_from_slice(&E::FINGERPRINT);
-        }
-        Framing::Confluent { id } => {
-            bytes.push(CONFLUENT);
-            bytes.extend_from_slice(&id.to_be_bytes());
-        }
-    }
+    framing.write::<E>(bytes);
     event.write(bytes);
 }

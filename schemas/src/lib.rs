@@ -1,16 +1,20 @@
-//! The events of the log: their Avro schemas, Rust types, encoding, and the catalogue of topics.
+//! The events of the log: their Avro schemas, Rust types, encoding, the client of a schema registry, and the
+//! catalogue of topics.
 //!
 //! Every time in this crate is an `i64` of microseconds since the Unix epoch, UTC.
 
+pub mod catalogue;
 pub mod codec;
 pub mod decision;
 pub mod device_change;
 pub mod hex;
 pub mod observation;
+#[cfg(feature = "registry")]
+pub mod registry;
 pub mod time;
 pub mod topics;
 
-pub use codec::{Decoder, Event, Framing, encode, encode_framed, encode_into};
+pub use codec::{Decoder, Event, Framing, Framings, encode, encode_framed, encode_into};
 pub use decision::{Decision, Target};
 pub use device_change::{DeviceChange, NetworkInterface, OperatingSystem, SourceSummary};
 pub use observation::{

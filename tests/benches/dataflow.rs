@@ -7,11 +7,12 @@ use std::{error::Error, sync::Arc, time::Instant};
 
 use serviceradar_ingest::{
     faker::{Faker, FakerConfig, INSTANCE, SECRET},
+    publish::Observations,
     sync::armis::{ArmisClient, ArmisConfig, crawl},
 };
-use serviceradar_log::{LogStore, MemoryLog, Publisher, ReadLimit};
+use serviceradar_log::{LogStore, MemoryLog, ReadLimit};
 use serviceradar_schemas::{
-    Decision, Decoder, Observation, Source, Target,
+    Decision, Decoder, Framing, Observation, Source, Target,
     time::{Clock, SystemClock},
     topics::Stream,
 };
@@ -99,7 +100,13 @@ async fn crawls() -> Result<(Vec<Observation>, Vec<Observation>)> {
     for _ in 0..2 {
         let store: Arc<dyn LogStore> = Arc::new(MemoryLog::new(clock.clone()));
         store.create_topic("bench.observations", Stream::Observations.log_partitions()).await?;
-        crawl(&client, &Publisher::new(store.clone(), "bench.observations"), &*clock, |_| {}).await?;
+        crawl(
+            &client,
+            &Observations::new(store.clone(), "bench.observations", Framing::default()),
+            &*clock,
+            |_| {},
+        )
+        .await?;
         let mut observations = decoded(&*store).await?;
         observations.extend(faker.observations_of_others());
         crawls.push(observations);

@@ -16,7 +16,7 @@ use std::{
 
 use serviceradar_ingest::{
     faker::{Faker, FakerConfig, INSTANCE, SECRET},
-    publish::publish,
+    publish::Observations,
     sync::armis::{ArmisClient, ArmisConfig, crawl},
 };
 use serviceradar_log::{EmbeddedLog, LogStore, NewEvent, Publisher, ReadLimit};
@@ -24,6 +24,8 @@ use serviceradar_materializers::PostgresViews;
 use serviceradar_ops::postgres::PrivatePostgres;
 use serviceradar_replay::{Driver, DriverConfig, DriverHandle, Phase};
 use serviceradar_schemas::{
+    Framing, Framings,
+    codec::NoRegistry,
     time::{Clock, SystemClock},
     topics::Stream,
 };
@@ -85,10 +87,10 @@ async fn prepare(dir: &Path, first: &Path, second: &Path) -> Result<()> {
         let store: Arc<dyn LogStore> = Arc::new(EmbeddedLog::open(log, clock.clone())?);
         let topic = Stream::Observations.topic(TENANT);
         store.create_topic(&topic, Stream::Observations.log_partitions()).await?;
-        let publisher = Publisher::new(store, topic);
-        let report = crawl(&client, &publisher, &*clock, |_| {}).await?;
+        let observations = Observations::new(store, topic, Framing::default());
+        let report = crawl(&client, &observations, &*clock, |_| {}).await?;
         println!("{:<44} {:>9.2} s  {} records", "crawl into the log", report.seconds, report.records);
-        let others = publish(&publisher, faker.observations_of_others()).await?;
+        let others = observations.publish(faker.observations_of_others()).await?;
         println!("{:<44} {others:>9} records", "mapper and sweep");
     }
     stop.cancel();
@@ -104,6 +106,8 @@ async fn start(log: &Path, url: &str) -> Result<(DriverHandle, Arc<dyn LogStore>
         workers: 1,
         rules: Rules::default(),
         log: store.clone(),
+        writers: Arc::new(NoRegistry),
+        framings: Framings::default(),
         views: Arc::new(PostgresViews::connect(url).await?),
         clock,
         ticks: false,

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use serviceradar_ingest::{
     faker::{ArmedFault, Faker, FakerConfig, INSTANCE, SECRET},
-    publish::publish,
+    publish::Observations,
     sync::armis::{ArmisClient, ArmisConfig, CrawlError, crawl},
 };
 use serviceradar_log::{
@@ -13,7 +13,12 @@ use serviceradar_log::{
 };
 use serviceradar_materializers::PostgresViews;
 use serviceradar_replay::{Driver, DriverConfig, DriverHandle};
-use serviceradar_schemas::{time::SystemClock, topics::Stream};
+use serviceradar_schemas::{
+    Framing, Framings,
+    codec::{NoRegistry, WriterSchemas},
+    time::SystemClock,
+    topics::Stream,
+};
 use serviceradar_streams::rules::Rules;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
@@ -61,13 +66,13 @@ impl Network {
     /// A crawl, and what mapper and sweep see.
     pub async fn look(&self, log: &Arc<dyn LogStore>) {
         self.crawl(log).await.unwrap();
-        publish(&observations(log), self.faker.observations_of_others()).await.unwrap();
+        observations(log).publish(self.faker.observations_of_others()).await.unwrap();
     }
 }
 
 /// Who appends observations.
-pub fn observations(log: &Arc<dyn LogStore>) -> Publisher {
-    Publisher::new(log.clone(), Stream::Observations.topic(TENANT))
+pub fn observations(log: &Arc<dyn LogStore>) -> Observations {
+    Observations::new(log.clone(), Stream::Observations.topic(TENANT), Framing::default())
 }
 
 /// Who appends decisions.
@@ -87,12 +92,25 @@ pub async fn drive(log: Arc<dyn LogStore>, url: &str) -> DriverHandle {
 
 /// A driver of another tenant, for a log that tests share.
 pub async fn drive_tenant(tenant: &str, log: Arc<dyn LogStore>, url: &str) -> DriverHandle {
+    drive_with(tenant, log, Arc::new(NoRegistry), Framings::default(), url).await
+}
+
+/// A driver of a tenant, with a registry.
+pub async fn drive_with(
+    tenant: &str,
+    log: Arc<dyn LogStore>,
+    writers: Arc<dyn WriterSchemas>,
+    framings: Framings,
+    url: &str,
+) -> DriverHandle {
     Driver::start(DriverConfig {
         tenant: tenant.to_owned(),
         writer: "stand".to_owned(),
         workers: 1,
         rules: Rules::default(),
         log,
+        writers,
+        framings,
         views: Arc::new(PostgresViews::connect(url).await.unwrap()),
         clock: Arc::new(SystemClock),
         ticks: false,

@@ -2,11 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use serviceradar_ingest::publish::publish;
-use serviceradar_log::{LogStore, Publisher};
+use serviceradar_ingest::publish::Observations;
+use serviceradar_log::LogStore;
 use serviceradar_replay::DriverHandle;
 use serviceradar_schemas::{
-    Action, Observation, Source,
+    Action, Framing, Observation, Source,
     time::{Clock, SystemClock},
     topics::Stream,
 };
@@ -56,8 +56,8 @@ impl Tenant {
             action: Action::Assert,
             ..Observation::default()
         };
-        let publisher = Publisher::new(self.log.clone(), self.topic());
-        publish(&publisher, (self.published..self.published + records).map(of)).await.unwrap();
+        let publisher = Observations::new(self.log.clone(), self.topic(), Framing::default());
+        publisher.publish((self.published..self.published + records).map(of)).await.unwrap();
         self.published += records;
     }
 

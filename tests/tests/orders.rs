@@ -9,12 +9,13 @@ use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 use serde_json::json;
 use serviceradar_ingest::{
     faker::{Faker, FakerConfig, INSTANCE, SECRET},
+    publish::Observations,
     sync::armis::{ArmisClient, ArmisConfig, crawl},
 };
-use serviceradar_log::{LogStore, MemoryLog, Publisher, ReadLimit, log_partition_of};
+use serviceradar_log::{LogStore, MemoryLog, ReadLimit, log_partition_of};
 use serviceradar_materializers::views::{Epoch, Views};
 use serviceradar_schemas::{
-    Decision, Decoder, Observation, Source, Target,
+    Decision, Decoder, Framing, Observation, Source, Target,
     time::{ManualClock, SECOND},
     topics::Stream,
 };
@@ -59,7 +60,9 @@ async fn log() -> Log {
         let store: Arc<dyn LogStore> = Arc::new(MemoryLog::new(clock.clone()));
         let topic = Stream::Observations.topic(TENANT);
         store.create_topic(&topic, 1).await.unwrap();
-        crawl(&client, &Publisher::new(store.clone(), &*topic), &*clock, |_| {}).await.unwrap();
+        crawl(&client, &Observations::new(store.clone(), &*topic, Framing::default()), &*clock, |_| {})
+            .await
+            .unwrap();
         let mut observations = read(&*store, &topic).await;
         observations.extend(faker.observations_of_others());
         for (observation, nth) in observations.into_iter().zip(0..) {

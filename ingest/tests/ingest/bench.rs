@@ -4,11 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use serviceradar_ingest::{
     faker::{Faker, FakerConfig, INSTANCE, SECRET, Serving},
+    publish::Observations,
     sync::armis::{ArmisClient, ArmisConfig},
 };
-use serviceradar_log::{LogStore, MemoryLog, Publisher, ReadLimit};
+use serviceradar_log::{LogStore, MemoryLog, ReadLimit};
 use serviceradar_schemas::{
-    Observation,
+    Framing, Observation,
     time::{Clock, ManualClock, SECOND},
 };
 use tokio_util::sync::CancellationToken;
@@ -19,18 +20,18 @@ pub(crate) const NOW: i64 = 1_767_225_600 * SECOND;
 pub(crate) const TOPIC: &str = "acme.observations";
 const LOG_PARTITIONS: u32 = 2;
 
-/// A log and a publisher to it.
+/// A log, and what publishes to it.
 pub(crate) struct Log {
     pub(crate) store: Arc<dyn LogStore>,
-    pub(crate) publisher: Publisher,
+    pub(crate) observations: Observations,
 }
 
 impl Log {
     pub(crate) async fn new(clock: Arc<dyn Clock>) -> Self {
         let store: Arc<dyn LogStore> = Arc::new(MemoryLog::new(clock));
         store.create_topic(TOPIC, LOG_PARTITIONS).await.unwrap();
-        let publisher = Publisher::new(store.clone(), TOPIC.to_owned());
-        Self { store, publisher }
+        let observations = Observations::new(store.clone(), TOPIC, Framing::default());
+        Self { store, observations }
     }
 
     /// All that was published, per log partition in order.

@@ -17,7 +17,7 @@ use serviceradar_schemas::{
 const DEVICES: usize = 1_000;
 
 async fn crawl_with(bench: &Bench, client: &ArmisClient) -> Result<CrawlReport, CrawlError> {
-    crawl(client, &bench.log.publisher, &*bench.clock, |_| {}).await
+    crawl(client, &bench.log.observations, &*bench.clock, |_| {}).await
 }
 
 fn of(observations: &[Observation], action: Action) -> Vec<&Observation> {
@@ -50,7 +50,7 @@ async fn assert_complete(bench: &Bench) {
 async fn a_crawl_publishes_every_device_as_one_snapshot() {
     let bench = Bench::new(DEVICES).await;
     let mut pages = Vec::new();
-    let report = crawl(&bench.client(), &bench.log.publisher, &*bench.clock, |progress| {
+    let report = crawl(&bench.client(), &bench.log.observations, &*bench.clock, |progress| {
         pages.push((progress.pages, progress.records, progress.total));
     })
     .await
@@ -246,7 +246,7 @@ async fn crawls_follow_each_other_until_the_shutdown() {
     let mut complete = 0;
     run_every(
         &bench.client(),
-        &bench.log.publisher,
+        &bench.log.observations,
         &*bench.clock,
         Duration::from_millis(20),
         shutdown.clone(),

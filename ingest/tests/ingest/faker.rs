@@ -10,7 +10,6 @@ use crate::bench::{Bench, NOW, config};
 use serde_json::{Value, json};
 use serviceradar_ingest::{
     faker::{Belongs, Faker, FakerConfig, FakerError, SECRET, StateError},
-    publish::publish,
     sync::armis::crawl,
 };
 use serviceradar_schemas::{
@@ -180,7 +179,7 @@ struct Inventory(BTreeMap<String, Observation>);
 impl Inventory {
     async fn of(bench: &Bench) -> Self {
         let before = bench.log.read().await.len();
-        crawl(&bench.client(), &bench.log.publisher, &*bench.clock, |_| {}).await.unwrap();
+        crawl(&bench.client(), &bench.log.observations, &*bench.clock, |_| {}).await.unwrap();
         let mut records = BTreeMap::new();
         let all = bench.log.read().await;
         assert!(all.len() > before);
@@ -291,6 +290,6 @@ async fn the_others_see_their_parts_in_every_kind() {
     assert_eq!(count("arp-", |of| *of == Belongs::CannotTell), 1);
     assert!(count("dock-", |of| *of == Belongs::CannotTell) > 0);
     assert!(count("dock-", |of| matches!(of, Belongs::To(_))) > 0);
-    assert_eq!(publish(&bench.log.publisher, others.clone()).await.unwrap(), others.len());
+    assert_eq!(bench.log.observations.publish(others.clone()).await.unwrap(), others.len());
     assert_eq!(bench.log.read().await.len(), others.len());
 }

@@ -91,7 +91,7 @@ async fn pages_are_fetched_at_once_up_to_the_limit_and_with_one_token() {
         ArmisConfig { page_size: 10, concurrency: CONCURRENCY, ..ArmisConfig::new(&url, "s", "odd") };
     let client = ArmisClient::new(config, clock.clone()).unwrap();
     for _ in 0..2 {
-        crawl(&client, &log.publisher, &*clock, |_| {}).await.unwrap();
+        crawl(&client, &log.observations, &*clock, |_| {}).await.unwrap();
     }
     let seen = [&watch.searches, &watch.at_once_most, &watch.tokens].map(|of| of.load(SeqCst));
     assert_eq!(seen, [14, CONCURRENCY, 1]);
@@ -104,7 +104,7 @@ async fn crawl_of(page: fn(Asked) -> Value) -> (Result<CrawlReport, CrawlError>,
     let url = format!("http://{}/", serve(page).await);
     let config = ArmisConfig { page_size: 10, ..ArmisConfig::new(&url, "s", "odd") };
     let client = ArmisClient::new(config, clock.clone()).unwrap();
-    let crawled = crawl(&client, &log.publisher, &*clock, |_| {}).await;
+    let crawled = crawl(&client, &log.observations, &*clock, |_| {}).await;
     let observations = log.read().await;
     let ended = observations.iter().any(|o| o.action == Action::SnapshotEnd);
     let asserts = observations.iter().filter(|o| o.action == Action::Assert).count();
@@ -178,7 +178,7 @@ async fn an_https_address_is_spoken_to_in_tls() {
     };
     tokio::select! {
         first = hears => assert_eq!(first, 0x16, "the first byte of a TLS handshake"),
-        _ = crawl(&client, &log.publisher, &*clock, |_| {}) => panic!("nobody answered"),
+        _ = crawl(&client, &log.observations, &*clock, |_| {}) => panic!("nobody answered"),
     }
 }
 

@@ -28,7 +28,7 @@ pub const VARIABLE_PREFIX: &str = "SERVICERADAR_";
 pub const FILE_SUFFIX: &str = "_file";
 
 /// All keys, in order of their names.
-pub const KEYS: [Key; 27] = [
+pub const KEYS: [Key; 30] = [
     key("armis.aql", "in:devices", "Which devices to fetch, in Armis' query language."),
     key("armis.concurrency", "4", "Pages fetched at once, 1 to 32."),
     key(
@@ -85,6 +85,13 @@ pub const KEYS: [Key; 27] = [
         "info",
         "What is told on stderr: error, warn, info, debug, trace, or directives like `info,serviceradar_log=debug`.",
     ),
+    secret("schema_registry.password", "The password of `schema_registry.user`."),
+    key(
+        "schema_registry.url",
+        "",
+        "The schema registry, as Confluent's speaks, up to where /subjects begins, e.g. https://registry.example.com:8081. Set: events are framed with its ids, and writers' schemas are asked of it. Unset: events name the schemas of this program.",
+    ),
+    key("schema_registry.user", "", "Who asks the schema registry, where it wants a login."),
     key("tenant", "default", "The tenant, [a-z0-9-]{1,40}: the prefix of its topics, the owner of its rows."),
     key(
         "topics.log_partitions",

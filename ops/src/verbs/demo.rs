@@ -11,10 +11,9 @@ use clap::Args;
 use serde_json::json;
 use serviceradar_ingest::{
     faker::{Faker, INSTANCE, SECRET, Serving},
-    publish::publish,
+    publish::Observations,
     sync::armis::{ArmisClient, ArmisConfig},
 };
-use serviceradar_log::Publisher;
 use serviceradar_materializers::inventory::{Inventory, Totals};
 use serviceradar_replay::DriverStatus;
 use serviceradar_schemas::{time::SystemClock, topics::Stream};
@@ -29,7 +28,7 @@ use crate::{
     output::{self, Format},
     pipeline::Pipeline,
     progress::Progress,
-    shutdown,
+    registry, shutdown,
 };
 
 /// How often the progress of the views is shown anew.
@@ -57,7 +56,7 @@ struct Shown {
     faker: Arc<Faker>,
     serving: Serving,
     client: ArmisClient,
-    publisher: Publisher,
+    observations: Observations,
     pipeline: Pipeline,
     /// When the first look began, where the log was empty.
     begun: Option<Instant>,
@@ -169,7 +168,8 @@ impl Shown {
         let armis = ArmisConfig::new(&serving.url(), SECRET, INSTANCE);
         let client = ArmisClient::new(armis, Arc::new(SystemClock))?;
         let topic = Stream::Observations.topic(&config.tenant);
-        let publisher = Publisher::new(log.clone(), topic.clone());
+        let schemas = registry::register(config).await?;
+        let observations = Observations::new(log.clone(), &*topic, schemas.framings.observations);
         let mut begun = None;
         let first = async || {
             let mut end = 0;
@@ -178,17 +178,17 @@ impl Shown {
             }
             if end == 0 {
                 begun = Some(Instant::now());
-                look(&client, &publisher, &faker).await?;
+                look(&client, &observations, &faker).await?;
             }
             Ok(())
         };
-        let pipeline = Pipeline::start(config, log.clone(), true, first).await?;
-        Ok(Self { faker, serving, client, publisher, pipeline, begun })
+        let pipeline = Pipeline::start(config, log.clone(), schemas, true, first).await?;
+        Ok(Self { faker, serving, client, observations, pipeline, begun })
     }
 
     /// Publishes what all sources see now, and waits until it is in the views.
     async fn round(&self) -> anyhow::Result<()> {
-        look(&self.client, &self.publisher, &self.faker).await?;
+        look(&self.client, &self.observations, &self.faker).await?;
         self.until_in_views().await
     }
 
@@ -220,10 +220,10 @@ impl Shown {
 }
 
 /// Publishes what all sources see now.
-async fn look(client: &ArmisClient, publisher: &Publisher, faker: &Faker) -> anyhow::Result<()> {
-    crawls::once(client, publisher).await?;
+async fn look(client: &ArmisClient, observations: &Observations, faker: &Faker) -> anyhow::Result<()> {
+    crawls::once(client, observations).await?;
     // After Armis: what they see then belongs to devices that are there, and moves once.
-    publish(publisher, faker.observations_of_others()).await?;
+    observations.publish(faker.observations_of_others()).await?;
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use serviceradar_ops::{
 use tokio::net::TcpListener;
 
 use super::Context;
-use crate::{exit::Wanting, output};
+use crate::{exit::Wanting, output, registry};
 
 /// A demo of 50,000 devices takes about 1 GB: log, views, and PostgreSQL's own log of changes.
 const FREE_BYTES_MIN: u64 = 4 << 30;
@@ -41,6 +41,7 @@ impl Doctor {
             ("open files", open_files()),
             ("PostgreSQL", postgres(config).await),
             ("address", address(config.listen).await),
+            ("schema registry", schema_registry(config).await),
             ("Armis", armis(config)),
         ];
         let wrong = looks.iter().filter(|(_, found)| matches!(found, Found::Wrong(_))).count();
@@ -152,6 +153,18 @@ async fn address(listen: SocketAddr) -> Found {
         Err(error) => {
             Found::Poor(format!("{listen}: {error}; if that is not this program, give another --listen"))
         }
+    }
+}
+
+async fn schema_registry(config: &Config) -> Found {
+    let asked = match registry::client(config) {
+        Ok(None) => return Found::Fine("not set up: the schemas of this program are used".to_owned()),
+        Ok(Some(registry)) => registry.subjects().await.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    match asked {
+        Ok(subjects) => Found::Fine(format!("it answers, with {subjects} subjects")),
+        Err(error) => Found::Wrong(format!("{error}; check schema_registry.url and its login")),
     }
 }
 

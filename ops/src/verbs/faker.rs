@@ -5,15 +5,14 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use clap::Args;
 use serviceradar_ingest::{
     faker::{FakerConfig, SECRET, Serving},
-    publish::publish,
+    publish::Observations,
 };
-use serviceradar_log::Publisher;
 use serviceradar_ops::config::Config;
 use serviceradar_schemas::{time::SystemClock, topics::Stream};
 use tokio_util::sync::CancellationToken;
 
 use super::{Context, topics};
-use crate::{cli::Population, log_store, output, shutdown};
+use crate::{cli::Population, log_store, output, registry, shutdown};
 
 /// Answers as an Armis with a simulated network behind it
 #[derive(Debug, Args)]
@@ -42,8 +41,9 @@ impl Faker {
         if self.publish {
             let log = log_store::reach(config).await?;
             topics::create(log.as_ref(), config).await?;
-            let publisher = Publisher::new(log, Stream::Observations.topic(&config.tenant));
-            keep_publishing(&faker, &publisher, config.faker.shuffle_every, &shutdown).await?;
+            let framing = registry::register(config).await?.framings.observations;
+            let observations = Observations::new(log, Stream::Observations.topic(&config.tenant), framing);
+            keep_publishing(&faker, &observations, config.faker.shuffle_every, &shutdown).await?;
         }
         shutdown.cancelled().await;
         Ok(serving.task.await?)
@@ -74,12 +74,12 @@ fn announce(context: &Context, serving: &Serving) -> anyhow::Result<()> {
 
 async fn keep_publishing(
     faker: &Arc<serviceradar_ingest::faker::Faker>,
-    publisher: &Publisher,
+    observations: &Observations,
     every: Option<Duration>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     loop {
-        let published = publish(publisher, faker.observations_of_others()).await?;
+        let published = observations.publish(faker.observations_of_others()).await?;
         tracing::info!(published, "published what the mapper and the sweep see");
         let Some(every) = every else { return Ok(()) };
         tokio::select! {

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::Context;
-use crate::{log_store, pipeline::Pipeline, shutdown};
+use crate::{log_store, pipeline::Pipeline, registry, shutdown};
 
 /// Runs the pipeline: from the log to the views, until it is stopped
 #[derive(Debug, Args)]
@@ -13,7 +13,8 @@ impl Run {
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
         let shutdown = shutdown::on_signal()?;
         let log = log_store::hold(&context.config).await?;
-        let pipeline = Pipeline::start(&context.config, log, false, async || Ok(())).await?;
+        let schemas = registry::register(&context.config).await?;
+        let pipeline = Pipeline::start(&context.config, log, schemas, false, async || Ok(())).await?;
         let ended = tokio::select! {
             ended = pipeline.ended() => ended,
             () = shutdown.cancelled() => Ok(()),

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use serviceradar_ingest::sync::armis::{self, ArmisClient, CrawlError, CrawlReport};
-use serviceradar_log::Publisher;
+use serviceradar_ingest::{
+    publish::Observations,
+    sync::armis::{self, ArmisClient, CrawlError, CrawlReport},
+};
 use serviceradar_schemas::{time::SystemClock, topics::Stream};
 use tokio::sync::watch;
 
@@ -13,7 +15,7 @@ use crate::{
     crawls,
     exit::Interrupted,
     http::{self, Readiness},
-    log_store, output, shutdown,
+    log_store, output, registry, shutdown,
 };
 
 /// Fetches a source and publishes what it says
@@ -41,10 +43,11 @@ impl Sync {
         let shutdown = shutdown::on_signal()?;
         let log = log_store::reach(config).await?;
         topics::create(log.as_ref(), config).await?;
-        let publisher = Publisher::new(log, Stream::Observations.topic(&config.tenant));
+        let framing = registry::register(config).await?.framings.observations;
+        let observations = Observations::new(log, Stream::Observations.topic(&config.tenant), framing);
         if self.once {
             return tokio::select! {
-                crawled = crawls::once(&client, &publisher) => report(context, &crawled?),
+                crawled = crawls::once(&client, &observations) => report(context, &crawled?),
                 () = shutdown.cancelled() => Err(Interrupted.into()),
             };
         }
@@ -59,7 +62,8 @@ impl Sync {
                 Err(error) => tracing::error!(%error, "the next crawl comes at its time"),
             }
         };
-        armis::run_every(&client, &publisher, &SystemClock, config.armis.interval, shutdown, crawled).await;
+        armis::run_every(&client, &observations, &SystemClock, config.armis.interval, shutdown, crawled)
+            .await;
         Ok(())
     }
 }

@@ -4,6 +4,7 @@
 
 mod demo;
 mod pipeline;
+mod schema;
 
 use std::{
     io::{BufRead, BufReader},

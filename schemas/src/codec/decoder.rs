@@ -44,7 +44,7 @@ impl<E: Event> Decoder<E> {
         Self::with_writers(Arc::new(NoRegistry))
     }
 
-    /// Knows the schemas of this program, and asks for others.
+    /// Knows the schemas of this program, and those of `registry`.
     pub fn with_writers(registry: Arc<dyn WriterSchemas>) -> Self {
         Self { registry, writers: BTreeMap::new(), event: PhantomData }
     }
@@ -76,9 +76,7 @@ fn find<E: Event>(registry: &dyn WriterSchemas, id: WriterId) -> Result<Writer, 
     let text = match id {
         WriterId::Fingerprint(fingerprint) => match known::<E>(fingerprint) {
             Some(text) => text.to_owned(),
-            None => {
-                registry.by_fingerprint(fingerprint)?.ok_or(DecodeError::UnknownFingerprint(fingerprint))?
-            }
+            None => return Err(DecodeError::UnknownFingerprint(fingerprint)),
         },
         WriterId::Registry(id) => registry.by_id(id)?.ok_or(DecodeError::UnknownId(id))?,
     };
@@ -92,6 +90,14 @@ fn known<E: Event>(id: [u8; 8]) -> Option<&'static str> {
         Schema::parse_str(text)
             .is_ok_and(|schema| fingerprint(&schema) == id || schema.fingerprint::<Rabin>().bytes == id)
     })
+}
+
+/// The id of a registry that an event names its writer's schema by; none where it does so in another way, or in none.
+pub fn registry_id(bytes: &[u8]) -> Option<u32> {
+    match unframe(bytes) {
+        Ok((WriterId::Registry(id), _)) => Some(id),
+        _ => None,
+    }
 }
 
 /// Splits an event into the name of its writer's schema and the datum.

@@ -14,11 +14,11 @@ pub enum DecodeError {
     /// Neither single-object nor Confluent framing.
     #[error("the event begins with byte {0:#04x}, which is no framing")]
     Framing(u8),
-    /// A fingerprint that neither this program nor the registry knows.
+    /// A fingerprint that this program does not know; a registry cannot be asked for one.
     #[error("no schema has the fingerprint {}", crate::hex::encode(.0))]
     UnknownFingerprint([u8; 8]),
-    /// An id that the registry does not know.
-    #[error("the registry has no schema with the id {0}")]
+    /// An id that the registry does not know, or that there is no registry for.
+    #[error("no configured schema registry has a schema with the id {0}")]
     UnknownId(u32),
     /// The registry cannot be asked: the only error that time may mend.
     #[error(transparent)]

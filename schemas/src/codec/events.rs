@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     Action, Address, Claim, Collector, Coverage, Decision, DeviceChange, NetworkInterface, Observation,
-    OperatingSystem, Probe, Snapshot, Source, SourceSummary, Target,
+    OperatingSystem, Probe, Snapshot, Source, SourceSummary, Target, topics::Stream,
 };
 
 symbols!(Action { 0 Assert, 1 End, 2 SnapshotBegin, 3 SnapshotEnd, 4 Tick });
@@ -90,6 +90,7 @@ record!(DeviceChange {
 impl Event for Observation {
     const NAME: &'static str = "serviceradar.v1.Observation";
     const SCHEMA: &'static str = include_str!("../../avro/observation.avsc");
+    const STREAM: Stream = Stream::Observations;
     const FINGERPRINT: [u8; 8] = [0xfb, 0x7a, 0x81, 0xca, 0x04, 0x1d, 0x94, 0x66];
     const RELEASED: &'static [&'static str] = &[];
 
@@ -104,6 +105,7 @@ impl Event for Observation {
 impl Event for Decision {
     const NAME: &'static str = "serviceradar.v1.Decision";
     const SCHEMA: &'static str = include_str!("../../avro/decision.avsc");
+    const STREAM: Stream = Stream::Decisions;
     const FINGERPRINT: [u8; 8] = [0x85, 0xe6, 0xcc, 0x7d, 0x0c, 0x1b, 0x7e, 0x3e];
     const RELEASED: &'static [&'static str] = &[];
 }
@@ -111,6 +113,7 @@ impl Event for Decision {
 impl Event for DeviceChange {
     const NAME: &'static str = "serviceradar.v1.DeviceChange";
     const SCHEMA: &'static str = include_str!("../../avro/device_change.avsc");
+    const STREAM: Stream = Stream::DeviceChanges;
     const FINGERPRINT: [u8; 8] = [0xad, 0x61, 0x82, 0xeb, 0x75, 0x62, 0xf9, 0x61];
     const RELEASED: &'static [&'static str] = &[];
 }

@@ -1,24 +1,30 @@
 //! Schemas of writers: known to this program, or asked of a registry.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    collections::BTreeSet,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use apache_avro::{
     Schema,
     schema_equality::{SchemataEq, StructFieldEq},
 };
+use async_trait::async_trait;
 
 use super::{DATUM_BYTES_MAX, DecodeError, Event, datum::Reader, fingerprint::canonical_form, shape};
 
 /// The registry cannot be asked now.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the schema registry cannot be reached: {0}")]
+#[error("the schema registry gives no answer: {0}")]
 pub struct Unavailable(pub String);
 
-/// Whoever knows the schemas of writers. An answer is for ever: `None` makes a dead letter.
+/// Whoever knows the schemas of writers.
+#[async_trait]
 pub trait WriterSchemas: Send + Sync {
-    /// The schema with this CRC-64-AVRO fingerprint (little-endian), as JSON.
-    fn by_fingerprint(&self, fingerprint: [u8; 8]) -> Result<Option<String>, Unavailable>;
-    /// The schema with this id of a registry, as JSON.
+    /// Asks for schemas before events are decoded by them, so that decoding waits for no network.
+    async fn learn(&self, ids: &BTreeSet<u32>) -> Result<(), Unavailable>;
+    /// The schema with this id of a registry, as JSON, as far as it was learnt. `None`, there is none, makes a
+    /// dead letter.
     fn by_id(&self, id: u32) -> Result<Option<String>, Unavailable>;
 }
 
@@ -26,9 +32,10 @@ pub trait WriterSchemas: Send + Sync {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoRegistry;
 
+#[async_trait]
 impl WriterSchemas for NoRegistry {
-    fn by_fingerprint(&self, _: [u8; 8]) -> Result<Option<String>, Unavailable> {
-        Ok(None)
+    async fn learn(&self, _: &BTreeSet<u32>) -> Result<(), Unavailable> {
+        Ok(())
     }
 
     fn by_id(&self, _: u32) -> Result<Option<String>, Unavailable> {
@@ -89,7 +96,7 @@ pub(super) fn read<E: Event>(datum: &[u8]) -> Result<E, DecodeError> {
 }
 
 /// Runs the crate `apache-avro` on what others wrote: it panics on some of it (a bad name, say).
-fn guarded<T>(run: impl FnOnce() -> Result<T, apache_avro::Error>) -> Result<T, String> {
+pub(crate) fn guarded<T, E: ToString>(run: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(_) => Err("it makes no sense".to_owned()),

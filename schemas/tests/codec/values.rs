@@ -5,7 +5,9 @@ use apache_avro::{Schema, from_avro_datum, to_avro_datum, types::Value};
 use proptest::prelude::*;
 use serde::{Serialize, de::DeserializeOwned};
 use serviceradar_schemas::{
-    Decision, Decoder, DeviceChange, Event, Framing, Observation, encode, encode_framed, time,
+    Decision, Decoder, DeviceChange, Event, Framing, Observation,
+    codec::{reframe, registry_id},
+    encode, encode_framed, time,
 };
 
 use crate::samples;
@@ -88,7 +90,19 @@ proptest! {
         prop_assert_eq!(confluent[0], 0);
         prop_assert_eq!(&confluent[1..5], id.to_be_bytes());
         prop_assert_eq!(&confluent[5..], &single[HEAD..]);
+        prop_assert_eq!(registry_id(&confluent), Some(id));
+        prop_assert_eq!(registry_id(&single), None);
+        prop_assert_eq!(reframe::<Decision>(&single, Framing::Confluent { id }), Some(confluent));
+        prop_assert_eq!(reframe::<Decision>(&single, Framing::SingleObject), Some(single));
     }
+}
+
+/// It would be read by a schema that is not its own.
+#[test]
+fn an_event_of_another_schema_keeps_its_framing() {
+    let framing = Framing::Confluent { id: 7 };
+    assert_eq!(reframe::<Decision>(&encode(&DeviceChange::default()), framing), None);
+    assert_eq!(reframe::<Decision>(b"", framing), None);
 }
 
 /// Logs give it offsets by its id: it may depend on nothing but the datum.

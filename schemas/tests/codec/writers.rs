@@ -1,16 +1,17 @@
 //! Events of writers with other schemas than ours.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
 };
 
 use apache_avro::{Schema, from_avro_datum, to_avro_datum, types::Value};
+use async_trait::async_trait;
 use proptest::prelude::*;
 use serde_json::json;
 use serviceradar_schemas::{
     Decoder, Event, Framing, Observation,
-    codec::{DecodeError, Unavailable, WriterSchemas, fingerprint::fingerprint},
+    codec::{DecodeError, Unavailable, WriterSchemas},
     encode, encode_framed,
 };
 use sha2::{Digest, Sha256};
@@ -30,23 +31,20 @@ impl Registry {
     pub(crate) fn with(schema: &serde_json::Value) -> Arc<Self> {
         Arc::new(Self { schemas: BTreeMap::from([(7, schema.to_string())]), ..Self::default() })
     }
+}
 
-    fn answer(&self, matches: impl Fn(u32, &str) -> bool) -> Result<Option<String>, Unavailable> {
+#[async_trait]
+impl WriterSchemas for Registry {
+    async fn learn(&self, _: &BTreeSet<u32>) -> Result<(), Unavailable> {
+        Ok(())
+    }
+
+    fn by_id(&self, id: u32) -> Result<Option<String>, Unavailable> {
         *self.asked.lock().unwrap() += 1;
         if self.cut_off {
             return Err(Unavailable("connection refused".to_owned()));
         }
-        Ok(self.schemas.iter().find(|(id, text)| matches(**id, text)).map(|(_, text)| text.clone()))
-    }
-}
-
-impl WriterSchemas for Registry {
-    fn by_fingerprint(&self, wanted: [u8; 8]) -> Result<Option<String>, Unavailable> {
-        self.answer(|_, text| Schema::parse_str(text).is_ok_and(|schema| fingerprint(&schema) == wanted))
-    }
-
-    fn by_id(&self, wanted: u32) -> Result<Option<String>, Unavailable> {
-        self.answer(|id, _| id == wanted)
+        Ok(self.schemas.get(&id).cloned())
     }
 }
 
@@ -129,22 +127,18 @@ fn our_own_schema_is_read_in_either_framing() {
 }
 
 #[test]
-fn a_registry_is_asked_once_for_a_schema_by_id_or_fingerprint() {
+fn a_registry_is_asked_once_for_a_schema() {
     let mut theirs = ours();
     fields(&mut theirs).push(json!({"name": "rack", "type": "string"}));
     let confluent = written(&event(), &theirs, |fields| {
         fields.push(("rack".to_owned(), Value::String("r1".to_owned())));
     });
-    let name = fingerprint(&Schema::parse(&theirs).unwrap());
-    let single = [&[0xC3, 0x01], name.as_slice(), &confluent[5..]].concat();
-
     let registry = Registry::with(&theirs);
     let mut decoder = Decoder::<Observation>::with_writers(registry.clone());
     for _ in 0..3 {
         assert_eq!(decoder.decode(&confluent).unwrap(), event());
-        assert_eq!(decoder.decode(&single).unwrap(), event());
     }
-    assert_eq!(*registry.asked.lock().unwrap(), 2, "once by id, once by fingerprint");
+    assert_eq!(*registry.asked.lock().unwrap(), 1);
 }
 
 #[test]
@@ -165,13 +159,9 @@ fn a_schema_that_nobody_knows_is_an_answer() {
 fn a_registry_out_of_reach_is_no_answer() {
     let registry = Registry { cut_off: true, ..Registry::default() };
     let mut decoder = Decoder::<Observation>::with_writers(Arc::new(registry));
-    let mut unknown = encode(&event());
-    unknown[2] ^= 1;
     let confluent = encode_framed(&event(), Framing::Confluent { id: 7 });
-    for bytes in [&unknown, &confluent] {
-        let error = decoder.decode(bytes).unwrap_err();
-        assert!(error.is_unavailable(), "{error}");
-    }
+    let error = decoder.decode(&confluent).unwrap_err();
+    assert!(error.is_unavailable(), "{error}");
     assert_eq!(decoder.decode(&encode(&event())).unwrap(), event(), "ours needs no registry");
 }
 

@@ -14,7 +14,9 @@ use serviceradar_replay::{
     topics::{Partition, read_by},
 };
 use serviceradar_schemas::{
-    Action, Claim, Decision, Observation, Source, Target, encode,
+    Action, Claim, Decision, Observation, Source, Target,
+    codec::NoRegistry,
+    encode,
     time::{Clock, SystemClock},
 };
 use serviceradar_streams::{
@@ -49,8 +51,7 @@ async fn a_log(database: &Database) -> Vec<Column> {
     let target = Target { claim: seen.claims.first().cloned(), ..Target::default() };
     decide(&log, "d1", "block", target).await;
     let end = Observation { action: Action::End, event_time: SystemClock.now(), ..seen };
-    let events = [serviceradar_ingest::publish::event(&end).unwrap()];
-    observations(&log).publish(events.into()).await.unwrap();
+    observations(&log).publish([end]).await.unwrap();
     let claim = |value: &str| Claim { namespace: "serial".into(), value: value.into() };
     let other = |native_key: &str, value| Observation {
         id: format!("netbox {native_key}"),
@@ -62,7 +63,7 @@ async fn a_log(database: &Database) -> Vec<Column> {
         ..Observation::default()
     };
     let both = [other("a", "ACME:SN-A-1"), other("b", "ACME:SN-B-1")];
-    serviceradar_ingest::publish::publish(&observations(&log), both).await.unwrap();
+    observations(&log).publish(both).await.unwrap();
     let target =
         Target { claims: Some(vec![claim("ACME:SN-A-1"), claim("ACME:SN-B-1")]), ..Target::default() };
     decide(&log, "d2", "link", target).await;
@@ -115,7 +116,8 @@ async fn run(views: &PostgresViews, columns: &[Column], order: Vec<Vec<(usize, s
     let fingerprint = rules.fingerprint(serviceradar_materializers::LAYOUT_VERSION);
     let (mut writer, _) = views.take(TENANT, "stand", &fingerprint, &json!({})).await.unwrap();
     let mut engine = Engine::start(TENANT, &rules, 1).unwrap();
-    let mut intakes: Vec<Intake> = columns.iter().map(|(of, _)| Intake::of(&of.topic)).collect();
+    let mut intakes: Vec<Intake> =
+        columns.iter().map(|(of, _)| Intake::of(&of.topic, Arc::new(NoRegistry))).collect();
     for (number, pieces) in (1..).zip(order) {
         let (mut batch, mut frontiers, mut count) = (Batch::default(), Vec::new(), 0);
         for (column, range) in pieces {

@@ -2,10 +2,7 @@
 
 use std::sync::Arc;
 
-use serviceradar_ingest::{
-    faker::{ArmedFault, Fault},
-    publish::publish,
-};
+use serviceradar_ingest::faker::{ArmedFault, Fault};
 use serviceradar_log::{LogStore, MemoryLog};
 use serviceradar_replay::DriverHandle;
 use serviceradar_schemas::{
@@ -58,7 +55,7 @@ impl Pipeline {
         let members = (0..records).map(|n| event(Action::Assert, n.to_string(), None));
         let last = event(Action::SnapshotEnd, String::new(), Some(records));
         let events = [first].into_iter().chain(members).chain([last]);
-        publish(&observations(&self.log), events).await.unwrap();
+        observations(&self.log).publish(events).await.unwrap();
         self.driver.caught_up().await.unwrap();
         // The verdict is written after the epoch: caught up means that it is in the views, too.
         let select = "SELECT d.action, d.reason FROM views_1.decisions d

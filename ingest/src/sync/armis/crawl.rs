@@ -2,9 +2,9 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use serviceradar_log::{LogError, NewEvent, Publisher};
+use serviceradar_log::{LogError, NewEvent};
 use serviceradar_schemas::{
-    Action, Observation, Snapshot,
+    Action, Framing, Observation, Snapshot,
     time::{self, Clock},
 };
 use tokio::{task::JoinSet, time::Instant};
@@ -15,7 +15,7 @@ use super::{
     map::{Mapped, Mapping, map},
     page::{Page, PageRequest},
 };
-use crate::publish::{EventTooLarge, event};
+use crate::publish::{EventTooLarge, Observations, event};
 
 /// How many refused devices an error names.
 const REFUSED_SHOWN: usize = 5;
@@ -91,16 +91,16 @@ pub enum CrawlError {
     Stopped,
 }
 
-/// Crawls everything once. `publisher` is of the tenant's `observations`. `progress` is called
-/// after each page. At most `concurrency` pages are in memory beside the one being published.
+/// Crawls everything once into the tenant's `observations`. `progress` is called after each page. At
+/// most `concurrency` pages are in memory beside the one being published.
 pub async fn crawl(
     client: &ArmisClient,
-    publisher: &Publisher,
+    observations: &Observations,
     clock: &dyn Clock,
     mut progress: impl FnMut(Progress) + Send,
 ) -> Result<CrawlReport, CrawlError> {
     let started = Instant::now();
-    let mut crawl = Crawl::new(client, publisher, clock.now());
+    let mut crawl = Crawl::new(client, observations, clock.now());
     let page_size = client.config().page_size;
     let first = PageRequest { from: 0, length: page_size, expected: None };
     let fetched = client.page(first).await.map_err(|error| crawl.fetch_failed(error))?;
@@ -109,7 +109,7 @@ pub async fn crawl(
     let step = if fetched.count < total { fetched.count.max(1) } else { page_size };
     crawl.progress.total = total;
     crawl.mark(Action::SnapshotBegin, crawl.begin(), None).await?;
-    crawl.publish(read(fetched, &crawl.mapping)).await?;
+    crawl.publish(read(fetched, &crawl.mapping, observations.framing)).await?;
     progress(crawl.progress);
 
     let mut requests = (step..total).step_by(step).map(|from| PageRequest {
@@ -123,7 +123,8 @@ pub async fn crawl(
             && let Some(request) = requests.next()
         {
             let (client, mapping) = (client.clone(), crawl.mapping.clone());
-            coming.spawn(async move { Ok(read(client.page(request).await?, &mapping)) });
+            let framing = observations.framing;
+            coming.spawn(async move { Ok(read(client.page(request).await?, &mapping, framing)) });
         }
         let Some(came) = coming.join_next().await else {
             break;
@@ -148,7 +149,7 @@ pub async fn crawl(
 /// shutdown, which also cuts a crawl short. `crawled` hears how each went.
 pub async fn run_every(
     client: &ArmisClient,
-    publisher: &Publisher,
+    observations: &Observations,
     clock: &dyn Clock,
     interval: Duration,
     shutdown: CancellationToken,
@@ -159,7 +160,7 @@ pub async fn run_every(
         tokio::select! {
             biased;
             () = shutdown.cancelled() => return crawled(Err(CrawlError::Stopped)),
-            result = crawl(client, publisher, clock, |_| {}) => crawled(result),
+            result = crawl(client, observations, clock, |_| {}) => crawled(result),
         }
         tokio::select! {
             biased;
@@ -178,12 +179,12 @@ struct ReadPage {
     refused: Vec<String>,
 }
 
-fn read(page: Page, mapping: &Mapping) -> ReadPage {
+fn read(page: Page, mapping: &Mapping, framing: Framing) -> ReadPage {
     let mut read = ReadPage { total: page.total, devices: Vec::new(), refused: Vec::new() };
     for device in page.results {
         match map(device, mapping) {
             Ok(Mapped::Excluded { native_key }) => read.devices.push((native_key, None)),
-            Ok(Mapped::Record(observation)) => match event(&observation) {
+            Ok(Mapped::Record(observation)) => match event(&observation, framing) {
                 Ok(event) => read.devices.push((observation.native_key, Some(event))),
                 Err(error) => read.refused.push(error.to_string()),
             },
@@ -195,7 +196,7 @@ fn read(page: Page, mapping: &Mapping) -> ReadPage {
 
 /// A crawl under way.
 struct Crawl<'a> {
-    publisher: &'a Publisher,
+    observations: &'a Observations,
     mapping: Arc<Mapping>,
     progress: Progress,
     seen: HashSet<String>,
@@ -209,11 +210,11 @@ struct Crawl<'a> {
 }
 
 impl<'a> Crawl<'a> {
-    fn new(client: &ArmisClient, publisher: &'a Publisher, begin: i64) -> Self {
+    fn new(client: &ArmisClient, observations: &'a Observations, begin: i64) -> Self {
         let config = client.config();
         let snapshot = Snapshot { id: time::format(begin), begin, count: None };
         Self {
-            publisher,
+            observations,
             mapping: Arc::new(Mapping {
                 source: config.source(),
                 partition: config.partition.clone(),
@@ -251,12 +252,12 @@ impl<'a> Crawl<'a> {
             }),
             ..Observation::default()
         };
-        self.append(vec![event(&mark)?]).await
+        self.append(vec![event(&mark, self.observations.framing)?]).await
     }
 
     async fn append(&self, events: Vec<NewEvent>) -> Result<(), CrawlError> {
         let progress = self.progress;
-        let appended = self.publisher.publish(events).await;
+        let appended = self.observations.publisher.publish(events).await;
         appended.map(|_| ()).map_err(|error| CrawlError::Publish { progress, error })
     }
 
