@@ -92,12 +92,12 @@ async fn outside(context: &Context) -> anyhow::Result<Option<Value>> {
     let log = log_store::reach(config).await?;
     let mut status =
         DriverStatus { generation: standing.generation, epoch: standing.epoch, ..DriverStatus::default() };
+    let problems = setting_problems(&*log, &config.tenant).await?;
+    status.setting_problems = problems.iter().map(ToString::to_string).collect();
     for partition in read_by(&*log, &config.tenant).await? {
         let frontier = Frontier::of(&standing.frontiers, &partition.topic, partition.log_partition);
         status.partitions.insert(partition.to_string(), look(&*log, &frontier).await?);
     }
-    let problems = setting_problems(&*log, &config.tenant).await?;
-    status.setting_problems = problems.iter().map(ToString::to_string).collect();
     let mut told = lag::told(&status, SystemClock.now());
     if let Some(told) = told.as_object_mut() {
         let known = ["generation", "epoch", "lag_events", "lag_seconds", "setting_problems", "partitions"];

@@ -89,27 +89,29 @@ pub(crate) fn log_partitions(config: &Config, stream: Stream) -> u32 {
     }
 }
 
-/// A log partition: its offsets, and how far it is in the views, where it is read and they say so.
-type Standing = (Offsets, Option<PartitionStatus>);
+async fn offsets_of(log: &dyn LogStore, topic: &TopicDescription) -> anyhow::Result<Vec<Offsets>> {
+    let mut offsets = Vec::new();
+    for log_partition in 0..topic.log_partitions {
+        offsets.push(log.offsets(&topic.name, log_partition).await?);
+    }
+    Ok(offsets)
+}
 
-async fn partitions(
+/// How far each log partition of a topic is in the views; none where they do not say, or it is not read into them.
+async fn standing_of(
     log: &dyn LogStore,
     topic: &TopicDescription,
     views: Option<&Resume>,
-) -> anyhow::Result<Vec<Standing>> {
+) -> anyhow::Result<Option<Vec<PartitionStatus>>> {
     let is_read = READ.iter().any(|stream| split(&topic.name).is_some_and(|(_, name)| name == stream.name()));
-    let mut partitions = Vec::new();
+    let Some(views) = views.filter(|_| is_read) else {
+        return Ok(None);
+    };
+    let mut standing = Vec::new();
     for log_partition in 0..topic.log_partitions {
-        let offsets = log.offsets(&topic.name, log_partition).await?;
-        let status = match views.filter(|_| is_read) {
-            Some(views) => {
-                Some(look(log, &Frontier::of(&views.frontiers, &topic.name, log_partition)).await?)
-            }
-            None => None,
-        };
-        partitions.push((offsets, status));
+        standing.push(look(log, &Frontier::of(&views.frontiers, &topic.name, log_partition)).await?);
     }
-    Ok(partitions)
+    Ok(Some(standing))
 }
 
 /// Where the views of a tenant stand. A database that does not say so keeps nothing else from being shown.
@@ -121,26 +123,27 @@ async fn views_of(context: &Context, tenant: &str) -> Option<Resume> {
 }
 
 async fn list(context: &Context, log: &dyn LogStore) -> anyhow::Result<()> {
-    let mut rows = Vec::new();
-    // One event is read for it from each log partition that is behind: too much to do for all tenants.
+    let mut found = Vec::new();
+    for topic in log.topics(None).await? {
+        let (offsets, settings) = (offsets_of(log, &topic).await?, log.settings(&topic.name).await?);
+        found.push((topic, offsets, settings));
+    }
+    // Events are read last, and of one tenant: a broker keeps whatever is asked beside a read waiting.
     let own = &context.config.tenant;
     let views = views_of(context, own).await;
-    for topic in log.topics(None).await? {
+    let mut rows = Vec::new();
+    for (topic, offsets, settings) in found {
         let tenant = split(&topic.name).map_or("", |(tenant, _)| tenant);
-        let partitions = partitions(log, &topic, views.as_ref().filter(|_| tenant == own)).await?;
-        let kept: u64 = partitions.iter().map(|(offsets, _)| offsets.end - offsets.start).sum();
-        let ever: u64 = partitions.iter().map(|(offsets, _)| offsets.end).sum();
-        let lags: Option<Vec<&PartitionStatus>> =
-            partitions.iter().map(|(_, status)| status.as_ref()).collect();
-        let settings = log.settings(&topic.name).await?;
+        let standing = standing_of(log, &topic, views.as_ref().filter(|_| tenant == own)).await?;
+        let standing = standing.as_deref();
         rows.push(vec![
             Value::from(&*topic.name),
             tenant.into(),
             topic.log_partitions.into(),
-            kept.into(),
-            ever.into(),
-            lags.as_ref().map(|all| all.iter().map(|status| status.lag_events()).sum::<u64>()).into(),
-            lags.and_then(|all| lag::longest(all.into_iter(), SystemClock.now())).into(),
+            offsets.iter().map(|of| of.end - of.start).sum::<u64>().into(),
+            offsets.iter().map(|of| of.end).sum::<u64>().into(),
+            standing.map(|all| all.iter().map(PartitionStatus::lag_events).sum::<u64>()).into(),
+            standing.and_then(|all| lag::longest(all.iter(), SystemClock.now())).into(),
             settings.iter().filter(|setting| !setting.is_right()).count().into(),
         ]);
     }
@@ -163,9 +166,11 @@ async fn describe(context: &Context, log: &dyn LogStore, topic: &str) -> anyhow:
         Some((tenant, _)) => views_of(context, tenant).await,
         None => None,
     };
-    let partitions = partitions(log, &described, views.as_ref()).await?;
-    let row = |(log_partition, (offsets, status)): (usize, &Standing)| {
-        let status = status.as_ref();
+    let offsets = offsets_of(log, &described).await?;
+    let settings = log.settings(topic).await?;
+    let standing = standing_of(log, &described, views.as_ref()).await?;
+    let row = |(log_partition, offsets): (usize, &Offsets)| {
+        let status = standing.as_deref().and_then(|all| all.get(log_partition));
         vec![
             Value::from(topic),
             log_partition.into(),
@@ -177,12 +182,11 @@ async fn describe(context: &Context, log: &dyn LogStore, topic: &str) -> anyhow:
             status.and_then(|status| status.stalled.clone()).into(),
         ]
     };
-    let rows: Vec<_> = partitions.iter().enumerate().map(row).collect();
+    let rows: Vec<_> = offsets.iter().enumerate().map(row).collect();
     let columns =
         ["topic", "log partition", "start", "end", "frontier", "lag events", "lag seconds", "stalled"];
     output::rows(context.format, &columns, &rows)?;
 
-    let settings = log.settings(topic).await?;
     if settings.is_empty() {
         return Ok(());
     }
