@@ -22,6 +22,7 @@ use rdkafka::{
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode},
+    metadata::MetadataBroker,
 };
 use settings::topic_settings;
 pub use settings::{Identity, KafkaConfig, Login, Tls};
@@ -29,7 +30,7 @@ use tokio::task::spawn_blocking;
 
 use self::{appends::Appends, reads::Reads};
 use crate::store::{
-    Appended, Batch, LogError, LogStore, Offsets, Read, ReadLimit, SettingProblem, TopicDescription,
+    Appended, Batch, Brokers, LogError, LogStore, Offsets, Read, ReadLimit, Setting, TopicDescription,
 };
 
 /// How long the broker may take to answer a question.
@@ -41,6 +42,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// A log store on a Kafka cluster.
 pub struct KafkaLog {
+    servers: String,
     context: Context,
     admin: AdminClient<Context>,
     consumer: Arc<BaseConsumer<Context>>,
@@ -120,6 +122,7 @@ impl KafkaLog {
             settings::reading(base.clone()).create_with_context(context.clone()).map_err(create)?;
         let consumer = Arc::new(consumer);
         Ok(Self {
+            servers: config.servers.clone(),
             admin: base.create_with_context(context.clone()).map_err(create)?,
             appends: Appends::new(settings::appending(base), context.clone()).map_err(create)?,
             reads: Reads::new(consumer.clone())?,
@@ -306,7 +309,34 @@ impl LogStore for KafkaLog {
         deleted.elements().iter().try_for_each(|of| of.error()).map_err(unavailable)
     }
 
-    async fn setting_problems(&self, topic: &str) -> Result<Vec<SettingProblem>, LogError> {
-        settings::problems(&self.admin, topic).await
+    async fn settings(&self, topic: &str) -> Result<Vec<Setting>, LogError> {
+        let name = topic.to_owned();
+        let replicas = self.ask(move |client| {
+            let metadata = client.fetch_metadata(Some(&name), ANSWER_WITHIN).map_err(unavailable)?;
+            let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+            let least = partitions.map(|partition| partition.replicas().len()).min();
+            least.ok_or(LogError::UnknownTopic(name))
+        });
+        settings::of_topic(&self.admin, &self.servers, topic, replicas.await?).await
+    }
+
+    async fn brokers(&self) -> Result<Option<Brokers>, LogError> {
+        let asked = self.ask(|client| {
+            let metadata = client.fetch_metadata(None, ANSWER_WITHIN).map_err(unavailable)?;
+            let brokers = metadata.brokers().iter();
+            let at =
+                |broker: &MetadataBroker| format!("{} at {}:{}", broker.id(), broker.host(), broker.port());
+            let mut brokers: Vec<_> = brokers.map(|broker| (broker.id(), at(broker))).collect();
+            brokers.sort();
+            Ok((client.fetch_cluster_id(ANSWER_WITHIN), brokers))
+        });
+        let (cluster, brokers) = asked.await?;
+        let mut settings = Vec::new();
+        for (id, _) in &brokers {
+            settings.extend(settings::of_broker(&self.admin, *id).await?);
+        }
+        let (_, version) = rdkafka::util::get_rdkafka_version();
+        let brokers = brokers.into_iter().map(|(_, at)| at).collect();
+        Ok(Some(Brokers { cluster, brokers, client: format!("librdkafka {version}"), settings }))
     }
 }

@@ -22,6 +22,6 @@ pub use partitioner::log_partition_of;
 pub use publisher::Publisher;
 pub use socket::SocketLog;
 pub use store::{
-    Appended, Batch, BatchId, Event, LogError, LogStore, NewEvent, Offsets, Read, ReadLimit, SettingProblem,
-    TopicDescription,
+    Appended, Batch, BatchId, Brokers, Event, LogError, LogStore, NewEvent, Offsets, Read, ReadLimit,
+    Setting, TopicDescription,
 };

@@ -215,21 +215,47 @@ impl TopicDescription {
     }
 }
 
-/// A setting of a topic that contradicts what its stream needs, and the command that mends it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "topic {topic}: {name} is {found}, and must be {wanted}; mend it with `kafka-configs.sh --bootstrap-server SERVERS \
-     --alter --entity-type topics --entity-name {topic} --add-config {name}={wanted}`"
-)]
-pub struct SettingProblem {
-    /// The topic.
-    pub topic: String,
-    /// The setting.
+/// A setting that the streams depend on, as it is and as it must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// Whose: `topic t.observations`, `broker 1`.
+    pub of: String,
+    /// Its name.
     pub name: &'static str,
-    /// As it is.
+    /// As it is; empty where it is not set.
     pub found: String,
     /// As it must be.
     pub wanted: String,
+    /// What brings it there: a command, or what to do.
+    pub mend: String,
+}
+
+impl Setting {
+    /// Whether it is as it must be.
+    pub fn is_right(&self) -> bool {
+        self.found == self.wanted
+    }
+}
+
+/// As a problem.
+impl std::fmt::Display for Setting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { of, name, found, wanted, mend } = self;
+        write!(f, "{of}: {name} is {found:?}, and must be {wanted:?}; mend it: {mend}")
+    }
+}
+
+/// The brokers of a log store, and what reaches them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Brokers {
+    /// The cluster's own id, where it says one.
+    pub cluster: Option<String>,
+    /// `id at host:port` of each, in order of the ids.
+    pub brokers: Vec<String>,
+    /// Name and version of the client library.
+    pub client: String,
+    /// Settings of each broker.
+    pub settings: Vec<Setting>,
 }
 
 /// Why a log store refused.
@@ -343,8 +369,13 @@ pub trait LogStore: Send + Sync + 'static {
     /// Deletes the events before `offset`. Never lowers the start; `offset` may be up to the end.
     async fn delete_before(&self, topic: &str, log_partition: u32, offset: u64) -> Result<(), LogError>;
 
-    /// What of a topic's settings contradicts what its stream needs. A store that has no settings has no problems.
-    async fn setting_problems(&self, _topic: &str) -> Result<Vec<SettingProblem>, LogError> {
+    /// The settings of a topic that its stream depends on. A store that has no settings has none.
+    async fn settings(&self, _topic: &str) -> Result<Vec<Setting>, LogError> {
         Ok(Vec::new())
+    }
+
+    /// The brokers that keep the log; none where it is kept without any.
+    async fn brokers(&self) -> Result<Option<Brokers>, LogError> {
+        Ok(None)
     }
 }

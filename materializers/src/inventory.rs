@@ -6,8 +6,11 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::{
-    postgres::session::{Session, views_error},
-    views::ViewsError,
+    postgres::{
+        session::{Session, views_error},
+        state,
+    },
+    views::{Resume, ViewsError},
 };
 
 /// A question about the inventory of a tenant, and the SQL that answers it.
@@ -124,6 +127,7 @@ pub struct Totals {
 /// A session that reads one tenant.
 pub struct Inventory {
     session: Session,
+    tenant: String,
 }
 
 impl Inventory {
@@ -136,7 +140,14 @@ impl Inventory {
             SET search_path = serviceradar";
         session.client().batch_execute(settings).await.map_err(views_error)?;
         session.execute("SELECT set_config('serviceradar.tenant', $1, false)", &[&tenant]).await?;
-        Ok(Self { session })
+        Ok(Self { session, tenant: tenant.to_owned() })
+    }
+
+    /// Where the tenant stands in the active generation.
+    pub async fn standing(&mut self) -> Result<Resume, ViewsError> {
+        let select = "SELECT id FROM pipeline_generations WHERE state = 'active'";
+        let generation = self.session.query_one(select, &[]).await?.get(0);
+        state::resume(&mut self.session, &self.tenant, generation).await
     }
 
     /// Asks a question.

@@ -10,7 +10,7 @@ pub mod postgres;
 pub mod views;
 
 pub use memory::MemoryViews;
-pub use postgres::PostgresViews;
+pub use postgres::{Condition, EXTENSIONS, PostgresViews};
 
 /// Version of the layout of the views; part of the fingerprint.
 pub const LAYOUT_VERSION: u32 = 3;

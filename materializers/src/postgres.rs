@@ -3,11 +3,12 @@
 mod copy;
 mod devices;
 mod epoch;
+mod examine;
 mod indexes;
 mod journals;
 mod outbox;
 pub(crate) mod session;
-mod state;
+pub(crate) mod state;
 mod tables;
 
 use std::{
@@ -16,6 +17,8 @@ use std::{
     time::Instant,
 };
 
+pub use examine::{Condition, EXTENSIONS};
+use serviceradar_schemas::time::Clock;
 use serviceradar_streams::rows::{DeviceRow, State, Uid};
 use tokio::sync::mpsc;
 
@@ -54,6 +57,14 @@ impl PostgresViews {
     /// Refuses a database that is not the one that this program's migrations make.
     pub async fn check(&self) -> Result<(), ViewsError> {
         migrations::check(Session::connect(&self.url).await?.client()).await
+    }
+
+    /// What the database is like, asked as the role of the URL. `clock` is this machine's.
+    ///
+    /// # Errors
+    /// Where it does not answer. What it lacks is no error.
+    pub async fn examine(&self, clock: &dyn Clock) -> Result<Condition, ViewsError> {
+        examine::examine(Session::connect(&self.url).await?.client(), clock).await
     }
 
     /// Whether a writer that has neither left nor been seen to beat for too long holds the tenant.

@@ -35,6 +35,20 @@ pub struct Frontier {
     pub witness: Option<Witness>,
 }
 
+impl Frontier {
+    /// How far a log partition is by what is known of all; at its begin where nothing is.
+    pub fn of(frontiers: &[Self], topic: &str, log_partition: u32) -> Self {
+        let known = frontiers.iter().find(|f| f.topic == topic && f.log_partition == log_partition);
+        known.cloned().unwrap_or_else(|| Self {
+            topic: topic.to_owned(),
+            log_partition,
+            next_offset: 0,
+            intake_max: i64::MIN,
+            witness: None,
+        })
+    }
+}
+
 /// An event that could not be read: its bytes, unchanged, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {

@@ -68,7 +68,7 @@ pub(crate) enum Verb {
     Demo(verbs::demo::Demo),
     /// Runs the pipeline: from the log to the views, until it is stopped
     Run(verbs::run::Run),
-    /// Shows how far the views are behind the log
+    /// Shows how far the views are behind the log, in events and seconds
     Status(verbs::status::Status),
     /// Brings the database's schema to what this program needs
     Migrate(verbs::migrate::Migrate),
@@ -82,7 +82,7 @@ pub(crate) enum Verb {
     Schema(verbs::schema::Schema),
     /// Shows the configuration
     Config(verbs::config::Config),
-    /// Looks for what would keep this machine from running the program
+    /// Looks for what would keep the program from running here, and says how to mend it
     Doctor(verbs::doctor::Doctor),
     /// Prints completions for a shell
     Completions(verbs::completions::Completions),

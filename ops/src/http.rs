@@ -8,8 +8,11 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use serde::Serialize;
 use serviceradar_ops::metrics;
 use serviceradar_replay::{DriverStatus, Phase};
+use serviceradar_schemas::time::{Clock, SystemClock};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
+
+use crate::lag;
 
 /// In the data folder: where the pipeline answers.
 pub(crate) const ADDRESS_FILE: &str = "http.address";
@@ -80,7 +83,9 @@ pub(crate) fn serve(
         .route("/readyz", get(readyz).with_state(readiness))
         .route("/metrics", get(render).with_state(prometheus));
     if let Some(status) = status {
-        let tell = async |State(status): State<watch::Receiver<DriverStatus>>| Json(status.borrow().clone());
+        let tell = async |State(status): State<watch::Receiver<DriverStatus>>| {
+            Json(lag::told(&status.borrow(), SystemClock.now()))
+        };
         routes = routes.route("/status", get(tell).with_state(status));
     }
     let keep_up = async move {

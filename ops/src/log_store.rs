@@ -6,7 +6,8 @@ use std::{path::PathBuf, sync::Arc};
 use anyhow::{Context, bail};
 use serviceradar_log::{EmbeddedLog, KafkaLog, LogStore, SocketLog};
 use serviceradar_ops::config::Config;
-use serviceradar_schemas::{time::SystemClock, topics::Stream};
+use serviceradar_replay::topics;
+use serviceradar_schemas::time::SystemClock;
 
 /// Where the embedded log lives.
 fn folder(config: &Config) -> PathBuf {
@@ -38,6 +39,11 @@ pub(crate) async fn hold(config: &Config) -> anyhow::Result<Arc<dyn LogStore>> {
     Ok(Arc::new(opened.await??))
 }
 
+/// Whether there is a log: one in the data folder is made when it is first used.
+pub(crate) fn is_there(config: &Config) -> bool {
+    config.kafka.is_some() || folder(config).exists()
+}
+
 /// The log, over the socket of whoever holds it; where nobody does, it is opened for as long as it is used.
 pub(crate) async fn reach(config: &Config) -> anyhow::Result<Arc<dyn LogStore>> {
     let Some(socket) = socket(config) else {
@@ -49,12 +55,10 @@ pub(crate) async fn reach(config: &Config) -> anyhow::Result<Arc<dyn LogStore>> 
     }
 }
 
-/// Refuses topics of the tenant whose settings would lose events, with the commands that mend them.
+/// Refuses brokers, and topics of the tenant, whose settings would lose events, with the commands that mend them. What is
+/// set so later is told by the driver, which looks every hour.
 pub(crate) async fn check(config: &Config, log: &dyn LogStore) -> anyhow::Result<()> {
-    let mut problems = Vec::new();
-    for stream in Stream::ALL {
-        problems.extend(log.setting_problems(&stream.topic(&config.tenant)).await?);
-    }
+    let problems = topics::setting_problems(log, &config.tenant).await?;
     if problems.is_empty() {
         return Ok(());
     }

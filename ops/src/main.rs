@@ -5,6 +5,7 @@ mod crawls;
 mod exit;
 mod found;
 mod http;
+mod lag;
 mod log_store;
 mod output;
 mod pipeline;

@@ -18,10 +18,12 @@ pub enum Metric {
     EpochMilliseconds,
     Events,
     LagEvents,
+    LagSeconds,
     NextOffset,
     Records,
     Refusals,
     Running,
+    SettingProblems,
     Stalled,
 }
 
@@ -68,7 +70,7 @@ const fn row(name: &'static str, kind: Kind, label: &'static str, meaning: &'sta
 const OF: &str = "log_partition";
 
 #[rustfmt::skip]
-const ROWS: [(Metric, Row); 16] = [
+const ROWS: [(Metric, Row); 18] = [
     (Metric::BiggestBlock, row("serviceradar_biggest_block", Kind::Gauge, "", "Nodes of the biggest block: what identity must decide at once.")),
     (Metric::BlocksDecided, row("serviceradar_blocks_decided_total", Kind::Counter, "", "Blocks decided since the start.")),
     (Metric::CaughtUp, row("serviceradar_caught_up", Kind::Gauge, "", "1 while everything in the log is in the views, else 0.")),
@@ -80,10 +82,12 @@ const ROWS: [(Metric, Row); 16] = [
     (Metric::EpochMilliseconds, row("serviceradar_epoch_milliseconds", Kind::Gauge, "", "The last epoch, from its close to its commit.")),
     (Metric::Events, row("serviceradar_events_total", Kind::Counter, "", "Events taken in since the start.")),
     (Metric::LagEvents, row("serviceradar_lag_events", Kind::Gauge, OF, "Events in the log that are not yet in the views.")),
+    (Metric::LagSeconds, row("serviceradar_lag_seconds", Kind::Gauge, OF, "Age of the oldest event that is not in the views, by its append time; 0 where there is none, NaN before it was read.")),
     (Metric::NextOffset, row("serviceradar_next_offset", Kind::Gauge, OF, "The frontier: the next offset not yet in the views.")),
     (Metric::Records, row("serviceradar_records", Kind::Gauge, "", "Records ever seen.")),
     (Metric::Refusals, row("serviceradar_refusals_total", Kind::Counter, "", "Events that could not be read and became dead letters, since the start.")),
     (Metric::Running, row("serviceradar_running", Kind::Gauge, "", "1 while the pipeline writes views, else 0.")),
+    (Metric::SettingProblems, row("serviceradar_setting_problems", Kind::Gauge, "", "Settings of the log that contradict what its streams need; `status` says which, and what mends them.")),
     (Metric::Stalled, row("serviceradar_stalled", Kind::Gauge, OF, "1 while the log partition cannot be read, else 0; `status` says why.")),
 ];
 

@@ -7,7 +7,7 @@ use serviceradar_log::{LogStore, socket};
 use serviceradar_materializers::PostgresViews;
 use serviceradar_ops::{config::Config, metrics::Metric, postgres::PrivatePostgres};
 use serviceradar_replay::{Driver, DriverConfig, DriverHandle, DriverStatus, Phase};
-use serviceradar_schemas::time::SystemClock;
+use serviceradar_schemas::time::{Clock, SystemClock};
 use serviceradar_streams::rules::Rules;
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -185,17 +185,19 @@ fn gauge(status: &DriverStatus) {
     let truth = |truth: bool| f64::from(u8::from(truth));
     let running = matches!(status.phase, Phase::Loading | Phase::Running);
     Metric::Running.set(None, truth(running));
-    Metric::CaughtUp.set(None, truth(running && status.lag() == 0));
+    Metric::CaughtUp.set(None, truth(running && status.lag_events() == 0));
     Metric::Epoch.set(None, status.epoch as f64);
     Metric::EpochMilliseconds.set(None, status.epoch_ms as f64);
     Metric::Records.set(None, status.records as f64);
     Metric::BiggestBlock.set(None, status.biggest_block as f64);
+    Metric::SettingProblems.set(None, status.setting_problems.len() as f64);
     Metric::Events.raise_to(status.events);
     Metric::Changes.raise_to(status.changes);
     Metric::BlocksDecided.raise_to(status.blocks_decided);
     Metric::Refusals.raise_to(status.dead_letters);
     for (partition, found) in &status.partitions {
-        Metric::LagEvents.set(Some(partition), found.end.saturating_sub(found.next_offset) as f64);
+        Metric::LagEvents.set(Some(partition), found.lag_events() as f64);
+        Metric::LagSeconds.set(Some(partition), found.lag_seconds(SystemClock.now()).unwrap_or(f64::NAN));
         Metric::NextOffset.set(Some(partition), found.next_offset as f64);
         Metric::Stalled.set(Some(partition), truth(found.stalled.is_some()));
     }

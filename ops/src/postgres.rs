@@ -138,11 +138,10 @@ impl PrivatePostgres {
             tries += 1;
             let port = folder.free_port()?;
             let mut server = Server::start(&folder, binaries, port)?;
-            let url = |database| format!("postgresql://{NAME}:{password}@127.0.0.1:{port}/{database}");
-            match ready(&mut server, &folder, &url("postgres")).await {
+            match ready(&mut server, &folder, &login(port, &password, "postgres")).await {
                 Ok(()) => {
                     folder.remember_port(port)?;
-                    return Ok(Self { server, url: url(NAME), _folder: folder });
+                    return Ok(Self { server, url: login(port, &password, NAME), _folder: folder });
                 }
                 Err(PostgresError::Program { .. }) if tries < STARTS_MAX => {
                     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -150,6 +149,13 @@ impl PrivatePostgres {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// How to connect to the server of a folder, password included, as it ran last; it may be stopped. None where there
+    /// never was one.
+    pub fn url_of(dir: &Path) -> Option<String> {
+        let (port, password) = folder::login(dir)?;
+        Some(login(port, &password, NAME))
     }
 
     /// How to connect, password included: `postgresql://…`.
@@ -171,6 +177,10 @@ impl PrivatePostgres {
     pub async fn stop(mut self) {
         self.server.stop().await;
     }
+}
+
+fn login(port: u16, password: &str, database: &str) -> String {
+    format!("postgresql://{NAME}:{password}@127.0.0.1:{port}/{database}")
 }
 
 /// Waits until the server answers, and sees to it that our database is there.

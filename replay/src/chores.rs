@@ -11,22 +11,25 @@ const WITNESS_EVERY: Duration = Duration::from_secs(60);
 /// How often new log partitions are looked for.
 const DISCOVER_EVERY: Duration = Duration::from_secs(10);
 
+/// How often the settings of the log are checked.
+const SETTINGS_EVERY: Duration = Duration::from_secs(60 * 60);
+
 /// When a chore is due.
 pub(crate) struct Chore {
     every: Duration,
-    last: Instant,
+    last: Option<Instant>,
 }
 
 impl Chore {
     fn new(every: Duration) -> Self {
-        Self { every, last: Instant::now() }
+        Self { every, last: Some(Instant::now()) }
     }
 
     /// Whether it is due; then it is not again for a while.
     pub(crate) fn is_due(&mut self) -> bool {
-        let due = self.last.elapsed() >= self.every;
+        let due = self.last.is_none_or(|last| last.elapsed() >= self.every);
         if due {
-            self.last = Instant::now();
+            self.last = Some(Instant::now());
         }
         due
     }
@@ -38,16 +41,18 @@ pub(crate) struct Chores {
     pub(crate) tick: Chore,
     pub(crate) discover: Chore,
     pub(crate) witness: Chore,
+    pub(crate) settings: Chore,
 }
 
 impl Chores {
-    /// None is due yet.
+    /// None is due yet but the settings: whoever started the driver need not have looked.
     pub(crate) fn new() -> Self {
         Self {
             beat: Chore::new(BEAT_EVERY),
             tick: Chore::new(TICK_EVERY),
             discover: Chore::new(DISCOVER_EVERY),
             witness: Chore::new(WITNESS_EVERY),
+            settings: Chore { every: SETTINGS_EVERY, last: None },
         }
     }
 }

@@ -354,6 +354,7 @@ impl Driver {
             let offsets =
                 self.until_available(|| log.offsets(&partition.topic, partition.log_partition)).await?;
             running.ends.insert(partition.clone(), offsets.end);
+            self.board.end(partition, offsets.end);
         }
         Ok(())
     }
@@ -366,24 +367,11 @@ impl Driver {
             if running.lanes.contains_key(&partition) {
                 continue;
             }
-            let known = frontiers
-                .iter()
-                .find(|f| f.topic == partition.topic && f.log_partition == partition.log_partition);
-            let frontier = known.cloned().unwrap_or_else(|| Frontier {
-                topic: partition.topic.clone(),
-                log_partition: partition.log_partition,
-                next_offset: 0,
-                intake_max: i64::MIN,
-                witness: None,
-            });
+            let frontier = Frontier::of(&frontiers, &partition.topic, partition.log_partition);
             let changed =
                 self.until_available(|| crate::witness::check(&*config.log, &partition, &frontier)).await?;
             changed?;
-            let (next_offset, intake_max) = (frontier.next_offset, frontier.intake_max);
-            self.board.update(|status| {
-                let entry = status.partitions.entry(partition.to_string()).or_default();
-                (entry.next_offset, entry.intake_max) = (next_offset, intake_max);
-            });
+            self.reach(running, [frontier.clone()]);
             let hears = reader::start(
                 config.log.clone(),
                 config.writers.clone(),
@@ -393,7 +381,6 @@ impl Driver {
                 self.board.clone(),
                 running.came.clone(),
             );
-            running.committed.insert(partition.clone(), next_offset);
             running.lanes.insert(partition, Lane::new(hears, frontier));
         }
         Ok(())
@@ -407,8 +394,13 @@ impl Driver {
         }
         while !self.is_stopped() {
             let gathered = self.gather(running).await?;
-            let commit = if gathered.events > 0 { Some(self.close(running, gathered).await?) } else { None };
+            // Marks of transactions alone are nothing to write.
+            let (commit, passed) = match gathered.events {
+                0 => (None, gathered.frontiers),
+                _ => (Some(self.close(running, gathered).await?), BTreeMap::new()),
+            };
             self.finish(running).await?;
+            self.reach(running, passed.into_values());
             self.publish(running).await?;
             self.judge(running).await;
             self.make_indexes(running, commit.is_some()).await?;
@@ -423,6 +415,9 @@ impl Driver {
             }
             if chores.witness.is_due() {
                 self.check_witnesses(running).await?;
+            }
+            if chores.settings.is_due() {
+                self.check_settings().await;
             }
             if let Some(commit) = commit {
                 running.committer.start(commit)?;
@@ -536,13 +531,17 @@ impl Driver {
             status.blocks_decided = closed.gauges.blocks_decided;
             status.biggest_block = closed.gauges.biggest_block;
             status.undecided = running.undecided.iter().map(waiting).collect();
-            for frontier in epoch.frontiers {
-                let (topic, log_partition) = (frontier.topic, frontier.log_partition);
-                let partition = Partition { topic, log_partition };
-                let entry = status.partitions.entry(partition.to_string()).or_default();
-                entry.next_offset = frontier.next_offset;
-                entry.end = entry.end.max(frontier.next_offset);
-                entry.intake_max = frontier.intake_max;
+        });
+        self.reach(running, epoch.frontiers);
+    }
+
+    /// Notes that what is before these frontiers is in the views.
+    pub(crate) fn reach(&self, running: &mut Running, frontiers: impl IntoIterator<Item = Frontier>) {
+        self.board.update(|status| {
+            for frontier in frontiers {
+                let partition =
+                    Partition { topic: frontier.topic.clone(), log_partition: frontier.log_partition };
+                status.partitions.entry(partition.to_string()).or_default().reach(&frontier);
                 running.committed.insert(partition, frontier.next_offset);
             }
         });
@@ -608,6 +607,21 @@ impl Driver {
         let publisher = Publisher::new(config.log.clone(), Stream::Observations.topic(&config.tenant));
         if let Err(error) = publisher.publish(vec![event]).await {
             tracing::warn!(%error, "the TICK was not published");
+        }
+    }
+
+    /// Looks whether settings contradict what the streams need. The pipeline goes on all the same: what the log still
+    /// has is read, and nothing would be saved by stopping.
+    async fn check_settings(&self) {
+        match topics::setting_problems(&*self.config.log, &self.config.tenant).await {
+            Ok(problems) => {
+                let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                for problem in &problems {
+                    tracing::error!(problem, "the log is set so that it may lose events");
+                }
+                self.board.update(|status| status.setting_problems = problems);
+            }
+            Err(error) => tracing::warn!(%error, "the settings of the log could not be checked"),
         }
     }
 

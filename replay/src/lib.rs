@@ -6,6 +6,7 @@ pub mod driver;
 pub mod epochs;
 pub mod guard;
 pub mod intake;
+pub mod lag;
 mod load;
 pub mod outbox;
 pub mod reader;

@@ -52,7 +52,11 @@ impl Driver {
         let mut loading = Gathered::default();
         self.feed(running, &mut loading).await?;
         // Of a load that was broken off nothing is written: the next one begins anew.
-        if loading.events == 0 || self.is_stopped() {
+        if self.is_stopped() {
+            return Ok(());
+        }
+        if loading.events == 0 {
+            self.reach(running, loading.frontiers.into_values());
             return Ok(());
         }
         let closed_at = self.config.clock.now();

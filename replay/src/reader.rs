@@ -143,6 +143,10 @@ impl Reader {
                     (check, pause) = (false, RETRY);
                     frontier.next_offset = chunk.next_offset;
                     frontier.witness = chunk.witness.clone().or(frontier.witness);
+                    if chunk.events > 0 {
+                        // Before anybody can have committed it.
+                        self.board.read(&self.partition, chunk.intake.0, chunk.next_offset);
+                    }
                     if says.send(Ok(chunk)).await.is_err() {
                         return;
                     }

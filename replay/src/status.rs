@@ -6,9 +6,11 @@ use std::{
 };
 
 use serde::Serialize;
+use serviceradar_materializers::views::Frontier;
+use serviceradar_schemas::time::SECOND;
 use tokio::sync::watch;
 
-use crate::topics::Partition;
+use crate::{lag::Pending, topics::Partition};
 
 /// What the pipeline is doing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -42,6 +44,39 @@ pub struct PartitionStatus {
     pub intake_max: i64,
     /// Why it is not being read, in words.
     pub stalled: Option<String>,
+    /// What was read and is not in the views.
+    #[serde(skip)]
+    pub(crate) pending: Pending,
+}
+
+impl PartitionStatus {
+    /// Events of the log that are not in the views, as last seen; marks of transactions that lie between are counted.
+    pub fn lag_events(&self) -> u64 {
+        self.end.saturating_sub(self.next_offset)
+    }
+
+    /// How old the oldest event is that is not in the views, by its append time, seconds: 0 where there is none, and
+    /// none where there is one that was not read yet. `now` is in microseconds since the Unix epoch.
+    pub fn lag_seconds(&self, now: i64) -> Option<f64> {
+        if self.lag_events() == 0 {
+            return Some(0.0);
+        }
+        let age = now.saturating_sub(self.pending.since()?).max(0);
+        Some(age as f64 / SECOND as f64)
+    }
+
+    /// Events were read up to an offset, the first of them taken in at `since`.
+    pub(crate) fn read(&mut self, since: i64, next_offset: u64) {
+        self.pending.add(since, next_offset);
+    }
+
+    /// What is before a frontier is in the views.
+    pub(crate) fn reach(&mut self, frontier: &Frontier) {
+        self.next_offset = frontier.next_offset;
+        self.end = self.end.max(frontier.next_offset);
+        self.intake_max = frontier.intake_max;
+        self.pending.pass(frontier.next_offset);
+    }
 }
 
 /// A fetch that waits for a verdict.
@@ -88,14 +123,16 @@ pub struct DriverStatus {
     pub biggest_block: u64,
     /// Fetches that wait for a verdict.
     pub undecided: Vec<Waiting>,
+    /// Settings of the log that contradict what its streams need, each with what mends it.
+    pub setting_problems: Vec<String>,
     /// Log partitions, by `topic/log partition`.
     pub partitions: BTreeMap<String, PartitionStatus>,
 }
 
 impl DriverStatus {
     /// Events of the log that are not yet in the views.
-    pub fn lag(&self) -> u64 {
-        self.partitions.values().map(|p| p.end.saturating_sub(p.next_offset)).sum()
+    pub fn lag_events(&self) -> u64 {
+        self.partitions.values().map(PartitionStatus::lag_events).sum()
     }
 }
 
@@ -133,6 +170,12 @@ impl StatusBoard {
             tracing::warn!(%partition, why, "a log partition is not being read");
         }
         self.update(|status| status.partitions.entry(name).or_default().stalled = why);
+    }
+
+    /// Says that events of a log partition were read up to an offset, the first of them taken in at `since`.
+    pub fn read(&self, partition: &Partition, since: i64, next_offset: u64) {
+        let name = partition.to_string();
+        self.update(|status| status.partitions.entry(name).or_default().read(since, next_offset));
     }
 
     /// Says where a log partition ends.

@@ -1,6 +1,6 @@
-//! The topics of a tenant: made where they are missing, and which of their log partitions are read.
+//! The topics of a tenant: made where they are missing, how they are set, and which of their log partitions are read.
 
-use serviceradar_log::{LogError, LogStore};
+use serviceradar_log::{LogError, LogStore, Setting};
 use serviceradar_schemas::topics::Stream;
 
 /// Creates the topics of a tenant that are missing.
@@ -14,6 +14,16 @@ pub async fn ensure(log: &dyn LogStore, tenant: &str) -> Result<(), LogError> {
         }
     }
     Ok(())
+}
+
+/// Settings of the brokers and of a tenant's topics that contradict what its streams need.
+pub async fn setting_problems(log: &dyn LogStore, tenant: &str) -> Result<Vec<Setting>, LogError> {
+    let mut settings = log.brokers().await?.map(|brokers| brokers.settings).unwrap_or_default();
+    for stream in Stream::ALL {
+        settings.extend(log.settings(&stream.topic(tenant)).await?);
+    }
+    settings.retain(|setting| !setting.is_right());
+    Ok(settings)
 }
 
 /// A log partition that the pipeline reads.

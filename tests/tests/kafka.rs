@@ -19,7 +19,15 @@ use serviceradar_log::{
     Batch, BatchId, Event, Identity, KafkaConfig, KafkaLog, LogError, LogStore, Login, NewEvent, Publisher,
     ReadLimit, Tls,
 };
-use serviceradar_schemas::topics::Stream;
+use serviceradar_materializers::{MemoryViews, views::Frontier};
+use serviceradar_replay::{Driver, DriverConfig, DriverHandle, Phase, lag::look};
+use serviceradar_schemas::{
+    Framings,
+    codec::NoRegistry,
+    time::{Clock, SystemClock},
+    topics::Stream,
+};
+use serviceradar_streams::rules::Rules;
 use serviceradar_tests::{
     services,
     tenant::{RECORDS, Tenant},
@@ -144,22 +152,32 @@ async fn a_broker_killed_in_the_middle_loses_and_doubles_nothing() {
     assert!(numbers.iter().copied().eq(0..calls * events), "{} of {}", numbers.len(), calls * events);
 }
 
+async fn make_forgetful(topic: &str) {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", services::kafka().await).create().unwrap();
+    let forgetful = AlterConfig::new(ResourceSpecifier::Topic(topic))
+        .set("message.timestamp.type", "LogAppendTime")
+        .set("retention.ms", "100000000");
+    admin.alter_configs([&forgetful], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
+}
+
 /// A topic that would forget is named, with the command that mends it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_setting_that_would_lose_events_is_named() {
     let _alone = BROKER.lock().await;
     let log = log().await;
     let topic = new_topic(&log, 1).await;
-    assert_eq!(log.setting_problems(&topic).await, Ok(Vec::new()));
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", services::kafka().await).create().unwrap();
-    let forgetful = AlterConfig::new(ResourceSpecifier::Topic(&topic))
-        .set("message.timestamp.type", "LogAppendTime")
-        .set("retention.ms", "1000");
-    admin.alter_configs([&forgetful], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
-    let problems = log.setting_problems(&topic).await.unwrap();
+    let wrong = async || {
+        let mut settings = log.settings(&topic).await.unwrap();
+        assert!(!settings.is_empty());
+        settings.retain(|setting| !setting.is_right());
+        settings
+    };
+    assert_eq!(wrong().await, []);
+    make_forgetful(&topic).await;
+    let problems = wrong().await;
     let problem = problems.iter().find(|problem| problem.name == "retention.ms").expect("not named");
-    assert_eq!((problem.found.as_str(), problem.wanted.as_str()), ("1000", "-1"));
+    assert_eq!((problem.found.as_str(), problem.wanted.as_str()), ("100000000", "-1"));
     let told = problem.to_string();
     assert!(told.contains(&topic) && told.contains("--add-config retention.ms=-1"), "{told}");
 }
@@ -295,4 +313,80 @@ async fn whoever_does_not_is_refused() {
         let error = log.describe_topic("t.observations").await.unwrap_err();
         assert!(matches!(&error, LogError::Unavailable(why) if why.contains(words)), "{config:?}: {error}");
     }
+}
+
+/// A pipeline of the tenant of a topic, into views in memory.
+fn drive(log: &Arc<dyn LogStore>, topic: &str) -> DriverHandle {
+    Driver::start(DriverConfig {
+        tenant: topic.split('.').next().unwrap().to_owned(),
+        writer: "test".to_owned(),
+        workers: 1,
+        rules: Rules::default(),
+        log: log.clone(),
+        views: Arc::new(MemoryViews::default()),
+        writers: Arc::new(NoRegistry),
+        framings: Framings::default(),
+        clock: Arc::new(SystemClock),
+        ticks: false,
+        journals_kept: None,
+    })
+}
+
+/// Marks of transactions at the end take offsets: they keep nobody waiting and are no lag, seen from inside or outside.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn marks_of_transactions_are_no_lag() {
+    let _alone = BROKER.lock().await;
+    let log = log().await;
+    let topic = new_topic(&log, 1).await;
+    let servers = services::kafka().await;
+    let take_back = async |end: u64, done: &'static [(bool, usize)]| {
+        let (servers, of) = (servers.clone(), topic.clone());
+        tokio::task::spawn_blocking(move || transactions(&servers, &of, done)).await.unwrap();
+        while log.offsets(&topic, 0).await.unwrap().end < end {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    take_back(7, &[(true, 3), (false, 2)]).await;
+    let behind = look(&*log, &Frontier::of(&[], &topic, 0)).await.unwrap();
+    assert_eq!(behind.lag_events(), 7);
+    assert!(behind.lag_seconds(SystemClock.now()).is_some_and(|seconds| seconds > 0.0));
+    let passed = Frontier { next_offset: 3, ..Frontier::of(&[], &topic, 0) };
+    let caught_up = look(&*log, &passed).await.unwrap();
+    assert_eq!((caught_up.lag_events(), caught_up.lag_seconds(SystemClock.now())), (0, Some(0.0)));
+
+    let driver = drive(&log, &topic);
+    for end in [7, 9] {
+        let waited = tokio::time::timeout(ANSWER_WITHIN, driver.caught_up()).await;
+        waited.expect("it waits for marks").unwrap();
+        let status = driver.status();
+        assert_eq!((status.lag_events(), status.dead_letters), (0, 3));
+        assert_eq!(status.partitions[&format!("{topic}/0")].next_offset, end);
+        if end == 7 {
+            take_back(9, &[(false, 1)]).await;
+        }
+    }
+    driver.stop().await.unwrap();
+}
+
+/// A setting that was changed after the start is told, and the pipeline goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pipeline_tells_of_a_setting_that_would_lose_events() {
+    let _alone = BROKER.lock().await;
+    let log = log().await;
+    let topic = new_topic(&log, 1).await;
+    make_forgetful(&topic).await;
+    let driver = drive(&log, &topic);
+    let mut status = driver.watch();
+    let told =
+        tokio::time::timeout(ANSWER_WITHIN, status.wait_for(|status| !status.setting_problems.is_empty()));
+    let told = told.await.expect("it is not told").unwrap().clone();
+    let mend = format!("--entity-name {topic} --add-config retention.ms=-1");
+    assert!(
+        told.setting_problems.iter().any(|problem| problem.contains(&mend)),
+        "{:?}",
+        told.setting_problems
+    );
+    driver.caught_up().await.unwrap();
+    assert_eq!(driver.status().phase, Phase::Running);
+    driver.stop().await.unwrap();
 }

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use rdkafka::{
     ClientConfig,
-    admin::{AdminClient, ResourceSpecifier},
+    admin::{AdminClient, ConfigResource, ResourceSpecifier},
 };
 use serviceradar_schemas::topics::{Stream, split};
 
 use super::{Context, options, unavailable};
-use crate::store::{EVENT_BYTES_MAX, LogError, SettingProblem};
+use crate::store::{EVENT_BYTES_MAX, LogError, Setting};
 
 /// The broker's own default decides how many replicas a topic has.
 pub(super) const REPLICATION_OF_THE_BROKER: i32 = -1;
@@ -26,6 +26,10 @@ const FETCH_WAIT_MS: u32 = 100;
 /// How long events wait for others of their log partition, milliseconds. A batch comes as a whole: enough to gather it.
 const LINGER_MS: u32 = 2;
 
+/// From so many replicas on one may be lost without stopping whoever writes.
+const REPLICAS_SAFE: usize = 3;
+/// Replicas that must have an event before it counts as written, where there are enough.
+const IN_SYNC_REPLICAS: usize = 2;
 /// How long dead letters are kept, milliseconds: 30 days.
 const DEAD_LETTERS_KEPT_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
 
@@ -152,7 +156,7 @@ pub(super) fn reading(mut client: ClientConfig) -> ClientConfig {
         .clone()
 }
 
-/// The settings of a topic, by its stream. Source: `events.md`, "Topics".
+/// The settings of a new topic, by its stream. Source: `events.md`, "Topics".
 pub(super) fn topic_settings(topic: &str) -> Vec<(&'static str, String)> {
     let mut settings = vec![
         ("message.timestamp.type", "LogAppendTime".to_owned()),
@@ -175,22 +179,85 @@ pub(super) fn topic_settings(topic: &str) -> Vec<(&'static str, String)> {
     settings
 }
 
-pub(super) async fn problems(
+/// What a topic must be set to that has so many replicas.
+fn wanted_of_topic(topic: &str, replicas: usize) -> Vec<(&'static str, String)> {
+    let mut wanted = topic_settings(topic);
+    if replicas >= REPLICAS_SAFE {
+        wanted.push(("min.insync.replicas", IN_SYNC_REPLICAS.to_string()));
+    }
+    wanted
+}
+
+/// The settings of a topic, of which each log partition has at least so many replicas.
+pub(super) async fn of_topic(
     admin: &AdminClient<Context>,
+    servers: &str,
     topic: &str,
-) -> Result<Vec<SettingProblem>, LogError> {
-    let described =
-        admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options()).await.map_err(unavailable)?;
-    let mut problems = Vec::new();
-    for resource in described {
-        let resource =
-            resource.map_err(|code| LogError::Unavailable(format!("the settings of {topic}: {code}")))?;
-        for (name, wanted) in topic_settings(topic) {
-            let found = resource.get(name).and_then(|entry| entry.value.clone()).unwrap_or_default();
-            if found != wanted {
-                problems.push(SettingProblem { topic: topic.to_owned(), name, found, wanted });
+    replicas: usize,
+) -> Result<Vec<Setting>, LogError> {
+    let of = format!("topic {topic}");
+    let found = described(admin, ResourceSpecifier::Topic(topic), &of).await?;
+    let settings = wanted_of_topic(topic, replicas).into_iter().map(|(name, wanted)| Setting {
+        found: value(&found, name),
+        mend: format!(
+            "kafka-configs.sh --bootstrap-server {servers} --alter --entity-type topics --entity-name {topic} \
+             --add-config {name}={wanted}"
+        ),
+        of: of.clone(),
+        name,
+        wanted,
+    });
+    Ok(settings.collect())
+}
+
+/// The settings of a broker. A topic that a stranger's typing error made would have none of ours.
+pub(super) async fn of_broker(admin: &AdminClient<Context>, id: i32) -> Result<Vec<Setting>, LogError> {
+    let of = format!("broker {id}");
+    let found = described(admin, ResourceSpecifier::Broker(id), &of).await?;
+    let name = "auto.create.topics.enable";
+    Ok(vec![Setting {
+        found: value(&found, name),
+        mend: format!("put {name}=false into its server.properties, and restart it"),
+        of,
+        name,
+        wanted: "false".to_owned(),
+    }])
+}
+
+async fn described(
+    admin: &AdminClient<Context>,
+    resource: ResourceSpecifier<'_>,
+    of: &str,
+) -> Result<ConfigResource, LogError> {
+    let described = admin.describe_configs([&resource], &options()).await.map_err(unavailable)?;
+    let silent = || LogError::Unavailable(format!("the settings of {of} were not told"));
+    let found = described.into_iter().next().ok_or_else(silent)?;
+    found.map_err(|code| LogError::Unavailable(format!("the settings of {of}: {code}")))
+}
+
+fn value(found: &ConfigResource, name: &str) -> String {
+    found.get(name).and_then(|entry| entry.value.clone()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn from_three_replicas_on_a_write_must_reach_two() {
+        let of = |replicas| wanted_of_topic("t.observations", replicas);
+        let in_sync = ("min.insync.replicas", "2".to_owned());
+        assert!(of(3).contains(&in_sync));
+        assert!(!of(2).contains(&in_sync), "with one of two gone nothing could be written");
+    }
+
+    #[test]
+    fn what_is_kept_for_ever_is_neither_compacted_nor_deleted() {
+        for topic in ["t.observations", "t.decisions"] {
+            let wanted = topic_settings(topic);
+            for kept in [("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1")] {
+                assert!(wanted.contains(&(kept.0, kept.1.to_owned())), "{topic}: {kept:?}");
             }
         }
     }
-    Ok(problems)
 }

@@ -5,12 +5,12 @@ use std::{
     process::Command,
 };
 
+use serviceradar_materializers::EXTENSIONS;
+
 use super::{PostgresError, account::Account, fetch};
 
 /// The oldest PostgreSQL that will do.
 pub const MAJOR_MIN: u32 = 15;
-/// Extensions that the views need.
-const EXTENSIONS: [&str; 3] = ["pg_trgm", "btree_gin", "btree_gist"];
 /// Where distributions put a version's own programs: `<here>/<version>/bin`.
 const VERSIONED: &str = "/usr/lib/postgresql";
 

@@ -105,7 +105,7 @@ impl Folder {
 
     /// The port of the last run where it is free, so that a URL stays good; else any free one.
     pub(super) fn free_port(&self) -> Result<u16, PostgresError> {
-        let former = fs::read_to_string(self.path.join("port")).ok().and_then(|text| text.parse().ok());
+        let former = port(&self.path);
         let free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port))?.local_addr();
         former
             .map_or_else(|| free(0), |port| free(port).or_else(|_| free(0)))
@@ -136,6 +136,15 @@ impl Folder {
         written.map_err(PostgresError::at(path))?;
         self.account.own(path)
     }
+}
+
+fn port(dir: &Path) -> Option<u16> {
+    fs::read_to_string(dir.join("port")).ok()?.parse().ok()
+}
+
+/// Port and password of the server of a folder, as it ran last.
+pub(super) fn login(dir: &Path) -> Option<(u16, String)> {
+    Some((port(dir)?, fs::read_to_string(dir.join("password")).ok()?))
 }
 
 fn new_password() -> io::Result<String> {

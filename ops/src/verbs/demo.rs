@@ -212,7 +212,7 @@ impl Shown {
                 }
                 () = tokio::time::sleep(SHOW_EVERY) => {
                     let status = self.pipeline.status();
-                    progress.at(in_views(&status) + status.loading, in_views(&status) + status.lag());
+                    progress.at(in_views(&status) + status.loading, in_views(&status) + status.lag_events());
                 }
             }
         }

@@ -3,6 +3,13 @@
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::Value;
+use serviceradar_materializers::views::Frontier;
+use serviceradar_replay::{
+    DriverStatus,
+    lag::look,
+    topics::{read_by, setting_problems},
+};
+use serviceradar_schemas::time::{Clock, SystemClock};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -11,39 +18,52 @@ use tokio::{
 use super::Context;
 use crate::{
     exit::{NotRunning, Wanting},
-    http,
+    http, lag, log_store,
     output::{self, Format},
 };
 
 /// A status of some thousand log partitions.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 
-/// Shows how far the views are behind the log
+/// Shows how far the views are behind the log, in events and seconds
+///
+/// Asks the pipeline of the data folder; where none runs there, the database and the log.
 #[derive(Debug, Args)]
 pub(crate) struct Status {}
 
 impl Status {
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
-        let dir = &context.config.dir;
-        let status = ask(context).await.map_err(|why| NotRunning { dir: dir.clone(), why })?;
-        let (figures, partitions) = split(&status);
+        let status = match ask(context).await {
+            Ok(status) => status,
+            Err(why) => match outside(context).await? {
+                Some(status) => status,
+                None => return Err(NotRunning { dir: context.config.dir.clone(), why }.into()),
+            },
+        };
+        let (figures, partitions, problems) = split(&status);
         match context.format {
             Format::Json => output::line(&status.to_string())?,
             Format::Table => {
                 output::rows(context.format, &["what", "value"], &figures)?;
                 output::line("")?;
-                let columns = ["log partition", "next offset", "end", "lag", "stalled"];
+                let columns = ["log partition", "frontier", "end", "lag events", "lag seconds", "stalled"];
                 output::rows(context.format, &columns, &partitions)?;
+                for problem in &problems {
+                    output::line(&format!("\n{problem}"))?;
+                }
             }
         }
-        let stalled = partitions.iter().filter(|row| !row[4].is_null()).count();
-        match (&status["phase"], stalled) {
-            (Value::Object(failed), _) => {
-                Err(Wanting(format!("the pipeline has stopped: {failed:?}")).into())
-            }
-            (_, 0) => Ok(()),
-            _ => Err(Wanting(format!("{stalled} log partitions are not being read")).into()),
+        if let Value::Object(failed) = &status["phase"] {
+            return Err(Wanting(format!("the pipeline has stopped: {failed:?}")).into());
         }
+        let stalled = partitions.iter().filter(|row| row.last().is_some_and(|why| !why.is_null())).count();
+        if stalled > 0 {
+            return Err(Wanting(format!("{stalled} log partitions are not being read")).into());
+        }
+        if !problems.is_empty() {
+            return Err(Wanting("the log is set so that it may lose events".to_owned()).into());
+        }
+        Ok(())
     }
 }
 
@@ -59,27 +79,56 @@ async fn ask(context: &Context) -> anyhow::Result<Value> {
     serde_json::from_str(body).context("what answers there is no pipeline")
 }
 
-/// The figures, and the log partitions.
-fn split(status: &Value) -> (Vec<Vec<Value>>, Vec<Vec<Value>>) {
-    let (mut figures, mut partitions) = (Vec::new(), Vec::new());
+/// What the database and the log say, where both can be asked without a pipeline. What only the pipeline knows is
+/// left out.
+async fn outside(context: &Context) -> anyhow::Result<Option<Value>> {
+    let config = &context.config;
+    if !log_store::is_there(config) {
+        return Ok(None);
+    }
+    let Some(standing) = lag::standing(config, &config.tenant).await? else {
+        return Ok(None);
+    };
+    let log = log_store::reach(config).await?;
+    let mut status =
+        DriverStatus { generation: standing.generation, epoch: standing.epoch, ..DriverStatus::default() };
+    let problems = setting_problems(&*log, &config.tenant).await?;
+    status.setting_problems = problems.iter().map(ToString::to_string).collect();
+    for partition in read_by(&*log, &config.tenant).await? {
+        let frontier = Frontier::of(&standing.frontiers, &partition.topic, partition.log_partition);
+        status.partitions.insert(partition.to_string(), look(&*log, &frontier).await?);
+    }
+    let mut told = lag::told(&status, SystemClock.now());
+    if let Some(told) = told.as_object_mut() {
+        let known = ["generation", "epoch", "lag_events", "lag_seconds", "setting_problems", "partitions"];
+        told.retain(|name, _| known.contains(&&**name));
+        told.insert("phase".to_owned(), Value::Null);
+    }
+    Ok(Some(told))
+}
+
+type Rows = Vec<Vec<Value>>;
+
+/// The figures, the log partitions, and the settings that contradict.
+fn split(status: &Value) -> (Rows, Rows, Vec<&str>) {
+    let (mut figures, mut partitions, mut problems) = (Vec::new(), Vec::new(), Vec::new());
     for (name, value) in status.as_object().into_iter().flatten() {
         match value {
             Value::Object(of) if name == "partitions" => {
                 for (partition, found) in of {
-                    let offset = |name: &str| found[name].as_u64().unwrap_or_default();
-                    let lag = offset("end").saturating_sub(offset("next_offset"));
-                    partitions.push(vec![
-                        partition.as_str().into(),
-                        found["next_offset"].clone(),
-                        found["end"].clone(),
-                        lag.into(),
-                        found["stalled"].clone(),
-                    ]);
+                    let fields = ["next_offset", "end", "lag_events", "lag_seconds", "stalled"];
+                    let values = fields.iter().map(|field| found[*field].clone());
+                    partitions.push([partition.as_str().into()].into_iter().chain(values).collect());
                 }
             }
-            Value::Array(of) => figures.push(vec![name.as_str().into(), of.len().into()]),
+            Value::Array(of) => {
+                figures.push(vec![name.as_str().into(), of.len().into()]);
+                if name == "setting_problems" {
+                    problems.extend(of.iter().filter_map(Value::as_str));
+                }
+            }
             value => figures.push(vec![name.as_str().into(), value.clone()]),
         }
     }
-    (figures, partitions)
+    (figures, partitions, problems)
 }

@@ -1,8 +1,9 @@
 //! The command line, as programs and people see it.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod demo;
+mod lag;
 mod pipeline;
 mod schema;
 

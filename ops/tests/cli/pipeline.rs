@@ -28,7 +28,7 @@ async fn ask(dir: &Path, path: &str) -> Option<String> {
 }
 
 /// Asks whether it is ready until it says that it has the role.
-async fn until_ready_as(dir: &TempDir, run: &mut Running, role: &str) {
+pub(super) async fn until_ready_as(dir: &TempDir, run: &mut Running, role: &str) {
     loop {
         assert!(run.0.try_wait().unwrap().is_none(), "it ended before it was a {role}");
         let answer = ask(dir.path(), "/readyz").await.unwrap_or_default();
