@@ -20,7 +20,7 @@ use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     client::Client,
     config::RDKafkaLogLevel,
-    consumer::{BaseConsumer, Consumer, ConsumerContext},
+    consumer::{BaseConsumer, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode},
     metadata::MetadataBroker,
 };
@@ -44,8 +44,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 pub struct KafkaLog {
     servers: String,
     context: Context,
-    admin: AdminClient<Context>,
-    consumer: Arc<BaseConsumer<Context>>,
+    admin: Arc<AdminClient<Context>>,
     appends: Appends,
     reads: Reads,
 }
@@ -120,24 +119,25 @@ impl KafkaLog {
         let (base, context) = (config.client(), Context::default());
         let consumer: BaseConsumer<Context> =
             settings::reading(base.clone()).create_with_context(context.clone()).map_err(create)?;
-        let consumer = Arc::new(consumer);
+        let admin: AdminClient<Context> = base.create_with_context(context.clone()).map_err(create)?;
+        let (consumer, admin) = (Arc::new(consumer), Arc::new(admin));
         Ok(Self {
             servers: config.servers.clone(),
-            admin: base.create_with_context(context.clone()).map_err(create)?,
+            reads: Reads::new(consumer, admin.clone())?,
+            admin,
             appends: Appends::new(settings::appending(base), context.clone()).map_err(create)?,
-            reads: Reads::new(consumer.clone())?,
-            consumer,
             context,
         })
     }
 
-    /// Asks the broker something, on a thread that may wait.
+    /// Asks the broker something, on a thread that may wait. Not by the consumer: a broker answers a connection's
+    /// questions in their order, and a fetch waits until something comes.
     async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Client<Context>) -> Result<T, LogError> + Send + 'static,
     ) -> Result<T, LogError> {
-        let consumer = self.consumer.clone();
-        let answer = spawn_blocking(move || question(consumer.client())).await.map_err(broke_off)?;
+        let admin = self.admin.clone();
+        let answer = spawn_blocking(move || question(admin.inner())).await.map_err(broke_off)?;
         self.context.explain(answer)
     }
 
@@ -186,9 +186,19 @@ fn offsets_of(client: &Client<Context>, topic: &str, log_partition: u32) -> Resu
                 return Ok(Offsets { start: start.cast_unsigned(), end: end.cast_unsigned() });
             }
             Err(error) if is_changing(&error) && Instant::now() < given_up => std::thread::sleep(LOOK_EVERY),
+            Err(error) if is_unknown(&error) => return Err(LogError::UnknownTopic(topic.to_owned())),
             Err(error) => return Err(unavailable(error)),
         }
     }
+}
+
+fn is_unknown(error: &KafkaError) -> bool {
+    let unknown = [
+        RDKafkaErrorCode::UnknownTopic,
+        RDKafkaErrorCode::UnknownTopicOrPartition,
+        RDKafkaErrorCode::UnknownPartition,
+    ];
+    error.rdkafka_error_code().is_some_and(|code| unknown.contains(&code))
 }
 
 /// Whether another broker is about to answer for the log partition.
@@ -291,7 +301,9 @@ impl LogStore for KafkaLog {
     }
 
     async fn offsets(&self, topic: &str, log_partition: u32) -> Result<Offsets, LogError> {
-        self.known(topic, log_partition).await?;
+        if !self.reads.knows(topic, log_partition) && !self.appends.knows(topic, log_partition) {
+            self.known(topic, log_partition).await?;
+        }
         let topic = topic.to_owned();
         self.ask(move |client| offsets_of(client, &topic, log_partition)).await
     }

@@ -171,6 +171,11 @@ impl Views for MemoryViews {
     async fn make_indexes(&self, _generation: i32) -> Result<(), ViewsError> {
         Ok(())
     }
+
+    /// It keeps none.
+    async fn forget_journals(&self, _before: i64) -> Result<(), ViewsError> {
+        Ok(())
+    }
 }
 
 struct MemoryWriter {

@@ -14,7 +14,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 5] = [
+const MIGRATIONS: [Migration; 6] = [
     Migration {
         version: 1,
         name: "roles_and_isolation",
@@ -32,6 +32,7 @@ const MIGRATIONS: [Migration; 5] = [
         name: "keys_uncompressed",
         sql: include_str!("../migrations/0005_keys_uncompressed.sql"),
     },
+    Migration { version: 6, name: "retention", sql: include_str!("../migrations/0006_retention.sql") },
 ];
 
 /// Only one migrates at a time; the key is this program's own.

@@ -27,6 +27,7 @@ use crate::{
     views::{BEAT_STANDS_STILL, Epoch, OutboxEntry, Pieces, Resume, TenantWriter, Views, ViewsError},
 };
 use session::Session;
+use state::Micros;
 
 /// Views in a PostgreSQL database.
 pub struct PostgresViews {
@@ -158,6 +159,16 @@ impl Views for PostgresViews {
         let select = "SELECT schema FROM serviceradar_base.pipeline_generations WHERE id = $1";
         let schema: String = session.query_one(select, &[&generation]).await?.get(0);
         indexes::make(&self.url, &schema).await
+    }
+
+    async fn forget_journals(&self, before: i64) -> Result<(), ViewsError> {
+        let mut session = Session::connect(&self.url).await?;
+        session.become_writer().await?;
+        for journal in journals::JOURNALS {
+            let drop = format!("CALL serviceradar_base.drop_before('serviceradar_base.{journal}', 'at', $1)");
+            session.execute(&drop, &[&Micros(before)]).await?;
+        }
+        Ok(())
     }
 }
 

@@ -190,6 +190,10 @@ pub trait Views: Send + Sync + 'static {
     /// Makes what bare views of a generation lack, once they hold what the log holds. Commits wait meanwhile.
     /// Where nothing is missing nothing is done.
     async fn make_indexes(&self, generation: i32) -> Result<(), ViewsError>;
+
+    /// Forgets what all tenants' journals tell of the time before `before`, microseconds since the Unix epoch. Where the
+    /// database keeps them in pieces by time: the pieces that lie wholly before it.
+    async fn forget_journals(&self, before: i64) -> Result<(), ViewsError>;
 }
 
 /// The one writer of a tenant's views.

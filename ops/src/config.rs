@@ -17,6 +17,10 @@ use serviceradar_ingest::faker::DEVICES_MAX;
 use serviceradar_log::{Identity, KafkaConfig, Login, Tls};
 use serviceradar_schemas::topics;
 
+/// Longest that anything is kept for, days: a century is for ever.
+const DAYS_KEPT_MAX: u64 = 36_500;
+const SECONDS_OF_DAY: u64 = 24 * 60 * 60;
+
 /// What is wrong with the configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -161,6 +165,7 @@ pub struct Config {
     pub schema_registry: SchemaRegistry,
     pub tenant: String,
     pub log_partitions: u32,
+    pub journals_kept: Option<Duration>,
 }
 
 impl Config {
@@ -203,6 +208,9 @@ impl Config {
                 topics::is_tenant,
                 "give 1 to 40 of a-z, 0-9 and -; `system` is taken",
             )?,
+            journals_kept: Some(within(layers, "retention.journals_d", 0, DAYS_KEPT_MAX)?)
+                .filter(|days| *days > 0)
+                .map(|days: u64| Duration::from_secs(days * SECONDS_OF_DAY)),
             log_partitions: within(layers, "topics.log_partitions", 1, 1_000)?,
         })
     }

@@ -74,6 +74,7 @@ impl Pipeline {
             views: Arc::new(views),
             clock: Arc::new(SystemClock),
             ticks: true,
+            journals_kept: config.journals_kept,
         });
         let (readiness, ready) = watch::channel(Readiness::starting());
         let address = http::serve(listener, ready, Some(driver.watch()), stopping.clone())?;

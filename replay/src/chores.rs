@@ -14,6 +14,9 @@ const DISCOVER_EVERY: Duration = Duration::from_secs(10);
 /// How often the settings of the log are checked.
 const SETTINGS_EVERY: Duration = Duration::from_secs(60 * 60);
 
+/// How often what is no longer kept is forgotten.
+const RETENTION_EVERY: Duration = Duration::from_secs(60 * 60);
+
 /// When a chore is due.
 pub(crate) struct Chore {
     every: Duration,
@@ -42,6 +45,7 @@ pub(crate) struct Chores {
     pub(crate) discover: Chore,
     pub(crate) witness: Chore,
     pub(crate) settings: Chore,
+    pub(crate) retention: Chore,
 }
 
 impl Chores {
@@ -52,6 +56,7 @@ impl Chores {
             tick: Chore::new(TICK_EVERY),
             discover: Chore::new(DISCOVER_EVERY),
             witness: Chore::new(WITNESS_EVERY),
+            retention: Chore::new(RETENTION_EVERY),
             settings: Chore { every: SETTINGS_EVERY, last: None },
         }
     }

@@ -68,6 +68,8 @@ pub struct DriverConfig {
     pub clock: Arc<dyn Clock>,
     /// Whether it publishes TICKs.
     pub ticks: bool,
+    /// How long journals are kept; none: for ever.
+    pub journals_kept: Option<Duration>,
 }
 
 /// Why a driver stopped.
@@ -416,6 +418,9 @@ impl Driver {
             if chores.witness.is_due() {
                 self.check_witnesses(running).await?;
             }
+            if chores.retention.is_due() {
+                self.forget_journals();
+            }
             if chores.settings.is_due() {
                 self.check_settings().await;
             }
@@ -586,6 +591,20 @@ impl Driver {
             }
             other => Ok(other?),
         }
+    }
+
+    /// On a task of its own: what is old holds up nothing that is new.
+    fn forget_journals(&self) {
+        let Some(kept) = self.config.journals_kept else {
+            return;
+        };
+        let before = self.config.clock.now().saturating_sub(kept.as_micros().try_into().unwrap_or(i64::MAX));
+        let views = self.config.views.clone();
+        tokio::spawn(async move {
+            if let Err(error) = views.forget_journals(before).await {
+                tracing::warn!(%error, "old rows of journals stay for another hour");
+            }
+        });
     }
 
     async fn tick(&self) {

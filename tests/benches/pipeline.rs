@@ -2,9 +2,12 @@
 //!
 //! 50,000 devices as Armis, a mapper and a sweep see them. The pipeline runs in processes of its own, so that
 //! its memory is its own: one loads an empty database, the next restarts on it and then takes in a crawl in
-//! which nothing changed, published page by page as it comes in, as `demo` does. The database is the private PostgreSQL, as migrated, with all indexes, views and roles.
+//! which nothing changed, published page by page as it comes in, as `demo` does. First with the embedded log and the
+//! private PostgreSQL; then the same events lie in Kafka, and go into a PostgreSQL with TimescaleDB, whose rows are
+//! compared with the first. Databases are as migrated, with all indexes, views and roles.
 
 use std::{
+    collections::BTreeMap,
     error::Error,
     fs::File,
     io::{BufRead, BufReader, BufWriter, Write},
@@ -19,10 +22,10 @@ use serviceradar_ingest::{
     publish::Observations,
     sync::armis::{ArmisClient, ArmisConfig, crawl},
 };
-use serviceradar_log::{EmbeddedLog, LogStore, NewEvent, Publisher, ReadLimit};
+use serviceradar_log::{EmbeddedLog, Event, KafkaConfig, KafkaLog, LogStore, NewEvent, Publisher, ReadLimit};
 use serviceradar_materializers::PostgresViews;
 use serviceradar_ops::postgres::PrivatePostgres;
-use serviceradar_replay::{Driver, DriverConfig, DriverHandle, Phase};
+use serviceradar_replay::{Driver, DriverConfig, DriverHandle, Phase, topics::Partition};
 use serviceradar_schemas::{
     Framing, Framings,
     codec::NoRegistry,
@@ -30,6 +33,7 @@ use serviceradar_schemas::{
     topics::Stream,
 };
 use serviceradar_streams::rules::Rules;
+use serviceradar_tests::{database::Database, services};
 use tokio_util::sync::CancellationToken;
 
 const TENANT: &str = "bench";
@@ -49,8 +53,8 @@ fn main() -> Result<()> {
     let arguments: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["load", log, url] => runtime.block_on(load(log.as_ref(), url)),
-        ["again", log, url, second] => runtime.block_on(again(log.as_ref(), url, second.as_ref())),
+        ["load", log, url] => runtime.block_on(load(log, url)),
+        ["again", log, url, second] => runtime.block_on(again(log, url, second.as_ref())),
         _ => runtime.block_on(all()),
     }
 }
@@ -61,17 +65,111 @@ async fn all() -> Result<()> {
     prepare(dir.path(), &first, &second).await?;
     let pages = dir.path().join("pages");
     write_pages(&second, &pages).await?;
+
+    println!("-- the embedded log, the private PostgreSQL");
     let postgres = PrivatePostgres::start(&dir.path().join("postgres")).await?;
     PostgresViews::connect(postgres.url()).await?.migrate().await?;
-    let run = |stage: &str, more: &[&Path]| {
-        let me = std::env::current_exe()?;
-        let status = Command::new(me).arg(stage).arg(&first).arg(postgres.url()).args(more).status()?;
-        if status.success() { Ok(()) } else { Err(format!("{stage} failed").into()) }
-    };
-    let ran = run("load", &[]).and_then(|()| run("again", &[&pages]));
+    let log = first.to_string_lossy();
+    run(&["load", &log, postgres.url()])?;
+    // Before the second crawl: the guard's verdict is in it, so that it is the same one from Kafka.
+    let events = events(&first).await?;
+    let embedded = sums(postgres.url()).await?;
+    run(&["again", &log, postgres.url(), &pages.to_string_lossy()])?;
     figures(postgres.url()).await?;
     postgres.stop().await;
-    ran
+
+    println!("-- Kafka, PostgreSQL with TimescaleDB");
+    let servers = services::kafka().await;
+    let database = Database::migrated_timescale().await;
+    let kafka: Arc<dyn LogStore> = open(&format!("{KAFKA}{servers}"))?;
+    for topic in kafka.topics(Some(TENANT)).await? {
+        kafka.delete_topic(&topic.name).await?;
+    }
+    serviceradar_replay::topics::ensure(&*kafka, TENANT).await?;
+    let started = Instant::now();
+    for (topic, events) in events {
+        let publisher = Publisher::new(kafka.clone(), topic);
+        for page in events.chunks(PAGE_EVENTS) {
+            publisher.publish(page.to_vec()).await?;
+        }
+    }
+    told("the same events into Kafka", started);
+    let log = format!("{KAFKA}{servers}");
+    run(&["load", &log, database.url()])?;
+    let now = sums(database.url()).await?;
+    let differing: Vec<&String> = now.keys().filter(|of| now.get(*of) != embedded.get(*of)).collect();
+    println!("what differs between the two: {differing:?}");
+    run(&["again", &log, database.url(), &pages.to_string_lossy()])?;
+    figures(database.url()).await?;
+    for topic in kafka.topics(Some(TENANT)).await? {
+        kafka.delete_topic(&topic.name).await?;
+    }
+    Ok(())
+}
+
+/// Runs a stage in a process of its own.
+fn run(arguments: &[&str]) -> Result<()> {
+    let status = Command::new(std::env::current_exe()?).args(arguments).status()?;
+    if status.success() { Ok(()) } else { Err(format!("{arguments:?} failed").into()) }
+}
+
+/// What comes before the address of a Kafka, where a log is named.
+const KAFKA: &str = "kafka:";
+
+/// The log of a name: a folder, or a Kafka.
+fn open(log: &str) -> Result<Arc<dyn LogStore>> {
+    Ok(match log.strip_prefix(KAFKA) {
+        Some(servers) => {
+            let config = KafkaConfig { servers: servers.to_owned(), ..KafkaConfig::default() };
+            Arc::new(KafkaLog::new(&config)?)
+        }
+        None => Arc::new(EmbeddedLog::open(log.as_ref(), Arc::new(SystemClock))?),
+    })
+}
+
+/// All events that the pipeline reads of a log, by topic.
+async fn events(folder: &Path) -> Result<Vec<(String, Vec<NewEvent>)>> {
+    let log = open(&folder.to_string_lossy())?;
+    let mut all: BTreeMap<String, Vec<NewEvent>> = BTreeMap::new();
+    for Partition { topic, log_partition } in serviceradar_replay::topics::read_by(&*log, TENANT).await? {
+        let events = serviceradar_tests::stand::read_all(&log, &topic, log_partition).await;
+        let new = |event: Event| NewEvent { key: event.key, value: event.value, headers: event.headers };
+        all.entry(topic).or_default().extend(events.into_iter().map(new));
+    }
+    Ok(all.into_iter().collect())
+}
+
+/// Of each base table of the generation: its rows, and sums over all of them and over each column. Bookkeeping is left
+/// out, and so are the columns that tell when a log took something, which two logs do at different times.
+async fn sums(url: &str) -> Result<BTreeMap<String, String>> {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
+    tokio::spawn(connection);
+    client.batch_execute("SET timezone = 'UTC'").await?;
+    let columns = "SELECT c.relname::text, quote_ident(a.attname)
+        FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+        WHERE c.relnamespace = 'views_1'::regnamespace AND c.relkind = 'r' AND a.attnum > 0
+          AND NOT a.attisdropped AND a.attname NOT IN ('epoch', 'modified_at', 'first_asserted', 'ended_at')
+        ORDER BY 1, a.attnum";
+    let mut tables: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for row in client.query(columns, &[]).await? {
+        tables.entry(row.get(0)).or_default().push(row.get(1));
+    }
+    let mut sums = BTreeMap::new();
+    for (table, columns) in tables {
+        let of =
+            |value: &str| format!("coalesce(sum(hashtextextended(({value})::text, 0)::numeric), 0)::text");
+        let of_columns = columns.iter().map(|column| of(column));
+        let all: Vec<String> = ["count(*)::text".to_owned(), of(&format!("ROW({})", columns.join(", ")))]
+            .into_iter()
+            .chain(of_columns)
+            .collect();
+        let row = client.query_one(&format!("SELECT {} FROM views_1.{table}", all.join(", ")), &[]).await?;
+        let names = ["rows", "all columns"].into_iter().chain(columns.iter().map(String::as_str));
+        for (at, name) in names.enumerate() {
+            sums.insert(format!("{table}: {name}"), row.get(at));
+        }
+    }
+    Ok(sums)
 }
 
 /// Two crawls of the same devices, each into a log of its own.
@@ -97,9 +195,9 @@ async fn prepare(dir: &Path, first: &Path, second: &Path) -> Result<()> {
     Ok(serving.task.await?)
 }
 
-async fn start(log: &Path, url: &str) -> Result<(DriverHandle, Arc<dyn LogStore>)> {
+async fn start(log: &str, url: &str) -> Result<(DriverHandle, Arc<dyn LogStore>)> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let store: Arc<dyn LogStore> = Arc::new(EmbeddedLog::open(log, clock.clone())?);
+    let store = open(log)?;
     let driver = Driver::start(DriverConfig {
         tenant: TENANT.to_owned(),
         writer: "bench".to_owned(),
@@ -111,11 +209,12 @@ async fn start(log: &Path, url: &str) -> Result<(DriverHandle, Arc<dyn LogStore>
         views: Arc::new(PostgresViews::connect(url).await?),
         clock,
         ticks: false,
+        journals_kept: None,
     });
     Ok((driver, store))
 }
 
-async fn load(log: &Path, url: &str) -> Result<()> {
+async fn load(log: &str, url: &str) -> Result<()> {
     let started = Instant::now();
     let (driver, _store) = start(log, url).await?;
     watch(&driver);
@@ -127,7 +226,7 @@ async fn load(log: &Path, url: &str) -> Result<()> {
     Ok(())
 }
 
-async fn again(log: &Path, url: &str, pages: &Path) -> Result<()> {
+async fn again(log: &str, url: &str, pages: &Path) -> Result<()> {
     let started = Instant::now();
     let (driver, store) = start(log, url).await?;
     watch(&driver);

@@ -1,4 +1,5 @@
-//! Databases for tests: one private PostgreSQL for all tests of a program, a database of its own for each.
+//! Databases for tests: one private PostgreSQL for all tests of a program, or that of `ops/dev/services` with TimescaleDB,
+//! and a database of its own for each test.
 
 use std::sync::{
     Arc, Mutex, PoisonError, Weak,
@@ -9,6 +10,8 @@ use serviceradar_materializers::PostgresViews;
 use serviceradar_ops::postgres::PrivatePostgres;
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
+
+use crate::services;
 
 /// The server; the last test that holds it stops it and deletes its files.
 struct Server {
@@ -42,25 +45,36 @@ impl Server {
 /// A database of a test's own.
 pub struct Database {
     url: String,
-    _server: Arc<Server>,
+    /// The server that is stopped after the last test.
+    server: Option<Arc<Server>>,
 }
 
 impl Database {
     /// An empty one.
     pub async fn empty() -> Self {
         let server = tokio::task::spawn_blocking(Server::shared).await.unwrap();
-        let name = format!("test_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
-        let url = server.postgres.url().to_owned();
-        connect(&url).await.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
-        let (server_url, _) = url.rsplit_once('/').unwrap();
-        Self { url: format!("{server_url}/{name}"), _server: server }
+        let url = create(server.postgres.url()).await;
+        Self { url, server: Some(server) }
+    }
+
+    /// An empty one where TimescaleDB is.
+    pub async fn empty_timescale() -> Self {
+        Self { url: create(&services::postgres().await).await, server: None }
     }
 
     /// A migrated one.
     pub async fn migrated() -> Self {
-        let database = Self::empty().await;
-        database.views().await.migrate().await.unwrap();
-        database
+        Self::empty().await.migrate().await
+    }
+
+    /// A migrated one where TimescaleDB is.
+    pub async fn migrated_timescale() -> Self {
+        Self::empty_timescale().await.migrate().await
+    }
+
+    async fn migrate(self) -> Self {
+        self.views().await.migrate().await.unwrap();
+        self
     }
 
     /// How to connect, as its superuser.
@@ -77,6 +91,34 @@ impl Database {
     pub async fn client(&self) -> Client {
         connect(&self.url).await
     }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        // The other server goes with all it has.
+        if self.server.is_none() {
+            let (server, name) = self.url.rsplit_once('/').unwrap();
+            let (url, name) = (format!("{server}/postgres"), name.to_owned());
+            let dropping = std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(async {
+                    let drop = format!("DROP DATABASE {name} WITH (FORCE)");
+                    connect(&url).await.batch_execute(&drop).await
+                })
+            });
+            // A test that failed says why itself.
+            let _ = dropping.join();
+        }
+    }
+}
+
+/// Makes a database beside that of a URL. Returns its own.
+async fn create(url: &str) -> String {
+    let number = DATABASES.fetch_add(1, Ordering::Relaxed);
+    let name = format!("test_{}_{number}", std::process::id());
+    connect(url).await.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
+    let (server, _) = url.rsplit_once('/').unwrap();
+    format!("{server}/{name}")
 }
 
 async fn connect(url: &str) -> Client {

@@ -114,6 +114,7 @@ pub async fn drive_with(
         views: Arc::new(PostgresViews::connect(url).await.unwrap()),
         clock: Arc::new(SystemClock),
         ticks: false,
+        journals_kept: None,
     })
 }
 

@@ -10,16 +10,18 @@ use serviceradar_tests::{
 };
 use tokio_postgres::{Client, error::SqlState};
 
-/// Two tenants with something in every table.
-async fn two_tenants() -> Database {
-    let database = Database::migrated().await;
-    let views = database.views().await;
-    for tenant in ["acme", "other"] {
-        let (mut writer, _) = views.take(tenant, "w", "f1", &json!({})).await.unwrap();
-        writer.commit(&first_epoch()).await.unwrap();
-        writer.commit(&second_epoch()).await.unwrap();
+/// Two tenants with something in every table; without TimescaleDB and with it.
+async fn two_tenants() -> [Database; 2] {
+    let databases = [Database::migrated().await, Database::migrated_timescale().await];
+    for database in &databases {
+        let views = database.views().await;
+        for tenant in ["acme", "other"] {
+            let (mut writer, _) = views.take(tenant, "w", "f1", &json!({})).await.unwrap();
+            writer.commit(&first_epoch()).await.unwrap();
+            writer.commit(&second_epoch()).await.unwrap();
+        }
     }
-    database
+    databases
 }
 
 async fn names(client: &Client, sql: &str) -> Vec<String> {
@@ -30,7 +32,8 @@ const READING_VIEWS: &str = "SELECT c.relnamespace::regnamespace || '.' || c.rel
     WHERE c.relnamespace IN ('serviceradar'::regnamespace, 'views_1_read'::regnamespace) AND c.relkind = 'v'
       AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'tenant') ORDER BY 1";
 const BASE_RELATIONS: &str = "SELECT c.relnamespace::regnamespace || '.' || c.relname FROM pg_class c
-    WHERE c.relnamespace IN ('serviceradar_base'::regnamespace, 'views_1'::regnamespace) AND c.relkind IN ('r', 'v')
+    WHERE c.relkind IN ('r', 'v') AND (c.relnamespace IN ('serviceradar_base'::regnamespace, 'views_1'::regnamespace)
+      OR c.relnamespace = to_regnamespace('_timescaledb_internal') AND c.relowner = 'serviceradar_writer'::regrole)
     ORDER BY 1";
 
 async fn refusal(client: &Client, sql: &str) -> Option<SqlState> {
@@ -39,95 +42,100 @@ async fn refusal(client: &Client, sql: &str) -> Option<SqlState> {
 
 #[tokio::test]
 async fn a_reader_sees_the_rows_of_its_tenant_and_nothing_without_one() {
-    let database = two_tenants().await;
-    let reader = database.client().await;
-    let views = names(&reader, READING_VIEWS).await;
-    assert!(views.len() >= 30, "{views:?}");
-    let mut filled = 0;
-    for view in &views {
-        let all: i64 = {
-            reader.batch_execute("RESET ROLE; SET serviceradar.tenant = 'acme'").await.unwrap();
-            reader.query_one(&format!("SELECT count(*) FROM {view}"), &[]).await.unwrap().get(0)
-        };
-        filled += u32::from(all > 0);
-        reader.batch_execute("SET ROLE serviceradar_reader").await.unwrap();
-        let select = format!("SELECT count(*) FROM {view} WHERE tenant <> 'acme'");
-        let others: i64 = reader.query_one(&select, &[]).await.unwrap().get(0);
-        assert_eq!(others, 0, "{view}");
-        if all == 0 {
-            continue;
+    for database in two_tenants().await {
+        let reader = database.client().await;
+        let views = names(&reader, READING_VIEWS).await;
+        assert!(views.len() >= 30, "{views:?}");
+        let mut filled = 0;
+        for view in &views {
+            let all: i64 = {
+                reader.batch_execute("RESET ROLE; SET serviceradar.tenant = 'acme'").await.unwrap();
+                reader.query_one(&format!("SELECT count(*) FROM {view}"), &[]).await.unwrap().get(0)
+            };
+            filled += u32::from(all > 0);
+            reader.batch_execute("SET ROLE serviceradar_reader").await.unwrap();
+            let select = format!("SELECT count(*) FROM {view} WHERE tenant <> 'acme'");
+            let others: i64 = reader.query_one(&select, &[]).await.unwrap().get(0);
+            assert_eq!(others, 0, "{view}");
+            if all == 0 {
+                continue;
+            }
+            for none in ["RESET serviceradar.tenant", "SET serviceradar.tenant = ''"] {
+                reader.batch_execute(none).await.unwrap();
+                let refused = refusal(&reader, &format!("SELECT * FROM {view}")).await;
+                assert_eq!(refused, Some(SqlState::INSUFFICIENT_PRIVILEGE), "{view} after {none}");
+            }
         }
-        for none in ["RESET serviceradar.tenant", "SET serviceradar.tenant = ''"] {
-            reader.batch_execute(none).await.unwrap();
-            let refused = refusal(&reader, &format!("SELECT * FROM {view}")).await;
-            assert_eq!(refused, Some(SqlState::INSUFFICIENT_PRIVILEGE), "{view} after {none}");
-        }
+        assert!(filled >= 25, "only {filled} views have rows: this test would prove little");
     }
-    assert!(filled >= 25, "only {filled} views have rows: this test would prove little");
 }
 
 #[tokio::test]
 async fn a_reader_can_read_no_base_relation_and_make_nothing() {
-    let database = two_tenants().await;
-    let reader = database.client().await;
-    let bases = names(&reader, BASE_RELATIONS).await;
-    assert!(bases.len() >= 20, "{bases:?}");
-    reader.batch_execute("SET ROLE serviceradar_reader; SET serviceradar.tenant = 'acme'").await.unwrap();
-    for base in &bases {
-        let refused = refusal(&reader, &format!("SELECT * FROM {base}")).await;
-        assert_eq!(refused, Some(SqlState::INSUFFICIENT_PRIVILEGE), "{base}");
-    }
-    for making in [
-        "CREATE TABLE serviceradar.t (a int)",
-        "CREATE TABLE public.t (a int)",
-        "CREATE TEMP TABLE t (a int)",
-        "CREATE SCHEMA s",
-        "CREATE FUNCTION serviceradar.f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
-        "DELETE FROM serviceradar.device_search",
-        "UPDATE serviceradar.decisions SET actor = 'x'",
-        "INSERT INTO serviceradar.device_counts SELECT * FROM serviceradar.device_counts",
-        "CALL serviceradar_base.isolate('serviceradar.devices', 'serviceradar', false)",
-    ] {
-        assert_eq!(refusal(&reader, making).await, Some(SqlState::INSUFFICIENT_PRIVILEGE), "{making}");
-    }
-    // A whole made of parts cannot be written at all.
-    for writing in ["DELETE FROM serviceradar.devices", "UPDATE serviceradar.device_records SET open = false"]
-    {
-        let refused = refusal(&reader, writing).await;
-        assert_eq!(refused, Some(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE), "{writing}");
+    for database in two_tenants().await {
+        let reader = database.client().await;
+        let bases = names(&reader, BASE_RELATIONS).await;
+        assert!(bases.len() >= 20, "{bases:?}");
+        reader.batch_execute("SET ROLE serviceradar_reader; SET serviceradar.tenant = 'acme'").await.unwrap();
+        for base in &bases {
+            let refused = refusal(&reader, &format!("SELECT * FROM {base}")).await;
+            assert_eq!(refused, Some(SqlState::INSUFFICIENT_PRIVILEGE), "{base}");
+        }
+        for making in [
+            "CREATE TABLE serviceradar.t (a int)",
+            "CREATE TABLE public.t (a int)",
+            "CREATE TEMP TABLE t (a int)",
+            "CREATE SCHEMA s",
+            "CREATE FUNCTION serviceradar.f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+            "DELETE FROM serviceradar.device_search",
+            "UPDATE serviceradar.decisions SET actor = 'x'",
+            "INSERT INTO serviceradar.device_counts SELECT * FROM serviceradar.device_counts",
+            "CALL serviceradar_base.isolate('serviceradar.devices', 'serviceradar', false)",
+        ] {
+            assert_eq!(refusal(&reader, making).await, Some(SqlState::INSUFFICIENT_PRIVILEGE), "{making}");
+        }
+        // A whole made of parts cannot be written at all.
+        for writing in
+            ["DELETE FROM serviceradar.devices", "UPDATE serviceradar.device_records SET open = false"]
+        {
+            let refused = refusal(&reader, writing).await;
+            assert_eq!(refused, Some(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE), "{writing}");
+        }
     }
 }
 
 #[tokio::test]
 async fn an_analyst_sees_the_tenant_of_its_login_whatever_it_sets() {
-    let database = two_tenants().await;
-    let admin = database.client().await;
-    // Roles are the cluster's: named after this database alone.
-    let login: String =
-        admin.query_one("SELECT 'analyst_of_' || current_database()", &[]).await.unwrap().get(0);
-    let make = format!(
-        "CREATE ROLE {login} LOGIN PASSWORD 'analyst' IN ROLE serviceradar_analyst;
-         INSERT INTO serviceradar_base.analysts VALUES ('{login}', 'other')"
-    );
-    admin.batch_execute(&make).await.unwrap();
-    let (_, at) = database.url().split_once('@').unwrap();
-    let url = format!("postgresql://{login}:analyst@{at}");
-    let (analyst, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
-    tokio::spawn(connection);
-    analyst.batch_execute("SET serviceradar.tenant = 'acme'").await.unwrap();
-    let select = "SELECT DISTINCT tenant FROM serviceradar_analyst.devices";
-    assert_eq!(names(&analyst, select).await, ["other"]);
-    for denied in [
-        "SELECT * FROM serviceradar.devices",
-        "SELECT * FROM views_1.devices",
-        "SET ROLE serviceradar_reader",
-    ] {
-        assert_eq!(refusal(&analyst, denied).await, Some(SqlState::INSUFFICIENT_PRIVILEGE), "{denied}");
+    for database in two_tenants().await {
+        let admin = database.client().await;
+        // Roles are the cluster's: named after this database alone.
+        let login: String =
+            admin.query_one("SELECT 'analyst_of_' || current_database()", &[]).await.unwrap().get(0);
+        let make = format!(
+            "DROP ROLE IF EXISTS {login};
+         CREATE ROLE {login} LOGIN PASSWORD 'analyst' IN ROLE serviceradar_analyst;
+             INSERT INTO serviceradar_base.analysts VALUES ('{login}', 'other')"
+        );
+        admin.batch_execute(&make).await.unwrap();
+        let (_, at) = database.url().split_once('@').unwrap();
+        let url = format!("postgresql://{login}:analyst@{at}");
+        let (analyst, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        analyst.batch_execute("SET serviceradar.tenant = 'acme'").await.unwrap();
+        let select = "SELECT DISTINCT tenant FROM serviceradar_analyst.devices";
+        assert_eq!(names(&analyst, select).await, ["other"]);
+        for denied in [
+            "SELECT * FROM serviceradar.devices",
+            "SELECT * FROM views_1.devices",
+            "SET ROLE serviceradar_reader",
+        ] {
+            assert_eq!(refusal(&analyst, denied).await, Some(SqlState::INSUFFICIENT_PRIVILEGE), "{denied}");
+        }
+        let leaky =
+            "SELECT c.relname::text FROM pg_class c WHERE c.relnamespace = 'serviceradar_analyst'::regnamespace
+            AND c.relkind = 'v' AND NOT coalesce(c.reloptions::text LIKE '%security_barrier%', false)";
+        assert_eq!(names(&admin, leaky).await, [""; 0]);
     }
-    let leaky =
-        "SELECT c.relname::text FROM pg_class c WHERE c.relnamespace = 'serviceradar_analyst'::regnamespace
-        AND c.relkind = 'v' AND NOT coalesce(c.reloptions::text LIKE '%security_barrier%', false)";
-    assert_eq!(names(&admin, leaky).await, [""; 0]);
 }
 
 #[tokio::test]

@@ -1,9 +1,10 @@
 //! Every implementation of `Views` under one suite.
 
-use serviceradar_materializers::MemoryViews;
+use serviceradar_materializers::{MemoryViews, views::Views};
+use serviceradar_schemas::time::DAY;
 use serviceradar_tests::{database::Database, views_conformance as laws};
 
-/// A test of each law over memory and PostgreSQL.
+/// A test of each law over memory, PostgreSQL, and PostgreSQL with TimescaleDB.
 macro_rules! laws {
     ($($law:ident),* $(,)?) => {
         mod memory {
@@ -14,6 +15,13 @@ macro_rules! laws {
             use super::*;
             $(#[tokio::test] async fn $law() {
                 let database = Database::migrated().await;
+                laws::$law(&database.views().await).await;
+            })*
+        }
+        mod timescale {
+            use super::*;
+            $(#[tokio::test] async fn $law() {
+                let database = Database::migrated_timescale().await;
                 laws::$law(&database.views().await).await;
             })*
         }
@@ -66,5 +74,42 @@ async fn a_load_forgets_what_one_left_that_broke_off() {
         assert!(left.iter().all(|count| *count > 0), "{left:?}");
         laws::load(&views, "acme").await;
         assert_eq!(counts().await, left, "with another tenant: {other_tenant}");
+    }
+}
+
+/// Journals are hypertables where TimescaleDB is, and old rows go on both kinds of server.
+#[tokio::test]
+async fn journals_forget_what_is_old() {
+    for (database, hypertables) in
+        [(Database::migrated().await, 0), (Database::migrated_timescale().await, 2)]
+    {
+        let (views, client) = (database.views().await, database.client().await);
+        laws::load(&views, "acme").await;
+        let extension = "SELECT count(*) FROM pg_extension WHERE extname = 'timescaledb'";
+        let has_timescale: i64 = client.query_one(extension, &[]).await.unwrap().get(0);
+        assert_eq!(has_timescale > 0, hypertables > 0, "{}", database.url());
+        if has_timescale > 0 {
+            let select = "SELECT count(*) FROM timescaledb_information.hypertables
+                WHERE hypertable_name IN ('device_history', 'device_merges')";
+            assert_eq!(client.query_one(select, &[]).await.unwrap().get::<_, i64>(0), hypertables);
+        }
+        let old = "INSERT INTO serviceradar_base.device_history
+                SELECT tenant, uid, generation, epoch, at - interval '40 days', change, before, after, cause
+                FROM serviceradar_base.device_history";
+        let copied = client.execute(old, &[]).await.unwrap();
+        assert!(copied > 0, "nothing to forget");
+        let count = async || {
+            let select = "SELECT count(*)::bigint, (extract(epoch FROM max(at)) * 1000000)::bigint
+                FROM serviceradar_base.device_history";
+            let row = client.query_one(select, &[]).await.unwrap();
+            (row.get::<_, i64>(0) as u64, row.get::<_, i64>(1))
+        };
+        let (all, newest) = count().await;
+        assert_eq!(all, 2 * copied);
+        views.forget_journals(newest - 20 * DAY).await.unwrap();
+        assert_eq!(count().await, (copied, newest), "{}", database.url());
+        // Once more there is nothing to do.
+        views.forget_journals(newest - 20 * DAY).await.unwrap();
+        assert_eq!(count().await.0, copied);
     }
 }

@@ -10,6 +10,7 @@ use std::{
 use bytes::Bytes;
 use rdkafka::{
     Message, Offset, TopicPartitionList,
+    admin::AdminClient,
     consumer::{BaseConsumer, Consumer, base_consumer::PartitionQueue},
     error::{KafkaError, RDKafkaErrorCode},
     message::{BorrowedMessage, Headers},
@@ -36,17 +37,22 @@ type Place = (String, u32);
 
 pub(super) struct Reads {
     consumer: Arc<BaseConsumer<Context>>,
+    /// Asks what a fetch must not keep waiting.
+    admin: Arc<AdminClient<Context>>,
     cursors: Mutex<BTreeMap<Place, Arc<Turn<Option<Cursor>>>>>,
 }
 
 impl Reads {
     /// # Errors
     /// Where the machine gives no more threads.
-    pub(super) fn new(consumer: Arc<BaseConsumer<Context>>) -> Result<Self, LogError> {
+    pub(super) fn new(
+        consumer: Arc<BaseConsumer<Context>>,
+        admin: Arc<AdminClient<Context>>,
+    ) -> Result<Self, LogError> {
         let polled = Arc::downgrade(&consumer);
         let polling = std::thread::Builder::new().name("kafka-poll".to_owned()).spawn(move || poll(&polled));
         polling.map_err(|error| LogError::Unavailable(error.to_string()))?;
-        Ok(Self { consumer, cursors: Mutex::default() })
+        Ok(Self { consumer, admin, cursors: Mutex::default() })
     }
 
     fn cursors(&self) -> MutexGuard<'_, BTreeMap<Place, Arc<Turn<Option<Cursor>>>>> {
@@ -155,8 +161,8 @@ impl Reads {
     }
 
     async fn offsets(&self, place: &Place) -> Result<Offsets, LogError> {
-        let (consumer, (topic, log_partition)) = (self.consumer.clone(), place.clone());
-        let asked = spawn_blocking(move || offsets_of(consumer.client(), &topic, log_partition));
+        let (admin, (topic, log_partition)) = (self.admin.clone(), place.clone());
+        let asked = spawn_blocking(move || offsets_of(admin.inner(), &topic, log_partition));
         asked.await.map_err(broke_off)?
     }
 

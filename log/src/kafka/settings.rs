@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use rdkafka::{
     ClientConfig,
     admin::{AdminClient, ConfigResource, ResourceSpecifier},
+    config::RDKafkaLogLevel,
 };
 use serviceradar_schemas::topics::{Stream, split};
 
@@ -91,6 +92,8 @@ impl std::fmt::Debug for Login {
 impl KafkaConfig {
     pub(super) fn client(&self) -> ClientConfig {
         let mut client = ClientConfig::new();
+        // Why a connection fails is told as information.
+        client.set_log_level(RDKafkaLogLevel::Info);
         client
             .set("bootstrap.servers", &self.servers)
             .set("client.id", "serviceradar")
@@ -153,6 +156,8 @@ pub(super) fn reading(mut client: ClientConfig) -> ClientConfig {
         .set("fetch.wait.max.ms", FETCH_WAIT_MS.to_string())
         .set("fetch.error.backoff.ms", "100")
         .set("queued.max.messages.kbytes", FETCHED_AHEAD_KB.to_string())
+        // Once some of that is taken, more is fetched at once.
+        .set("fetch.queue.backoff.ms", "5")
         .clone()
 }
 

@@ -13,6 +13,8 @@ use super::{
 };
 use crate::views::ViewsError;
 
+/// All of them.
+pub(crate) const JOURNALS: [&str; 2] = ["device_history", "device_merges"];
 /// Columns of `devices` that are no belief about a device.
 const BOOKKEEPING: [&str; 2] = ["modified_at", "epoch"];
 

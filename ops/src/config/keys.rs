@@ -28,7 +28,7 @@ pub const VARIABLE_PREFIX: &str = "SERVICERADAR_";
 pub const FILE_SUFFIX: &str = "_file";
 
 /// All keys, in order of their names.
-pub const KEYS: [Key; 30] = [
+pub const KEYS: [Key; 31] = [
     key("armis.aql", "in:devices", "Which devices to fetch, in Armis' query language."),
     key("armis.concurrency", "4", "Pages fetched at once, 1 to 32."),
     key(
@@ -84,6 +84,11 @@ pub const KEYS: [Key; 30] = [
         "log_level",
         "info",
         "What is told on stderr: error, warn, info, debug, trace, or directives like `info,serviceradar_log=debug`.",
+    ),
+    key(
+        "retention.journals_d",
+        "0",
+        "Days that journals (device_history, device_merges) are kept; 0 is for ever.",
     ),
     secret("schema_registry.password", "The password of `schema_registry.user`."),
     key(
