@@ -17,6 +17,8 @@ use crate::driver::DriverError;
 
 /// How long a failed commit waits before it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// Share of a commit after which the next epoch is computed, so that it is ready when the commit ends.
+const NEARLY_DONE: f64 = 0.75;
 
 /// An epoch and what the driver wants back once it is committed.
 pub(crate) struct Commit {
@@ -30,12 +32,15 @@ pub(crate) struct Commit {
     pub(crate) computed: Duration,
 }
 
-type Away = (Box<dyn TenantWriter>, Result<Box<Commit>, ViewsError>);
+type Ended = (Box<dyn TenantWriter>, Result<Box<Commit>, ViewsError>);
 
 /// The writer: at hand, or away with an epoch.
 pub(crate) struct Committer {
     here: Option<Box<dyn TenantWriter>>,
-    away: Option<JoinHandle<Away>>,
+    away: Option<JoinHandle<(Ended, Duration)>>,
+    /// When it went, and how long it was away the last time.
+    went: Instant,
+    took: Duration,
     /// Told when a commit has ended.
     came: Arc<Notify>,
     stop: watch::Receiver<bool>,
@@ -44,12 +49,17 @@ pub(crate) struct Committer {
 impl Committer {
     /// With a writer at hand.
     pub(crate) fn new(writer: Box<dyn TenantWriter>, came: Arc<Notify>, stop: watch::Receiver<bool>) -> Self {
-        Self { here: Some(writer), away: None, came, stop }
+        Self { here: Some(writer), away: None, went: Instant::now(), took: Duration::ZERO, came, stop }
     }
 
     /// Whether an epoch is being committed at this moment.
     pub(crate) fn is_busy(&self) -> bool {
         self.away.as_ref().is_some_and(|away| !away.is_finished())
+    }
+
+    /// How long the commit under way will probably take before it is nearly done: as long as the last did.
+    pub(crate) fn nearly_done_in(&self) -> Duration {
+        self.took.mul_f64(NEARLY_DONE).saturating_sub(self.went.elapsed())
     }
 
     /// Whether a commit has ended that nobody has asked about.
@@ -66,10 +76,12 @@ impl Committer {
     pub(crate) fn start(&mut self, commit: Box<Commit>) -> Result<(), DriverError> {
         let writer = self.here.take().ok_or_else(|| DriverError::Task("the writer is away".to_owned()))?;
         let (came, stop) = (self.came.clone(), self.stop.clone());
+        self.went = Instant::now();
         self.away = Some(tokio::spawn(async move {
+            let went = Instant::now();
             let ended = run(writer, commit, stop).await;
             came.notify_one();
-            ended
+            (ended, went.elapsed())
         }));
         Ok(())
     }
@@ -79,8 +91,9 @@ impl Committer {
         let Some(away) = self.away.take() else {
             return Ok(None);
         };
-        let (writer, result) = away.await.map_err(|error| DriverError::Task(error.to_string()))?;
-        self.here = Some(writer);
+        let ended = away.await.map_err(|error| DriverError::Task(error.to_string()))?;
+        let ((writer, result), took) = ended;
+        (self.here, self.took) = (Some(writer), took);
         Ok(Some(result?))
     }
 }
@@ -90,7 +103,7 @@ async fn run(
     mut writer: Box<dyn TenantWriter>,
     commit: Box<Commit>,
     mut stop: watch::Receiver<bool>,
-) -> Away {
+) -> Ended {
     loop {
         match writer.commit(&commit.epoch).await {
             Ok(()) => return (writer, Ok(commit)),

@@ -432,8 +432,8 @@ impl Driver {
     }
 
     /// Waits for something to come, at most for as long as the chores can wait. An epoch closes when it is full; when
-    /// nothing more comes, or it has been open for long enough, and the one before has committed; or when nothing more
-    /// comes and it is half full.
+    /// nothing more comes, or it has been open for long enough, and the one before has committed or nearly so; or when
+    /// nothing more comes and it is half full.
     async fn gather(&mut self, running: &mut Running) -> Result<Gathered, DriverError> {
         let mut gathered = Gathered::default();
         let mut opened: Option<Instant> = None;
@@ -449,7 +449,12 @@ impl Driver {
             }
             let is_busy = running.committer.is_busy();
             let (deadline, pause) = match opened {
-                _ if is_busy => (now + RETRY, if gathered.is_half_full() { QUIET } else { RETRY }),
+                // What comes while a commit lasts is computed before it ends, unless it is nothing yet.
+                Some(opened) if is_busy => {
+                    let nearly_done = now + running.committer.nearly_done_in();
+                    (nearly_done.max(opened + OPEN_MAX), if gathered.is_half_full() { QUIET } else { RETRY })
+                }
+                None if is_busy => (now + RETRY, RETRY),
                 Some(opened) => (opened + OPEN_MAX, QUIET),
                 // What waits for the commit goes on at once.
                 None if running.committer.has_ended() || running.indexes.are_made() || running.has_more => {
