@@ -70,11 +70,14 @@ async fn all() -> Result<()> {
     let postgres = PrivatePostgres::start(&dir.path().join("postgres")).await?;
     PostgresViews::connect(postgres.url()).await?.migrate().await?;
     let log = first.to_string_lossy();
+    size("the crawl in the embedded log", bytes_of(&first, "")?);
     run(&["load", &log, postgres.url()])?;
+    database_size("the database, loaded", postgres.url()).await?;
     // Before the second crawl: the guard's verdict is in it, so that it is the same one from Kafka.
     let events = events(&first).await?;
     let embedded = sums(postgres.url()).await?;
     run(&["again", &log, postgres.url(), &pages.to_string_lossy()])?;
+    database_size("the database, after the second crawl", postgres.url()).await?;
     figures(postgres.url()).await?;
     postgres.stop().await;
 
@@ -94,6 +97,8 @@ async fn all() -> Result<()> {
         }
     }
     told("the same events into Kafka", started);
+    let storage = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ops/dev/data/kafka/storage");
+    size("they take there", bytes_of(&storage, &format!("{TENANT}."))?);
     let log = format!("{KAFKA}{servers}");
     run(&["load", &log, database.url()])?;
     let now = sums(database.url()).await?;
@@ -127,28 +132,35 @@ fn open(log: &str) -> Result<Arc<dyn LogStore>> {
     })
 }
 
-/// All events that the pipeline reads of a log, by topic.
+/// All events that the pipeline reads of a log, by topic, in the order in which the log took them: who asserted a claim
+/// first decides where it leads.
 async fn events(folder: &Path) -> Result<Vec<(String, Vec<NewEvent>)>> {
     let log = open(&folder.to_string_lossy())?;
-    let mut all: BTreeMap<String, Vec<NewEvent>> = BTreeMap::new();
+    let mut all: BTreeMap<String, Vec<Event>> = BTreeMap::new();
     for Partition { topic, log_partition } in serviceradar_replay::topics::read_by(&*log, TENANT).await? {
         let events = serviceradar_tests::stand::read_all(&log, &topic, log_partition).await;
-        let new = |event: Event| NewEvent { key: event.key, value: event.value, headers: event.headers };
-        all.entry(topic).or_default().extend(events.into_iter().map(new));
+        all.entry(topic).or_default().extend(events);
     }
-    Ok(all.into_iter().collect())
+    let new = |event: Event| NewEvent { key: event.key, value: event.value, headers: event.headers };
+    let in_order = |(topic, mut events): (String, Vec<Event>)| {
+        events.sort_by_key(|event| event.append_time);
+        (topic, events.into_iter().map(new).collect())
+    };
+    Ok(all.into_iter().map(in_order).collect())
 }
 
 /// Of each base table of the generation: its rows, and sums over all of them and over each column. Bookkeeping is left
-/// out, and so are the columns that tell when a log took something, which two logs do at different times.
+/// out, and so are the columns that hang on when a log took something, which two logs do at different times: which of two
+/// records leads a claim is one of them; where it leads, the view `device_redirects` tells.
 async fn sums(url: &str) -> Result<BTreeMap<String, String>> {
     let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
     tokio::spawn(connection);
     client.batch_execute("SET timezone = 'UTC'").await?;
     let columns = "SELECT c.relname::text, quote_ident(a.attname)
         FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
-        WHERE c.relnamespace = 'views_1'::regnamespace AND c.relkind = 'r' AND a.attnum > 0
-          AND NOT a.attisdropped AND a.attname NOT IN ('epoch', 'modified_at', 'first_asserted', 'ended_at')
+        WHERE c.relnamespace = 'views_1'::regnamespace AND a.attnum > 0
+          AND (c.relkind = 'r' OR c.relname = 'device_redirects') AND NOT a.attisdropped
+          AND a.attname NOT IN ('epoch', 'modified_at', 'first_asserted', 'ended_at', 'leads')
         ORDER BY 1, a.attnum";
     let mut tables: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for row in client.query(columns, &[]).await? {
@@ -354,6 +366,35 @@ fn memory(what: &str) {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("unknown");
     println!("{what:<44} {:>9}", line.trim());
+}
+
+/// Bytes of files that are in a folder, or in folders in it whose names begin so.
+fn bytes_of(folder: &Path, prefix: &str) -> Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if !entry.file_name().to_string_lossy().starts_with(prefix) {
+            continue;
+        }
+        bytes += match entry.file_type()?.is_dir() {
+            true => bytes_of(&entry.path(), "")?,
+            // Files may have holes: what they take on the disk.
+            false => std::os::unix::fs::MetadataExt::blocks(&entry.metadata()?) * 512,
+        };
+    }
+    Ok(bytes)
+}
+
+fn size(what: &str, bytes: u64) {
+    println!("{what:<44} {:>9.1} MB", bytes as f64 / 1e6);
+}
+
+async fn database_size(what: &str, url: &str) -> Result<()> {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
+    tokio::spawn(connection);
+    let bytes: i64 = client.query_one("SELECT pg_database_size(current_database())", &[]).await?.get(0);
+    size(what, bytes.cast_unsigned());
+    Ok(())
 }
 
 async fn figures(url: &str) -> Result<()> {
