@@ -76,9 +76,9 @@ impl Committer {
     pub(crate) fn start(&mut self, commit: Box<Commit>) -> Result<(), DriverError> {
         let writer = self.here.take().ok_or_else(|| DriverError::Task("the writer is away".to_owned()))?;
         let (came, stop) = (self.came.clone(), self.stop.clone());
-        self.went = Instant::now();
+        let went = Instant::now();
+        self.went = went;
         self.away = Some(tokio::spawn(async move {
-            let went = Instant::now();
             let ended = run(writer, commit, stop).await;
             came.notify_one();
             (ended, went.elapsed())
