@@ -14,7 +14,7 @@ use serviceradar_log::{
 use serviceradar_materializers::PostgresViews;
 use serviceradar_replay::{Driver, DriverConfig, DriverHandle};
 use serviceradar_schemas::{
-    Framing, Framings,
+    Action, Claim, Framing, Framings, Observation, Source,
     codec::{NoRegistry, WriterSchemas},
     time::SystemClock,
     topics::Stream,
@@ -67,6 +67,20 @@ impl Network {
     pub async fn look(&self, log: &Arc<dyn LogStore>) {
         self.crawl(log).await.unwrap();
         observations(log).publish(self.faker.observations_of_others()).await.unwrap();
+    }
+}
+
+/// What an Armis sees of a device with a serial number.
+pub fn observation(native_key: &str, event_time: i64) -> Observation {
+    Observation {
+        id: native_key.to_owned(),
+        event_time,
+        partition: "default".to_owned(),
+        source: Source { kind: "armis".to_owned(), instance: "hq".to_owned() },
+        native_key: native_key.to_owned(),
+        action: Action::Assert,
+        claims: vec![Claim { namespace: "serial".into(), value: format!("SN-{native_key}").into() }],
+        ..Observation::default()
     }
 }
 

@@ -10,7 +10,7 @@ use serviceradar_ingest::publish::{self, Observations};
 use serviceradar_log::{LogStore, MemoryLog, NewEvent, Publisher};
 use serviceradar_replay::DriverHandle;
 use serviceradar_schemas::{
-    Action, Claim, Decoder, DeviceChange, Event, Framing, Observation, Source,
+    Decoder, DeviceChange, Event, Framing, Observation,
     catalogue::EventSchema,
     codec::{WriterSchemas, encode_framed, registry_id},
     registry::{Registry, RegistryConfig, RegistryError},
@@ -20,7 +20,7 @@ use serviceradar_schemas::{
 use serviceradar_tests::{
     database::Database,
     services,
-    stand::{TENANT, drive_with, make_topics, observations, published, read_all},
+    stand::{TENANT, drive_with, make_topics, observation, observations, published, read_all},
 };
 use tokio::sync::Mutex;
 
@@ -59,19 +59,6 @@ fn harmless() -> String {
 
 fn breaking() -> String {
     with_rack(json!({"name": "rack", "type": "string"}))
-}
-
-fn observation(native_key: &str) -> Observation {
-    Observation {
-        id: native_key.to_owned(),
-        event_time: SystemClock.now(),
-        partition: "default".to_owned(),
-        source: Source { kind: "armis".to_owned(), instance: "hq".to_owned() },
-        native_key: native_key.to_owned(),
-        action: Action::Assert,
-        claims: vec![Claim { namespace: "serial".into(), value: format!("SN-{native_key}").into() }],
-        ..Observation::default()
-    }
 }
 
 #[tokio::test]
@@ -127,7 +114,7 @@ async fn a_subject_that_is_of_another_program_is_left_alone() {
 /// An event that somebody wrote by a schema of their own.
 fn strange(native_key: &str, id: u32) -> NewEvent {
     let ours = Schema::parse_str(Observation::SCHEMA).unwrap();
-    let framed = encode_framed(&observation(native_key), Framing::SingleObject);
+    let framed = encode_framed(&observation(native_key, SystemClock.now()), Framing::SingleObject);
     let Value::Record(mut fields) = from_avro_datum(&ours, &mut &framed[10..], None).unwrap() else {
         panic!("an event is a record");
     };
@@ -155,9 +142,11 @@ async fn observations_become_devices_whichever_schema_and_framing_they_have() {
     make_topics(&log).await;
     let topic = Stream::Observations.topic(TENANT);
     let framed = Observations::new(log.clone(), &*topic, framings.observations);
-    framed.publish([observation("confluent")]).await.unwrap();
-    observations(&log).publish([observation("single")]).await.unwrap();
-    let unknown = publish::event(&observation("unknown"), Framing::Confluent { id: u32::MAX >> 1 }).unwrap();
+    framed.publish([observation("confluent", SystemClock.now())]).await.unwrap();
+    observations(&log).publish([observation("single", SystemClock.now())]).await.unwrap();
+    let unknown =
+        publish::event(&observation("unknown", SystemClock.now()), Framing::Confluent { id: u32::MAX >> 1 })
+            .unwrap();
     let bytes = unknown.value.clone();
     Publisher::new(log.clone(), topic).publish(vec![unknown, strange("stranger", strangers)]).await.unwrap();
 
@@ -167,7 +156,7 @@ async fn observations_become_devices_whichever_schema_and_framing_they_have() {
     let client = database.client().await;
     // What a load publishes is encoded then, what an epoch does with it.
     published(&client).await;
-    framed.publish([observation("later")]).await.unwrap();
+    framed.publish([observation("later", SystemClock.now())]).await.unwrap();
     driver.caught_up().await.unwrap();
     published(&client).await;
     driver.stop().await.unwrap();
@@ -213,7 +202,7 @@ async fn a_registry_that_is_stopped_stalls_the_reader_until_it_is_back() {
 
     services::down("registry").await;
     let framed = Observations::new(log.clone(), Stream::Observations.topic(TENANT), framings.observations);
-    framed.publish([observation("waits")]).await.unwrap();
+    framed.publish([observation("waits", SystemClock.now())]).await.unwrap();
     while stalled(&driver).is_empty() {
         tokio::time::sleep(LOOK_EVERY).await;
     }

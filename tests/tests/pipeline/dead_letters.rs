@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serviceradar_log::{Batch, BatchId, Event, LogStore, MemoryLog, NewEvent};
 use serviceradar_schemas::{
-    Action, Claim, Decision, Observation, Source,
+    Decision, Observation,
     codec::{Framing, encode_framed},
     encode,
     time::SystemClock,
@@ -13,23 +13,10 @@ use serviceradar_schemas::{
 };
 use serviceradar_tests::{
     database::Database,
-    stand::{TENANT, drive, make_topics, published, read_all},
+    stand::{TENANT, drive, make_topics, observation, published, read_all},
 };
 
 const NOW: i64 = 1_767_225_600_000_000;
-
-fn observation(native_key: &str) -> Observation {
-    Observation {
-        id: native_key.to_owned(),
-        event_time: NOW,
-        partition: "default".to_owned(),
-        source: Source { kind: "armis".to_owned(), instance: "hq".to_owned() },
-        native_key: native_key.to_owned(),
-        action: Action::Assert,
-        claims: vec![Claim { namespace: "serial".into(), value: format!("SN-{native_key}").into() }],
-        ..Observation::default()
-    }
-}
 
 fn decision(id: &str, action: &str) -> Vec<u8> {
     encode(&Decision {
@@ -44,13 +31,13 @@ fn decision(id: &str, action: &str) -> Vec<u8> {
 
 /// What is wrong, the event's value, and words of the reason.
 fn bad_observations() -> Vec<(&'static str, Option<Vec<u8>>, &'static str)> {
-    let good = encode(&observation("bad"));
+    let good = encode(&observation("bad", NOW));
     let mut unknown = good.clone();
     unknown[2..10].fill(0xee);
     let left_over = [good.as_slice(), b"more"].concat();
-    let name = encode(&Observation { partition: "bad/name".to_owned(), ..observation("bad") });
-    let unkeyed = encode(&Observation { native_key: String::new(), ..observation("bad") });
-    let confluent = encode_framed(&observation("bad"), Framing::Confluent { id: 7 });
+    let name = encode(&Observation { partition: "bad/name".to_owned(), ..observation("bad", NOW) });
+    let unkeyed = encode(&Observation { native_key: String::new(), ..observation("bad", NOW) });
+    let confluent = encode_framed(&observation("bad", NOW), Framing::Confluent { id: 7 });
     vec![
         ("tombstone", None, "empty"),
         ("empty", Some(Vec::new()), "empty"),
@@ -88,8 +75,8 @@ async fn what_cannot_be_read_is_kept_as_it_came_and_holds_up_nothing() {
     make_topics(&log).await;
     let (observations, decisions) = (Stream::Observations.topic(TENANT), Stream::Decisions.topic(TENANT));
     let bad = bad_observations();
-    let before = new_event("before", Some(encode(&observation("before"))));
-    let after = new_event("after", Some(encode(&observation("after"))));
+    let before = new_event("before", Some(encode(&observation("before", NOW))));
+    let after = new_event("after", Some(encode(&observation("after", NOW))));
     let middle = bad.iter().map(|(key, value, _)| new_event(key, value.clone()));
     append(&log, &observations, [before].into_iter().chain(middle).chain([after]).collect()).await;
     let unknown = decision("d1", "dance");
