@@ -7,7 +7,7 @@
 //! migrated, with all indexes. Pipeline, generator, reader, Kafka and PostgreSQL share the machine.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     error::Error,
     sync::Arc,
     time::{Duration, Instant},
@@ -25,6 +25,7 @@ use serviceradar_schemas::{
 use serviceradar_tests::{database::Database, services, stand::drive_tenant};
 use tokio::sync::mpsc;
 use tokio_postgres::NoTls;
+use uuid::Uuid;
 
 const TENANT: &str = "latency";
 const RATE: u64 = 10_000;
@@ -162,12 +163,13 @@ async fn read(
         "SET ROLE serviceradar_reader; SET search_path = serviceradar; SET serviceradar.tenant = '{TENANT}'"
     );
     client.batch_execute(&become_reader).await?;
-    let select = client
-        .prepare(
-            "SELECT r.native_key, d.name FROM device_records r JOIN devices d ON d.uid = r.uid
-             WHERE r.record_key = ANY ($1)",
-        )
-        .await?;
+    // Known by a MAC address each, records keep their devices.
+    let mut devices = HashMap::new();
+    for row in client.query("SELECT native_key, uid FROM device_records", &[]).await? {
+        devices.insert(row.get::<_, String>(0).parse::<u64>()?, row.get::<_, Uuid>(1));
+    }
+    let records: HashMap<Uuid, u64> = devices.iter().map(|(record, uid)| (*uid, *record)).collect();
+    let select = client.prepare("SELECT uid, name FROM devices WHERE uid = ANY ($1)").await?;
     let (mut awaited, mut latencies, mut overtaken) = (BTreeMap::<u64, Vec<Awaited>>::new(), Vec::new(), 0);
     let mut last = Instant::now();
     loop {
@@ -184,13 +186,15 @@ async fn read(
         if last.elapsed() > GIVE_UP_AFTER {
             return Err(format!("{} changes were never seen", awaited.len()).into());
         }
-        let keys: Vec<String> = awaited.keys().map(|record| format!("default/netbox/lab/{record}")).collect();
-        let rows = client.query(&select, &[&keys]).await?;
+        let uids: Vec<Uuid> = awaited.keys().filter_map(|record| devices.get(record).copied()).collect();
+        let rows = client.query(&select, &[&uids]).await?;
         let seen = Instant::now();
         for row in rows {
-            let (record, name): (String, Option<String>) = (row.get(0), row.get(1));
-            let (record, number) = (record.parse()?, number_of(name.as_deref().unwrap_or_default()));
-            let Some(waiting) = awaited.get_mut(&record) else { continue };
+            let (uid, name): (Uuid, Option<String>) = (row.get(0), row.get(1));
+            let number = number_of(name.as_deref().unwrap_or_default());
+            let Some(waiting) = records.get(&uid).and_then(|record| awaited.get_mut(record)) else {
+                continue;
+            };
             waiting.retain(|one| {
                 let is_seen = number_of(&one.name) <= number;
                 if is_seen {
