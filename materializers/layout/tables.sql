@@ -25,6 +25,7 @@ CREATE TABLE device_summaries (
   state text COLLATE "C" NOT NULL,
   first_seen timestamptz NOT NULL,
   last_seen timestamptz,
+  last_seen_period timestamptz,
   agent_id text,
   gateway_id text,
   site text,
@@ -208,6 +209,7 @@ COMMENT ON COLUMN device_summaries.confidence IS 'authoritative (a tier 1 claim)
 COMMENT ON COLUMN device_summaries.state IS 'active, stale, retired';
 COMMENT ON COLUMN device_summaries.first_seen IS 'Earliest sighting of its own records';
 COMMENT ON COLUMN device_summaries.last_seen IS 'Latest sighting, attached records included';
+COMMENT ON COLUMN device_summaries.last_seen_period IS 'Bookkeeping: the ten seconds that last_seen is in; sorts by last_seen go by it first';
 COMMENT ON COLUMN device_summaries.agent_id IS 'Agent of the latest sighting';
 COMMENT ON COLUMN device_summaries.gateway_id IS 'Gateway of the latest sighting';
 COMMENT ON COLUMN device_summaries.site IS 'Site';

@@ -14,7 +14,7 @@ CREATE VIEW devices AS
                 WHERE r.tenant = s.tenant AND r.uid = s.uid AND r.placement <> 'closed'
                 GROUP BY 1) of_each) AS sources,
          s.confidence, s.state, s.first_seen, s.last_seen,
-         s.agent_id, s.gateway_id, d.network_interfaces, s.site, d.tags, d.metadata, s.records, s.flags,
+         s.last_seen_period, s.agent_id, s.gateway_id, d.network_interfaces, s.site, d.tags, d.metadata, s.records, s.flags,
          s.modified_at, s.epoch
   FROM device_summaries s LEFT JOIN device_details d USING (tenant, uid);
 COMMENT ON VIEW devices IS 'A device now: what the rules decide a set of records to be';

@@ -275,10 +275,10 @@ async fn write_staged<R: TableRow>(
             R::put_seen(seen, context, rows);
         };
         stage_rows::<R, R::Seen>(session, SEEN, R::SEEN, &changes.seen, put).await?;
-        update::<R>(session, context, SEEN, R::SEEN).await?;
+        update::<R>(session, context, SEEN, R::SEEN, changes.seen.len()).await?;
     }
     if !changes.changed.is_empty() {
-        update::<R>(session, context, CHANGED, R::REST).await?;
+        update::<R>(session, context, CHANGED, R::REST, changes.changed.len()).await?;
     }
     insert(session, context, changes.new.iter()).await
 }
@@ -330,6 +330,7 @@ async fn update<R: TableRow>(
     context: &RowContext<'_>,
     kind: &str,
     columns: &[&str],
+    rows: usize,
 ) -> Result<(), ViewsError> {
     let set: Vec<String> = columns.iter().map(|column| format!("{column} = s.{column}")).collect();
     let differs = if R::MAY_BE_EQUAL {
@@ -342,10 +343,10 @@ async fn update<R: TableRow>(
         "UPDATE {} t SET {} FROM {} s WHERE {}{differs}",
         R::TABLE,
         set.join(", "),
-        stage_name::<R>(kind),
+        staged::<R>(&stage_name::<R>(kind)),
         same_key::<R>()
     );
-    session.execute(&sql, &scope::<R>(context)).await?;
+    session.execute(&sql, &scope::<R>(context, &rows_staged(rows))).await?;
     Ok(())
 }
 
@@ -360,8 +361,8 @@ async fn gone<R: TableRow>(
     let stage = stage::<R>(session, "gone", R::KEY).await?;
     let put = |key: &R::Key, out: &mut CopyRows| R::put_key(key, out.row(R::KEY.len()));
     session.copy(&format!("{stage} ({})", R::KEY.join(", ")), keys.iter(), put).await?;
-    let sql = format!("DELETE FROM {} t USING {stage} s WHERE {}", R::TABLE, same_key::<R>());
-    session.execute(&sql, &scope::<R>(context)).await?;
+    let sql = format!("DELETE FROM {} t USING {} s WHERE {}", R::TABLE, staged::<R>(&stage), same_key::<R>());
+    session.execute(&sql, &scope::<R>(context, &rows_staged(keys.len()))).await?;
     Ok(())
 }
 
@@ -386,8 +387,22 @@ fn same_key<R: TableRow>() -> String {
     scope.chain(key).collect::<Vec<_>>().join(" AND ")
 }
 
-fn scope<'a, R: TableRow>(context: &'a RowContext<'_>) -> Vec<Parameter<'a>> {
-    if R::IS_PROGRESS { vec![&context.tenant, &context.generation] } else { vec![&context.tenant] }
+/// All of a stage. The limit, the last parameter, is how many rows it has: the planner takes a table that was just
+/// filled for one of ten pages at least, and would rather read the whole of the other than look a few rows up.
+fn staged<R: TableRow>(stage: &str) -> String {
+    format!("(SELECT * FROM {stage} LIMIT ${})", scope_columns::<R>().len() + 1)
+}
+
+fn rows_staged(rows: usize) -> i64 {
+    rows.try_into().unwrap_or(i64::MAX)
+}
+
+fn scope<'a, R: TableRow>(context: &'a RowContext<'_>, rows: &'a i64) -> Vec<Parameter<'a>> {
+    if R::IS_PROGRESS {
+        vec![&context.tenant, &context.generation, rows]
+    } else {
+        vec![&context.tenant, rows]
+    }
 }
 
 /// The changes of a table that has a part of each row, none of it touched by sightings.

@@ -16,7 +16,7 @@ use crate::views::ViewsError;
 /// All of them.
 pub(crate) const JOURNALS: [&str; 2] = ["device_history", "device_merges"];
 /// Columns of `devices` that are no belief about a device.
-const BOOKKEEPING: [&str; 2] = ["modified_at", "epoch"];
+const BOOKKEEPING: [&str; 3] = ["last_seen_period", "modified_at", "epoch"];
 
 /// Writes down devices that are new, and stages what is to be written down of others.
 pub(crate) async fn created(
@@ -106,7 +106,7 @@ pub(crate) async fn changed(
     let of_summary = DeviceRow::REST.iter().filter(|column| !BOOKKEEPING.contains(column));
     let columns = of_summary.map(|column| ("s", column)).chain(DetailsRow::REST.iter().map(|c| ("t", c)));
     let columns: Vec<(&str, &&str)> = columns.collect();
-    // As text, which takes a column that is as it was only to compare: a jsonb object of all of them is four times
+    // As text, which takes a column that is as it was only to compare: a jsonb object of all of them is three times
     // the work.
     let differing = |before: bool| {
         let of_each = columns.iter().map(|(staged, c)| {

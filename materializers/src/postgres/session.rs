@@ -13,6 +13,7 @@ use crate::views::ViewsError;
 /// first. A lock that is held for longer belongs to somebody who is stuck: better to try again.
 const SETTINGS: &str = "SET ROLE serviceradar_writer;
     SET plan_cache_mode = force_custom_plan;
+    SET random_page_cost = 1.1;
     SET work_mem = '64MB';
     SET lock_timeout = '10s';
     SET idle_in_transaction_session_timeout = '60s'";

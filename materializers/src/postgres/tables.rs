@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
 
-use serviceradar_schemas::Source;
+use serviceradar_schemas::{Source, time::SECOND};
 use serviceradar_streams::changes::Row;
 use serviceradar_streams::rows::{
     CountRow, DecisionRow, DeviceRow, DeviceSeen, EvidenceRow, IssueRow, Order, RecordRow, RecordSeen,
@@ -11,6 +11,10 @@ use serviceradar_streams::rows::{
 use uuid::Uuid;
 
 use super::copy::CopyRows;
+
+/// How long a device may be seen again and again without its row changing in an index, microseconds. A page sorted by
+/// `last_seen` sorts what was seen in one of these.
+const SIGHTING_PERIOD: i64 = 10 * SECOND;
 
 /// What a row needs to know besides itself.
 pub(crate) struct RowContext<'a> {
@@ -43,6 +47,11 @@ pub(crate) trait TableRow: Row {
     fn put_rest(&self, context: &RowContext<'_>, rows: &mut CopyRows);
     /// Writes the columns of `SEEN`.
     fn put_seen(_seen: &Self::Seen, _context: &RowContext<'_>, _rows: &mut CopyRows) {}
+}
+
+/// The period of a sighting: its begin, microseconds since 1970.
+fn period_of(last_seen: i64) -> i64 {
+    last_seen.saturating_sub(last_seen.rem_euclid(SIGHTING_PERIOD))
 }
 
 /// The uuid of a uid's text, `sr:<uuid>`. The dataflow writes no other.
@@ -79,11 +88,18 @@ impl TableRow for DeviceRow {
     const REST: &'static [&'static str] = &[
         "partition", "name", "hostname", "ip", "mac", "type", "type_id", "vendor_name", "model", "risk_score",
         "risk_level", "risk_level_id", "is_available", "availability_at", "discovery_sources", "confidence",
-        "state", "first_seen", "last_seen", "agent_id", "gateway_id", "site", "records", "flags",
+        "state", "first_seen", "last_seen", "last_seen_period", "agent_id", "gateway_id", "site", "records", "flags",
         "modified_at", "epoch",
     ];
-    const SEEN: &'static [&'static str] =
-        &["last_seen", "availability_at", "agent_id", "gateway_id", "modified_at", "epoch"];
+    const SEEN: &'static [&'static str] = &[
+        "last_seen",
+        "last_seen_period",
+        "availability_at",
+        "agent_id",
+        "gateway_id",
+        "modified_at",
+        "epoch",
+    ];
 
     fn put_key(key: &String, rows: &mut CopyRows) {
         rows.uuid(uuid_of(key));
@@ -110,7 +126,8 @@ impl TableRow for DeviceRow {
             .text(&self.confidence)
             .text(&self.state)
             .time(self.first_seen)
-            .time(self.last_seen);
+            .time(self.last_seen)
+            .time(period_of(self.last_seen));
         text(&self.agent_id, rows);
         text(&self.gateway_id, rows);
         text(&self.site, rows);
@@ -122,6 +139,7 @@ impl TableRow for DeviceRow {
 
     fn put_seen(seen: &DeviceSeen, context: &RowContext<'_>, rows: &mut CopyRows) {
         rows.time(seen.last_seen)
+            .time(period_of(seen.last_seen))
             .option(seen.availability_at, CopyRows::time)
             .option(seen.agent_id.as_deref(), CopyRows::text)
             .option(seen.gateway_id.as_deref(), CopyRows::text)
