@@ -77,6 +77,26 @@ async fn a_load_forgets_what_one_left_that_broke_off() {
     }
 }
 
+/// What indexes sightings: the ten seconds that a device was last seen in, and sorts by last_seen can go by them.
+#[tokio::test]
+async fn the_period_of_a_sighting_is_its_ten_seconds() {
+    let database = Database::migrated().await;
+    let (views, client) = (database.views().await, database.client().await);
+    laws::reads_back_what_was_committed(&views).await;
+    let differ = "SELECT count(*) FILTER (WHERE last_seen_period
+            IS DISTINCT FROM date_bin('10 seconds', last_seen, 'epoch')), count(*) FROM views_1.device_summaries";
+    let row = client.query_one(differ, &[]).await.unwrap();
+    let (differ, devices): (i64, i64) = (row.get(0), row.get(1));
+    assert!(differ == 0 && devices > 0, "{differ} of {devices}");
+    views.make_indexes(1).await.unwrap();
+    client.batch_execute("SET enable_seqscan = off; SET enable_sort = off").await.unwrap();
+    let explain = "EXPLAIN SELECT uid FROM views_1.device_summaries WHERE tenant = 'acme'
+        ORDER BY last_seen_period DESC NULLS LAST, last_seen DESC NULLS LAST, uid LIMIT 10";
+    let plan: Vec<String> =
+        client.query(explain, &[]).await.unwrap().iter().map(|row| row.get::<_, String>(0)).collect();
+    assert!(plan.iter().any(|line| line.contains("device_summaries_last_seen")), "{plan:?}");
+}
+
 /// Journals are hypertables where TimescaleDB is, and old rows go on both kinds of server.
 #[tokio::test]
 async fn journals_forget_what_is_old() {
