@@ -177,6 +177,19 @@ impl Inventory {
         Ok(Totals { devices: row.get(0), devices_of_kind: row.get(1), records: row.get(2) })
     }
 
+    /// The names of devices, of those that are there and have one.
+    pub async fn names(&mut self, uids: &[uuid::Uuid]) -> Result<Vec<(uuid::Uuid, String)>, ViewsError> {
+        let select = "SELECT uid, name FROM devices WHERE uid = ANY ($1) AND name IS NOT NULL";
+        let rows = self.session.query(select, &[&uids]).await?;
+        Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+    }
+
+    /// Bytes that the database's server has written to its journal, ever.
+    pub async fn journal_bytes(&mut self) -> Result<i64, ViewsError> {
+        let select = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint";
+        Ok(self.session.query_one(select, &[]).await?.get(0))
+    }
+
     /// Per record of a kind of source, by its key: the uid of its device, if it has one.
     pub async fn uids(&mut self, kind: &str) -> Result<BTreeMap<String, Option<uuid::Uuid>>, ViewsError> {
         let select = "SELECT record_key, uid FROM device_records WHERE source_kind = $1";

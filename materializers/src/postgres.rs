@@ -18,6 +18,7 @@ use std::{
 };
 
 pub use examine::{Condition, EXTENSIONS};
+use fail::fail_point;
 use serviceradar_schemas::time::Clock;
 use serviceradar_streams::rows::{DeviceRow, State, Uid};
 use tokio::sync::mpsc;
@@ -221,6 +222,7 @@ impl PostgresWriter {
     /// Begins the transaction of an epoch, with the fence. None: it was committed already.
     async fn begin(&mut self, epoch: &Epoch) -> Result<Option<Session>, ViewsError> {
         let mut session = self.session().await?;
+        fail_point!("before-begin");
         session.begin("BEGIN").await?;
         let last = self.fence.pass(&mut session).await?;
         let number = epoch.number.cast_signed();
@@ -253,7 +255,9 @@ impl TenantWriter for PostgresWriter {
             return Ok(());
         };
         epoch::write(&mut session, &self.fence, epoch, &mut self.cleaned_at).await?;
+        fail_point!("in-commit");
         session.begin("COMMIT").await?;
+        fail_point!("after-commit");
         self.session = Some(session);
         Ok(())
     }
@@ -266,7 +270,9 @@ impl TenantWriter for PostgresWriter {
         of_devices.begin("BEGIN").await?;
         let Self { fence, cleaned_at, .. } = self;
         epoch::load(&mut session, &mut of_devices, fence, epoch, pieces, cleaned_at).await?;
+        fail_point!("in-commit");
         session.begin("COMMIT").await?;
+        fail_point!("after-commit");
         self.session = Some(session);
         Ok(())
     }

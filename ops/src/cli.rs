@@ -84,6 +84,8 @@ pub(crate) enum Verb {
     Config(verbs::config::Config),
     /// Looks for what would keep the program from running here, and says how to mend it
     Doctor(verbs::doctor::Doctor),
+    /// Measures how soon it is visible what is observed, and how much of it a second this machine takes
+    Bench(verbs::bench::BenchVerb),
     /// Prints completions for a shell
     Completions(verbs::completions::Completions),
 }

@@ -96,6 +96,23 @@ impl Pipeline {
         self.check()
     }
 
+    /// Waits until what waits in the outbox is published.
+    pub(crate) async fn published(&self) -> anyhow::Result<()> {
+        let mut status = self.driver.watch();
+        let is_done = |status: &DriverStatus| {
+            matches!(status.phase, Phase::Failed(_) | Phase::Stopped)
+                || status.phase == Phase::Running && !status.publishing
+        };
+        // Whoever tells is gone when it has ended.
+        let _ = status.wait_for(is_done).await;
+        self.check()
+    }
+
+    /// Process id of the private server.
+    pub(crate) fn postgres_pid(&self) -> Option<u32> {
+        self.postgres.as_ref().map(PrivatePostgres::pid)
+    }
+
     /// Fails if it has ended by itself.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         match self.status().phase {

@@ -1,5 +1,6 @@
 //! The verbs, a file each.
 
+pub(crate) mod bench;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod demo;
@@ -40,6 +41,7 @@ pub(crate) async fn run(verb: Verb, context: Context) -> anyhow::Result<()> {
         Verb::Schema(schema) => schema.run(&context).await,
         Verb::Config(config) => config.run(&context),
         Verb::Doctor(doctor) => doctor.run(&context).await,
+        Verb::Bench(bench) => bench.run(&context).await,
         Verb::Completions(completions) => completions.run(),
     }
 }

@@ -285,6 +285,8 @@ impl Driver {
         self.board.update(|status| {
             (status.phase, status.generation, status.epoch) =
                 (Phase::Restoring, resume.generation, resume.epoch);
+            // Until the outbox was looked into.
+            status.publishing = true;
         });
         let engine = loop {
             match self.restore(&mut *writer).await {
@@ -576,6 +578,7 @@ impl Driver {
         match running.outbox.publish(running.committer.writer()?).await {
             Ok(more) => {
                 running.has_more = more;
+                self.board.update(|status| status.publishing = more);
                 Ok(())
             }
             Err(OutboxError::Log(error)) => {

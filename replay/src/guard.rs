@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use fail::fail_point;
 use serviceradar_log::{LogError, LogStore, NewEvent, Publisher};
 use serviceradar_schemas::{Decision, Framing, Target, encode_framed, topics::Stream};
 use serviceradar_streams::{
@@ -45,6 +46,7 @@ impl Guard {
         }
         let has_judged = !events.is_empty();
         if has_judged {
+            fail_point!("in-guard");
             self.decisions.publish(events).await?;
         }
         if waiting.is_empty() {

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
+use fail::fail_point;
 use serviceradar_log::{LogError, LogStore, NewEvent, Publisher};
 use serviceradar_materializers::{
     outbox::headers,
@@ -69,6 +70,7 @@ impl Outbox {
         for (stream, events) in by_stream {
             self.publisher(&stream).publish(events).await?;
         }
+        fail_point!("in-outbox");
         writer.outbox_published(epoch, sequence).await?;
         Ok(true)
     }

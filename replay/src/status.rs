@@ -123,6 +123,8 @@ pub struct DriverStatus {
     pub biggest_block: u64,
     /// Fetches that wait for a verdict.
     pub undecided: Vec<Waiting>,
+    /// Whether there may be more to publish of what is committed.
+    pub publishing: bool,
     /// Settings of the log that contradict what its streams need, each with what mends it.
     pub setting_problems: Vec<String>,
     /// Log partitions, by `topic/log partition`.

@@ -11,6 +11,7 @@
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc};
 
 use differential_dataflow::{AsCollection, operators::CountTotal};
+use fail::fail_point;
 use hashbrown::HashMap;
 use timely::{
     dataflow::{
@@ -299,6 +300,7 @@ impl Step for FoldStep {
     }
 
     fn close(&mut self) -> Vec<(Folded, isize)> {
+        fail_point!("in-fold");
         let Folding { fold, snapshots } = &mut *self.fold.borrow_mut();
         let effects = std::mem::take(&mut self.effects);
         for (effect, diff) in &effects {

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, thread};
 
+use fail::fail_point;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{ends::Ends, storage::Storage, tables::Tables};
@@ -119,6 +120,7 @@ fn commit(storage: &Storage, group: &mut [Box<dyn Work>]) -> Result<Moved, LogEr
     for change in group {
         change.apply(&mut tables)?;
     }
+    fail_point!("in-append");
     let moved = std::mem::take(&mut tables.moved);
     drop(tables);
     transaction.commit().map_err(|error| storage.error(error))?;

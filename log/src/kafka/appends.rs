@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use fail::fail_point;
 use rdkafka::{
     ClientConfig,
     error::{KafkaError, RDKafkaErrorCode},
@@ -139,6 +140,7 @@ async fn send(
         };
         deliveries.push(delivery);
     }
+    fail_point!("in-append");
     let mut appended: Option<Appended> = None;
     for delivery in deliveries {
         let gone = |_| LogError::Unavailable("the producer is gone".to_owned());

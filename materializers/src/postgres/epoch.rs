@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use fail::fail_point;
 use serde_json::{Map, Value};
 use serviceradar_schemas::{
     Source,
@@ -296,6 +297,7 @@ async fn insert<'r, R: TableRow + 'r>(
     if rows.len() == 0 {
         return Ok(());
     }
+    fail_point!("between-statements");
     let columns = [scope_columns::<R>(), R::KEY, R::REST].concat();
     let into = format!("{} ({})", R::TABLE, columns.join(", "));
     let put = |row: &R, out: &mut CopyRows| {
@@ -332,6 +334,7 @@ async fn update<R: TableRow>(
     columns: &[&str],
     rows: usize,
 ) -> Result<(), ViewsError> {
+    fail_point!("between-statements");
     let set: Vec<String> = columns.iter().map(|column| format!("{column} = s.{column}")).collect();
     let differs = if R::MAY_BE_EQUAL {
         let side = |side: &str| columns.iter().map(|c| format!("{side}.{c}")).collect::<Vec<_>>().join(", ");

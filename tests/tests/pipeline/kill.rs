@@ -61,27 +61,12 @@ async fn looked_at(folder: &Path) -> Network {
 /// What the disturbed run left is what a run that nothing disturbs makes of the same log.
 async fn assert_as_undisturbed(views: &Views, folder: &Path, url: &str, what: &str) {
     let log = open_fast(folder);
-    assert_each_event_once(views, &log).await;
+    views.assert_each_event_once(&log).await;
     views.keep_and_clear().await;
     let driver = drive(log.clone(), url).await;
     driver.caught_up().await.unwrap();
     driver.stop().await.unwrap();
     views.assert_as_kept(what).await;
-}
-
-/// Epochs are there one after the other, and count each event of the log once.
-async fn assert_each_event_once(views: &Views, log: &Arc<dyn LogStore>) {
-    let holes = "SELECT count(*) FROM (SELECT epoch, row_number() OVER (ORDER BY epoch) AS n
-        FROM serviceradar_base.pipeline_epochs) AS e WHERE epoch <> n";
-    assert_eq!(views.count(holes).await, 0);
-    let mut ends = 0;
-    for partition in serviceradar_replay::topics::read_by(&**log, TENANT).await.unwrap() {
-        ends += log.offsets(&partition.topic, partition.log_partition).await.unwrap().end as i64;
-    }
-    let frontiers = "SELECT sum(next_offset)::bigint FROM serviceradar_base.pipeline_frontiers";
-    assert_eq!(views.count(frontiers).await, ends);
-    let events = "SELECT sum(records)::bigint FROM serviceradar_base.pipeline_epochs";
-    assert_eq!(views.count(events).await, ends);
 }
 
 /// The process that is killed: a driver until then, which says that it fills the views, and what it has committed.
