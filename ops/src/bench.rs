@@ -23,7 +23,7 @@ use serviceradar_schemas::{
     Action, Claim, Coverage, Observation, Source,
     time::{Clock, SystemClock},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use cpu::Cpu;
@@ -45,9 +45,9 @@ const GIVE_UP_AFTER: Duration = Duration::from_secs(120);
 /// What is visible so soon after the last was sent has been kept up with.
 const KEPT_UP_WITHIN: Duration = Duration::from_secs(1);
 
-/// Name of the generator's thread and of the reader's.
-pub(crate) const GENERATOR: &str = "generator";
-pub(crate) const READER: &str = "reader";
+/// Threads of ours, and parts of the work.
+const GENERATOR: &str = "generator";
+const READER: &str = "reader";
 
 /// What is published.
 #[derive(Clone, Debug)]
@@ -163,9 +163,11 @@ impl Bench {
         let generating =
             on_thread(GENERATOR, async move || generate(&observations, &sent, first_number, put).await)?;
         let reading = on_thread(READER, async move || read(inventory, take).await)?;
-        let ended = generating.await.context("the generator ended")??;
-        let (mut inventory, mut latencies, seen) = reading.await.context("the reader ended")??;
-        let spent = Cpu::now(self.postgres).since(&cpu);
+        let (ended, by_generator) = generating.await.context("the generator ended")??;
+        let ((mut inventory, mut latencies, seen), by_reader) =
+            reading.await.context("the reader ended")??;
+        let mut spent = Cpu::now(self.postgres).since(&cpu);
+        spent.extend([(GENERATOR, by_generator), (READER, by_reader)]);
         latencies.sort_unstable();
         let journal_bytes = inventory.journal_bytes().await? - journal;
         let behind = seen.saturating_duration_since(ended);
@@ -173,15 +175,18 @@ impl Bench {
     }
 }
 
-/// Runs on a thread and runtime of its own.
+/// Runs on a thread and runtime of its own. Says what came of it, and how many seconds of a processor it took.
 fn on_thread<T: Send + 'static, F: Future<Output = anyhow::Result<T>>>(
     name: &str,
     work: impl FnOnce() -> F + Send + 'static,
-) -> anyhow::Result<tokio::sync::oneshot::Receiver<anyhow::Result<T>>> {
-    let (says, said) = tokio::sync::oneshot::channel();
+) -> anyhow::Result<oneshot::Receiver<anyhow::Result<(T, f64)>>> {
+    let (says, said) = oneshot::channel();
     thread::Builder::new().name(name.to_owned()).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let result = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(work()));
+        let result = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
+            let done = runtime.block_on(work())?;
+            Ok((done, cpu::of_this_thread()))
+        });
         // Who no longer waits does not want it.
         _ = says.send(result);
     })?;

@@ -2,16 +2,8 @@
 
 use std::{collections::BTreeMap, fs, path::Path, sync::LazyLock};
 
-use super::{GENERATOR, READER};
-
 /// Parts of this process by the beginning of their threads' names; what is none of these is the rest.
-const THREADS: [(&str, &str); 5] = [
-    ("dataflow", "dataflow"),
-    ("log-writer", "log"),
-    ("rdk", "Kafka client"),
-    (GENERATOR, GENERATOR),
-    (READER, READER),
-];
+const THREADS: [(&str, &str); 3] = [("dataflow", "dataflow"), ("log-writer", "log"), ("rdk", "Kafka client")];
 /// Reading, decoding, what is sent to the database.
 const REST: &str = "driver";
 const POSTGRES: &str = "PostgreSQL";
@@ -21,6 +13,12 @@ static TICKS: LazyLock<f64> = LazyLock::new(|| {
     let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten();
     ticks.unwrap_or(100) as f64
 });
+
+/// Seconds that this thread has spent. One that has ended has taken them with it.
+pub(crate) fn of_this_thread() -> f64 {
+    let spent = nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID.now();
+    spent.map_or(0.0, |spent| std::time::Duration::from(spent).as_secs_f64())
+}
 
 /// Seconds spent since the start, by part.
 pub(crate) struct Cpu(BTreeMap<&'static str, f64>);
@@ -43,7 +41,7 @@ impl Cpu {
 
     /// What was spent since then.
     pub(crate) fn since(&self, then: &Self) -> BTreeMap<&'static str, f64> {
-        // A thread that has ended has taken its time with it.
+        // Less only where a thread has ended.
         let spent = |(part, now): (&&'static str, &f64)| {
             (*part, (now - then.0.get(part).copied().unwrap_or_default()).max(0.0))
         };

@@ -159,5 +159,13 @@ impl BenchVerb {
 }
 
 fn print(format: Format, rows: &[Vec<Value>]) -> anyhow::Result<()> {
-    Ok(output::rows(format, &Measured::COLUMNS, rows)?)
+    let in_words = |value: &Value| match value {
+        Value::Object(parts) if format == Format::Table => {
+            let parts = parts.iter().map(|(part, cores)| format!("{part} {cores}"));
+            Value::String(parts.collect::<Vec<_>>().join(", "))
+        }
+        other => other.clone(),
+    };
+    let rows: Vec<Vec<Value>> = rows.iter().map(|row| row.iter().map(in_words).collect()).collect();
+    Ok(output::rows(format, &Measured::COLUMNS, &rows)?)
 }
