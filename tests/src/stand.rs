@@ -1,6 +1,6 @@
 //! A pipeline from end to end for tests: a faker and a crawler, a log, a driver; and how views are compared.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use serviceradar_ingest::{
@@ -253,6 +253,17 @@ impl Views {
         let kept = self.count("SELECT count(*) FROM kept.record_summaries").await;
         assert!(kept > 0, "nothing to compare with");
         self.clear().await;
+    }
+
+    /// All rows of all tables, without bookkeeping, each table's in order.
+    pub async fn rows(&self) -> BTreeMap<String, Vec<String>> {
+        let mut rows = BTreeMap::new();
+        for (table, columns) in &self.tables {
+            let select = format!("SELECT r::text FROM (SELECT {columns} FROM {table}) r ORDER BY 1");
+            let of_table = self.client.query(&select, &[]).await.unwrap();
+            rows.insert(table.clone(), of_table.iter().map(|row| row.get(0)).collect());
+        }
+        rows
     }
 
     /// As if nothing had ever been taken in.

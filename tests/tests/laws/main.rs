@@ -11,6 +11,7 @@ mod journals;
 mod normal_form;
 mod order;
 mod regressions;
+mod restart;
 mod run;
 mod structure;
 mod survivorship;

@@ -30,8 +30,7 @@ pub(crate) struct Run {
 impl Run {
     /// Nothing has happened.
     pub(crate) fn start(world: &World, workers: usize) -> Checked<Self> {
-        let engine = Engine::start(TENANT, &Arc::new(rules(world)), workers)?;
-        Ok(Self { engine, tables: Tables::default() })
+        Ok(Self { engine: engine(world, workers)?, tables: Tables::default() })
     }
 
     /// Goes on from what the views hold, with nothing in memory.
@@ -81,6 +80,11 @@ impl Run {
         prop_assert_eq!(known, issues);
         Ok(closed)
     }
+}
+
+/// An engine that has seen nothing.
+pub(crate) fn engine(world: &World, workers: usize) -> Checked<Engine> {
+    Ok(Engine::start(TENANT, &Arc::new(rules(world)), workers)?)
 }
 
 /// The tables of some events in one epoch.
@@ -141,7 +145,7 @@ pub(crate) fn later(event: &Event) -> Event {
 }
 
 /// What the reader makes of events; those that it refuses are left out.
-fn batch(events: &[Event]) -> Batch {
+pub(crate) fn batch(events: &[Event]) -> Batch {
     let mut batch = Batch::default();
     for event in events.iter().cloned() {
         match event {
