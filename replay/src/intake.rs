@@ -10,7 +10,6 @@ use serviceradar_materializers::views::DeadLetter;
 use serviceradar_schemas::{
     Decision, Decoder, Observation,
     codec::{DecodeError, Unavailable, WriterSchemas},
-    excerpt,
     topics::Stream,
 };
 use serviceradar_streams::{
@@ -22,8 +21,10 @@ use crate::topics::Partition;
 
 /// Headers that a dead letter has besides the event's.
 const LETTER_HEADERS: usize = 2;
-/// What they take at most, bytes: the name of a topic, and a reason of some hundred characters.
-const LETTER_BYTES_MAX: usize = 4 * 1024;
+/// What they take at most, bytes: the name of a topic, and a reason.
+const LETTER_BYTES_MAX: usize = 8 * 1024;
+/// Longest reason, characters: somebody is to read it.
+const REASON_CHARS_MAX: usize = 1_000;
 
 /// What an event is to the dataflow.
 pub enum Taking {
@@ -93,7 +94,7 @@ fn letter(partition: &Partition, event: Event, reason: &str) -> DeadLetter {
         key: event.key,
         value: event.value,
         headers: event.headers,
-        reason: excerpt(reason),
+        reason: reason.chars().take(REASON_CHARS_MAX).collect(),
     };
     let length = |bytes: &Option<bytes::Bytes>| bytes.as_ref().map_or(0, |bytes| bytes.len());
     let of_headers: usize = letter.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
