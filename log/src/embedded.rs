@@ -11,6 +11,8 @@
 //! opens the file anew. What is damaged says [`LogError::Corrupt`].
 
 mod block;
+#[cfg(test)]
+mod damage;
 mod ends;
 #[cfg(test)]
 mod faults;

@@ -214,7 +214,7 @@ COMMENT ON COLUMN device_summaries.agent_id IS 'Agent of the latest sighting';
 COMMENT ON COLUMN device_summaries.gateway_id IS 'Gateway of the latest sighting';
 COMMENT ON COLUMN device_summaries.site IS 'Site';
 COMMENT ON COLUMN device_summaries.records IS 'Records that make it up, attached ones included';
-COMMENT ON COLUMN device_summaries.flags IS 'rekeyed and the like, sorted';
+COMMENT ON COLUMN device_summaries.flags IS 'cut (its records say more than fits), rekeyed; sorted';
 COMMENT ON COLUMN device_summaries.modified_at IS 'Bookkeeping: when the epoch that wrote it last was closed';
 COMMENT ON COLUMN device_summaries.epoch IS 'Bookkeeping: the epoch that wrote it last';
 COMMENT ON TABLE device_details IS 'What the page of a device shows besides, apart from what every sighting rewrites';

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use serviceradar_log::Event;
+use serviceradar_log::{
+    Event,
+    store::{EVENT_BYTES_MAX, EVENT_HEADERS_MAX},
+};
 use serviceradar_materializers::views::DeadLetter;
 use serviceradar_schemas::{
     Decision, Decoder, Observation,
@@ -15,6 +18,13 @@ use serviceradar_streams::{
 };
 
 use crate::topics::Partition;
+
+/// Headers that a dead letter has besides the event's.
+const LETTER_HEADERS: usize = 2;
+/// What they take at most, bytes: the name of a topic, and a reason.
+const LETTER_BYTES_MAX: usize = 8 * 1024;
+/// Longest reason, characters: somebody is to read it.
+const REASON_CHARS_MAX: usize = 1_000;
 
 /// What an event is to the dataflow.
 pub enum Taking {
@@ -70,18 +80,38 @@ impl Intake {
                 Err(error) => Err(unreadable(error)?),
             },
         };
-        Ok(taken.unwrap_or_else(|reason| {
-            Taking::Refused(Box::new(DeadLetter {
-                topic: partition.topic.clone(),
-                log_partition: partition.log_partition,
-                offset: event.offset,
-                key: event.key,
-                value: event.value,
-                headers: event.headers,
-                reason,
-            }))
-        }))
+        Ok(taken.unwrap_or_else(|reason| Taking::Refused(Box::new(letter(partition, event, &reason)))))
     }
+}
+
+/// The dead letter of an event. Where it would be over the limit of the log, which would hold up all that is published
+/// after it, the event's headers are left out, and then its value: it is in the log where the letter says.
+fn letter(partition: &Partition, event: Event, reason: &str) -> DeadLetter {
+    let mut letter = DeadLetter {
+        topic: partition.topic.clone(),
+        log_partition: partition.log_partition,
+        offset: event.offset,
+        key: event.key,
+        value: event.value,
+        headers: event.headers,
+        reason: reason.chars().take(REASON_CHARS_MAX).collect(),
+    };
+    let length = |bytes: &Option<bytes::Bytes>| bytes.as_ref().map_or(0, |bytes| bytes.len());
+    let of_headers: usize = letter.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let (key, value) = (length(&letter.key), length(&letter.value));
+    let room = EVENT_BYTES_MAX - LETTER_BYTES_MAX;
+    if key + value + of_headers > room || letter.headers.len() + LETTER_HEADERS > EVENT_HEADERS_MAX {
+        letter.headers.clear();
+        letter.reason.push_str("; its headers are left out here");
+    }
+    if key + value > room {
+        letter.value = None;
+        letter.reason.push_str(&format!("; its value of {value} bytes is left out here"));
+    }
+    if key > room {
+        letter.key = None;
+    }
+    letter
 }
 
 /// The reason of a dead letter; or that the event must wait.

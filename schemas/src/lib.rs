@@ -7,7 +7,9 @@ pub mod catalogue;
 pub mod codec;
 pub mod decision;
 pub mod device_change;
+mod excerpt;
 pub mod hex;
+pub mod json;
 pub mod observation;
 #[cfg(feature = "registry")]
 pub mod registry;
@@ -17,6 +19,7 @@ pub mod topics;
 pub use codec::{Decoder, Event, Framing, Framings, encode, encode_framed, encode_into};
 pub use decision::{Decision, Target};
 pub use device_change::{DeviceChange, NetworkInterface, OperatingSystem, SourceSummary};
+pub use excerpt::{EXCERPT_CHARS_MAX, excerpt};
 pub use observation::{
     Action, Address, Claim, Collector, Coverage, Observation, Probe, Snapshot, Source, Text,
 };

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 pub const CLAIMS_MAX: usize = 256;
 /// Most addresses of one observation that count.
 pub const ADDRESSES_MAX: usize = 256;
+/// Longest native key, bytes: with a claim and the other parts of a record key it must fit a key of an index.
+pub const NATIVE_KEY_BYTES_MAX: usize = 1024;
 
 /// What an observation does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -54,6 +56,7 @@ pub enum Probe {
 
 /// Kind and instance of a producer, e.g. `armis/hq`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Source {
     /// What sort of producer: `armis`, `netbox`, `agent`, `sweep`, ...
     pub kind: String,
@@ -69,6 +72,7 @@ impl std::fmt::Display for Source {
 
 /// A (namespace, value) by which an observation says who the record is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Claim {
     /// E.g. `mac`, `serial`, `armis/hq`.
     pub namespace: Text,
@@ -78,6 +82,7 @@ pub struct Claim {
 
 /// An address of the record.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Address {
     /// IPv4 or IPv6, as text.
     pub ip: String,
@@ -91,7 +96,7 @@ pub struct Address {
 
 /// Who made the observation. Never evidence of identity.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Collector {
     /// The agent's id.
     pub agent: String,
@@ -103,6 +108,7 @@ pub struct Collector {
 
 /// The complete fetch that an observation belongs to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Snapshot {
     /// The producer's id of the fetch.
     pub id: String,
@@ -181,6 +187,11 @@ impl Observation {
     pub fn record_key(&self) -> String {
         format!("{}/{}/{}", self.partition, self.source, self.native_key)
     }
+}
+
+/// Whether a record may be called so at its source: 1 to [`NATIVE_KEY_BYTES_MAX`] bytes, no control characters.
+pub fn is_native_key(text: &str) -> bool {
+    (1..=NATIVE_KEY_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control)
 }
 
 /// Whether a partition, or the kind or instance of a source, may be called so: `[A-Za-z0-9._-]{1,64}`.

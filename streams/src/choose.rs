@@ -80,11 +80,35 @@ impl<'a> Winners<'a> {
         self.value(name).map(str::to_owned)
     }
 
-    fn under(&self, prefix: &str) -> BTreeMap<String, String> {
+    fn under(&self, prefix: &str, room: &mut Room) -> BTreeMap<String, String> {
         let named = self.0.iter().filter_map(|offer| Some((offer.name.strip_prefix(prefix)?, offer.value)));
-        named.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+        let fitting = named.filter(|(name, value)| room.takes(name.len() + value.len()));
+        fitting.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 }
+
+/// What is left of [`DEVICE_BYTES_MAX`].
+struct Room {
+    bytes: usize,
+    /// Whether something found no room.
+    cut: bool,
+}
+
+impl Room {
+    fn takes(&mut self, bytes: usize) -> bool {
+        match self.bytes.checked_sub(bytes + ITEM_BYTES) {
+            Some(left) => self.bytes = left,
+            None => self.cut = true,
+        }
+        !self.cut
+    }
+}
+
+/// Most bytes of interfaces, tags and metadata that a device shows, for all of its row must fit an event of the log.
+/// What is more stays with its records; the device has the flag `cut`.
+pub const DEVICE_BYTES_MAX: usize = 768 * 1024;
+/// What an item takes besides its texts, bytes.
+const ITEM_BYTES: usize = 16;
 
 /// How many attributes a device mostly has.
 const OFFERS_EXPECTED: usize = 48;
@@ -169,6 +193,11 @@ pub fn device_row<'a>(
     sources.dedup();
     let hostname = winners.get("hostname");
     let os = OperatingSystem { name: winners.get("os_name"), version: winners.get("os_version") };
+    let mut room = Room { bytes: DEVICE_BYTES_MAX, cut: false };
+    let mut network_interfaces = interfaces(members, &winners, &macs);
+    network_interfaces
+        .retain(|of| room.takes([&of.ip, &of.mac, &of.name].into_iter().flatten().map(String::len).sum()));
+    let (tags, metadata) = (winners.under(TAGS, &mut room), winners.under(OTHERS, &mut room));
     let provisional = members.iter().all(|member| member.placement == Placement::Provisional);
     DeviceRow {
         uid: uid.to_string(),
@@ -195,12 +224,12 @@ pub fn device_row<'a>(
         confidence: confidence(provisional, is_authoritative).to_owned(),
         state: state(members).to_owned(),
         first_seen: spoken.iter().map(|member| member.record.first_seen).min().unwrap_or_default(),
-        network_interfaces: interfaces(members, &winners, &macs),
+        network_interfaces,
         site: winners.get("site"),
-        tags: winners.under(TAGS),
-        metadata: winners.under(OTHERS),
+        tags,
+        metadata,
         records: members.len() as i32,
-        flags: flags(&spoken, dictionary),
+        flags: flags(&spoken, dictionary, room.cut),
         ..DeviceRow::default()
     }
 }
@@ -303,8 +332,8 @@ fn state(members: &[Member<'_>]) -> &'static str {
     }
 }
 
-/// `rekeyed`: two current values of one exclusive namespace in one device.
-fn flags(spoken: &[&Member<'_>], dictionary: &Dictionary) -> Vec<String> {
+/// `cut`: not all that its records say is shown. `rekeyed`: two current values of one exclusive namespace in one device.
+fn flags(spoken: &[&Member<'_>], dictionary: &Dictionary, cut: bool) -> Vec<String> {
     let mut values: Vec<(u32, u32)> = Vec::new();
     for span in spoken.iter().flat_map(|member| member.record.claims.iter()) {
         let entry = dictionary.claim_entry(span.claim);
@@ -318,7 +347,8 @@ fn flags(spoken: &[&Member<'_>], dictionary: &Dictionary) -> Vec<String> {
     values.sort_unstable();
     values.dedup();
     let rekeyed = values.windows(2).any(|pair| pair[0].0 == pair[1].0);
-    if rekeyed { vec!["rekeyed".to_owned()] } else { Vec::new() }
+    let flags = [(cut, "cut"), (rekeyed, "rekeyed")];
+    flags.into_iter().filter(|(there, _)| *there).map(|(_, flag)| flag.to_owned()).collect()
 }
 
 /// Risk level and its OCSF id of a score from 0 to 100.

@@ -2,14 +2,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serviceradar_schemas::{Decision, Source};
+use serviceradar_schemas::{
+    Decision, Source, excerpt,
+    observation::{NATIVE_KEY_BYTES_MAX, is_native_key},
+};
 
 use crate::{
     changes::Changes,
     claim::is_name,
-    normalise::{ClaimKey, claim_key, clamp_time},
+    normalise::{ATTRIBUTE_NAME_BYTES_MAX, ClaimKey, FIELD_BYTES_MAX, claim_key, clamp_time},
     rows::{DecisionRow, RecordRow},
 };
+
+/// Longest id of a decision, bytes: it is a key of an index.
+pub const ID_BYTES_MAX: usize = 256;
+/// Longest actor or reason, bytes: somebody is to read it.
+pub const REASON_BYTES_MAX: usize = 8 * 1024;
+/// Longest record key, bytes: three names, the native key, and what divides them.
+const RECORD_KEY_BYTES_MAX: usize = 3 * 65 + NATIVE_KEY_BYTES_MAX;
 
 /// What a decision in force does, in its partition.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,7 +52,7 @@ pub type Scoped = (String, Effect);
 pub enum DecisionRefusal {
     /// Nobody knows such an action.
     #[error(
-        "unknown action {0:?}: use block, allow, link, detach, pin_uid, pin_value, accept_snapshot, hold_snapshot or revoke"
+        "unknown action {0}: use block, allow, link, detach, pin_uid, pin_value, accept_snapshot, hold_snapshot or revoke"
     )]
     Action(String),
     /// The target lacks what the action needs.
@@ -63,9 +73,17 @@ pub enum DecisionRefusal {
         /// Why not.
         reason: &'static str,
     },
-    /// The partition or the id is not well formed.
+    /// The partition or a part of the target is not well formed.
     #[error("{0} is missing or no name")]
     Field(&'static str),
+    /// A text is too long, or of characters that no view can hold.
+    #[error("{field} must have at most {longest} bytes and no NUL")]
+    Text {
+        /// Which.
+        field: &'static str,
+        /// Bytes.
+        longest: usize,
+    },
 }
 
 /// The target of a decision, normalised: what two decisions must share to outweigh one another.
@@ -133,6 +151,7 @@ impl Taken {
         if decision.id.is_empty() {
             return Err(DecisionRefusal::Field("id"));
         }
+        check(&decision)?;
         if !is_name(&decision.partition) {
             return Err(DecisionRefusal::Field("partition"));
         }
@@ -142,7 +161,7 @@ impl Taken {
         }
         let revoked = decision.action == "revoke";
         let action = if revoked { decision.revokes.as_deref().unwrap_or("") } else { &decision.action };
-        let kind = Kind::of(action).ok_or_else(|| DecisionRefusal::Action(decision.action.clone()))?;
+        let kind = Kind::of(action).ok_or_else(|| DecisionRefusal::Action(excerpt(action)))?;
         let target = target(&decision, kind)?;
         Ok(Self { decision, kind, revoked, target })
     }
@@ -183,12 +202,32 @@ impl Taken {
     }
 }
 
+/// Refuses texts that a view could not hold, or not twice: what differs in a NUL alone would be one row.
+fn check(decision: &Decision) -> Result<(), DecisionRefusal> {
+    let target = &decision.target;
+    let texts = [
+        ("id", Some(&decision.id), ID_BYTES_MAX),
+        ("target.attribute", target.attribute.as_ref(), ATTRIBUTE_NAME_BYTES_MAX),
+        ("target.record", target.record.as_ref(), RECORD_KEY_BYTES_MAX),
+        ("value", decision.value.as_ref(), FIELD_BYTES_MAX),
+        ("revokes", decision.revokes.as_ref(), ID_BYTES_MAX),
+        ("actor", Some(&decision.actor), REASON_BYTES_MAX),
+        ("reason", Some(&decision.reason), REASON_BYTES_MAX),
+    ];
+    for (field, text, longest) in texts {
+        if text.is_some_and(|text| text.len() > longest || text.contains('\0')) {
+            return Err(DecisionRefusal::Text { field, longest });
+        }
+    }
+    Ok(())
+}
+
 fn target(decision: &Decision, kind: Kind) -> Result<Target, DecisionRefusal> {
     let missing = |needs| DecisionRefusal::Target { action: decision.action.clone(), needs };
     let normal = |claim: &serviceradar_schemas::Claim| {
         claim_key(&claim.namespace, &claim.value).map_err(|reason| DecisionRefusal::Claim {
-            namespace: claim.namespace.to_string(),
-            value: claim.value.to_string(),
+            namespace: excerpt(&claim.namespace),
+            value: excerpt(&claim.value),
             reason,
         })
     };
@@ -208,7 +247,8 @@ fn target(decision: &Decision, kind: Kind) -> Result<Target, DecisionRefusal> {
         }
         Kind::Detach => {
             let key = target.record.as_deref().unwrap_or("");
-            let of_partition = RecordRow::split(key).filter(|(of, ..)| *of == decision.partition);
+            let of_partition = RecordRow::split(key)
+                .filter(|(of, _, native_key)| *of == decision.partition && is_native_key(native_key));
             of_partition.ok_or_else(|| missing("record: a key of its partition"))?;
             Target::Record(key.to_owned())
         }
@@ -218,6 +258,9 @@ fn target(decision: &Decision, kind: Kind) -> Result<Target, DecisionRefusal> {
         }
         Kind::Accept | Kind::Hold => {
             let source = target.source.clone().ok_or_else(|| missing("source"))?;
+            if !is_name(&source.kind) || !is_name(&source.instance) {
+                return Err(DecisionRefusal::Field("target.source"));
+            }
             let begin = target.begin.ok_or_else(|| missing("begin"))?;
             Target::Fetch(source, begin)
         }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use serviceradar_schemas::{
     Action, Collector, Coverage, Observation, Probe, Source, Text,
-    observation::{ADDRESSES_MAX, CLAIMS_MAX},
+    observation::{ADDRESSES_MAX, CLAIMS_MAX, NATIVE_KEY_BYTES_MAX, is_native_key},
     time::MINUTE,
 };
 
@@ -17,15 +17,25 @@ use crate::{
 };
 
 /// Version of these forms; part of the fingerprint.
-pub const NORMALISER_VERSION: u32 = 2;
+pub const NORMALISER_VERSION: u32 = 3;
 /// Longest value of a claim, bytes: an identity longer than this is a mistake.
 pub const CLAIM_BYTES_MAX: usize = 1024;
-/// Longest value of an attribute, bytes: it must fit an index entry's row with room for the others.
+/// Longest namespace of a claim, bytes: with tenant, record key and value it is a key of an index, and PostgreSQL
+/// takes 2,704 bytes.
+pub const NAMESPACE_BYTES_MAX: usize = 256;
+/// Longest value of an attribute that has a field of its own, bytes: devices are counted by some, and a value is part
+/// of that index's key.
+pub const FIELD_BYTES_MAX: usize = 1024;
+/// Longest value of any other attribute, bytes: the rows of a record are written whole.
 pub const ATTRIBUTE_BYTES_MAX: usize = 8 * 1024;
+/// Longest name of an attribute, with what it begins with, bytes.
+pub const ATTRIBUTE_NAME_BYTES_MAX: usize = 1024;
+/// Longest id or address of a collector, bytes: it is written with every sighting.
+pub const COLLECTOR_BYTES_MAX: usize = 256;
+/// Longest id of a fetch, bytes.
+pub const SNAPSHOT_ID_BYTES_MAX: usize = 256;
 /// Most tags and attributes of an observation together.
 pub const ATTRIBUTES_MAX: usize = 512;
-/// Longest native key, bytes.
-pub const NATIVE_KEY_BYTES_MAX: usize = 1024;
 /// Most quality notes kept of an observation.
 pub const QUALITY_NOTES_MAX: usize = 16;
 /// What the names of tags begin with.
@@ -128,12 +138,18 @@ pub enum Refusal {
     /// A SNAPSHOT_BEGIN or SNAPSHOT_END without `snapshot`.
     #[error("a snapshot event needs the field snapshot, with id and begin")]
     Snapshot,
+    /// The id of a fetch is too long.
+    #[error("snapshot.id must have at most {SNAPSHOT_ID_BYTES_MAX} bytes")]
+    SnapshotId,
 }
 
 /// Normalises an observation. `intake_time` is absent where there is none (a file): then times are
 /// taken as they are.
 pub fn normalise(mut observation: Observation, intake_time: Option<i64>) -> Result<Sighting, Refusal> {
     check(&observation)?;
+    if !is_keyed(observation.action) {
+        observation.native_key.clear();
+    }
     let mut notes = Notes::default();
     let event_time = clamp("event_time", observation.event_time, intake_time, &mut notes);
     let fetch = observation.snapshot.as_ref().map(|snapshot| Fetch {
@@ -153,9 +169,9 @@ pub fn normalise(mut observation: Observation, intake_time: Option<i64>) -> Resu
         Probe::Down => Some(false),
     };
     let collector = observation.collector.take().map(|collector| Collector {
-        agent: clean(collector.agent),
-        gateway: clean(collector.gateway),
-        address: clean(collector.address),
+        agent: collected("collector.agent", collector.agent, &mut notes),
+        gateway: collected("collector.gateway", collector.gateway, &mut notes),
+        address: collected("collector.address", collector.address, &mut notes),
     });
     let attributes = attributes(&mut observation, notes);
     let Observation { partition, source, native_key, action, coverage, .. } = observation;
@@ -178,6 +194,11 @@ pub fn normalise(mut observation: Observation, intake_time: Option<i64>) -> Resu
     })
 }
 
+/// Whether it speaks of a record: of other events the native key means nothing.
+fn is_keyed(action: Action) -> bool {
+    matches!(action, Action::Assert | Action::End)
+}
+
 fn check(observation: &Observation) -> Result<(), Refusal> {
     let names = [
         ("partition", &observation.partition),
@@ -190,13 +211,16 @@ fn check(observation: &Observation) -> Result<(), Refusal> {
         }
     }
     let key = &observation.native_key;
-    let keyed = matches!(observation.action, Action::Assert | Action::End);
-    if keyed && (key.is_empty() || key.len() > NATIVE_KEY_BYTES_MAX || key.chars().any(char::is_control)) {
+    if is_keyed(observation.action) && !is_native_key(key) {
         return Err(Refusal::NativeKey);
     }
     let fetching = matches!(observation.action, Action::SnapshotBegin | Action::SnapshotEnd);
     if fetching && observation.snapshot.is_none() {
         return Err(Refusal::Snapshot);
+    }
+    // As long as it will be once it is clean.
+    if observation.snapshot.as_ref().is_some_and(|of| clean(of.id.clone()).len() > SNAPSHOT_ID_BYTES_MAX) {
+        return Err(Refusal::SnapshotId);
     }
     Ok(())
 }
@@ -294,13 +318,18 @@ fn is_known(namespace: &str) -> bool {
 
 /// The normalised form of a claim, or why there is none.
 pub fn claim_key(namespace: &str, value: &str) -> Result<ClaimKey, &'static str> {
-    if value.len() > CLAIM_BYTES_MAX || namespace.len() > CLAIM_BYTES_MAX {
-        return Err("too long");
+    const TOO_LONG: &str = "too long";
+    if value.len() > CLAIM_BYTES_MAX || namespace.len() > NAMESPACE_BYTES_MAX {
+        return Err(TOO_LONG);
     }
     if value.contains('\0') || namespace.contains('\0') || namespace.is_empty() {
         return Err("not a text");
     }
-    let text = |value: String| Ok(ClaimKey::Text(namespace.into(), value.into()));
+    // Some letters take more bytes in the other case.
+    let text = |value: String| match value.len() {
+        ..=CLAIM_BYTES_MAX => Ok(ClaimKey::Text(namespace.into(), value.into())),
+        _ => Err(TOO_LONG),
+    };
     match namespace {
         "mac" => mac(value).map(ClaimKey::Mac),
         "detached" | "ip" => Err("a namespace of ServiceRadar's own"),
@@ -422,6 +451,16 @@ fn clean_text(text: Text) -> Text {
     if text.contains('\0') { text.replace('\0', "\u{fffd}").into() } else { text }
 }
 
+/// A field of a collector; none where it is too long.
+fn collected(field: &str, text: String, notes: &mut Notes) -> String {
+    let text = clean(text);
+    if text.len() <= COLLECTOR_BYTES_MAX {
+        return text;
+    }
+    notes.add(field, &text, "too long");
+    String::new()
+}
+
 fn prefixed(prefix: &str, name: &str) -> Text {
     let mut prefixed = Text::with_capacity(prefix.len() + name.len());
     prefixed.push_str(prefix);
@@ -436,11 +475,14 @@ fn attributes(observation: &mut Observation, mut notes: Notes) -> Vec<(Text, Tex
         let trimmed = value.trim();
         // A tag is there by its name; anything else without a value is not.
         let is_there = !trimmed.is_empty() || name.starts_with(TAGS);
-        if trimmed.len() > ATTRIBUTE_BYTES_MAX || name.len() > CLAIM_BYTES_MAX {
-            notes.add(&name, trimmed, "too long");
+        let value = if trimmed.len() == value.len() { value } else { trimmed.into() };
+        let (name, value) = (clean_text(name), clean_text(value));
+        // The names of fields have no dot.
+        let longest = if name.contains('.') { ATTRIBUTE_BYTES_MAX } else { FIELD_BYTES_MAX };
+        if value.len() > longest || name.len() > ATTRIBUTE_NAME_BYTES_MAX {
+            notes.add(&name, &value, "too long");
         } else if is_there {
-            let value = if trimmed.len() == value.len() { value } else { trimmed.into() };
-            attributes.push((clean_text(name), clean_text(value)));
+            attributes.push((name, value));
         }
     };
     let tags = std::mem::take(&mut observation.tags);

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 pub mod database;
+pub mod fuzz;
 pub mod log_conformance;
+pub mod observations;
 pub mod oracle;
 pub mod services;
 pub mod stand;

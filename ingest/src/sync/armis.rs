@@ -21,3 +21,4 @@ pub use client::{ArmisClient, ClientError, FetchError, RESPONSE_BYTES_MAX, RETRY
 pub use config::{ArmisConfig, ConfigError, Secret};
 pub use crawl::{CrawlError, CrawlReport, Progress, crawl, run_every};
 pub use map::{MapError, Mapped, Mapping, map};
+pub use page::{AccessToken, Page, PageRequest};

@@ -26,8 +26,17 @@ const HWUUID_OF_NOBODY: &str = "03000200-0400-0500-0006-000700080009";
 /// Virtual routers share these: VRRP of both families, HSRP of both versions.
 const MACS_OF_ROUTER_GROUPS: [&str; 4] = ["00005e0001", "00005e0002", "00000c07ac", "00000c9ff"];
 
+/// Longest value that claims something, as written and in its normal form, bytes.
+const VALUE_BYTES_MAX: usize = 1024;
+/// Longest namespace, bytes.
+const NAMESPACE_BYTES_MAX: usize = 256;
+
 /// The normal form of what a producer wrote; `None` where it claims nothing.
 pub fn claim(namespace: &str, value: &str) -> Option<Claim> {
+    let is_text = !namespace.is_empty() && !namespace.contains('\0') && !value.contains('\0');
+    if !is_text || namespace.len() > NAMESPACE_BYTES_MAX || value.len() > VALUE_BYTES_MAX {
+        return None;
+    }
     let value = match namespace {
         "detached" | "ip" => None,
         "mac" => mac(value),
@@ -35,7 +44,8 @@ pub fn claim(namespace: &str, value: &str) -> Option<Claim> {
         "hwuuid" => hwuuid(value),
         "hostname" => hostname(value),
         _ => Some(value.trim().to_owned()).filter(|v| !v.is_empty()),
-    }?;
+    };
+    let value = value.filter(|value| value.len() <= VALUE_BYTES_MAX)?;
     Some((namespace.to_owned(), value))
 }
 

@@ -4,6 +4,7 @@
 
 mod changed;
 mod dead_letters;
+mod hostile;
 mod kill;
 mod orders;
 mod snapshots;

@@ -21,7 +21,13 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use cidr::IpCidr;
 use serde_json::{Map, Value};
-use serviceradar_schemas::{Action, Address, Claim, Coverage, Observation, Snapshot, Source, Text, time};
+use serviceradar_schemas::{
+    Action, Address, Claim, Coverage, Observation, Snapshot, Source, Text,
+    codec::DATUM_BYTES_MAX,
+    excerpt,
+    observation::{NATIVE_KEY_BYTES_MAX, is_native_key},
+    time,
+};
 
 /// What all devices of a fetch have in common.
 #[derive(Clone, Debug)]
@@ -54,17 +60,22 @@ pub enum MapError {
     /// It has no id that says which record it is.
     #[error("a device has no id that is a number or a text: {0}")]
     NoId(String),
+    /// No record can be called by its id.
+    #[error("a device has an id that is over {NATIVE_KEY_BYTES_MAX} bytes or has control characters: {0}")]
+    Id(String),
+    /// Names of parts, each with the names of what it is a part of, are more than an event holds.
+    #[error("device {0} has attributes of more than {DATUM_BYTES_MAX} bytes")]
+    TooLarge(String),
 }
-
-/// Longest part of a device that an error shows, characters.
-const EXCERPT_MAX: usize = 200;
 
 /// Maps one device.
 pub fn map(mut device: Map<String, Value>, mapping: &Mapping) -> Result<Mapped, MapError> {
     let Some(native_key) = text(&mut device, "id").filter(|id| !id.trim().is_empty()) else {
-        let device = Value::Object(device).to_string();
-        return Err(MapError::NoId(device.chars().take(EXCERPT_MAX).collect()));
+        return Err(MapError::NoId(excerpt(&Value::Object(device).to_string())));
     };
+    if !is_native_key(&native_key) {
+        return Err(MapError::Id(excerpt(&native_key)));
+    }
     let listed = addresses(&mut device);
     let any = !listed.is_empty();
     let addresses: Vec<Address> =
@@ -79,7 +90,6 @@ pub fn map(mut device: Map<String, Value>, mapping: &Mapping) -> Result<Mapped, 
         event_time: seen_at(&mut device).unwrap_or(mapping.snapshot.begin),
         partition: mapping.partition.clone(),
         source: mapping.source.clone(),
-        native_key,
         action: Action::Assert,
         coverage: Coverage::Full,
         claims: macs(&mut device),
@@ -97,7 +107,8 @@ pub fn map(mut device: Map<String, Value>, mapping: &Mapping) -> Result<Mapped, 
         tags: tags(&mut device),
         snapshot: Some(mapping.snapshot.clone()),
         // Last, for all the others have taken theirs.
-        attributes: attributes(device),
+        attributes: attributes(device).ok_or_else(|| MapError::TooLarge(excerpt(&native_key)))?,
+        native_key,
         ..Observation::default()
     };
     Ok(Mapped::Record(Box::new(observation)))
@@ -146,13 +157,9 @@ fn macs(device: &mut Map<String, Value>) -> Vec<Claim> {
 }
 
 fn addresses(device: &mut Map<String, Value>) -> Vec<Address> {
-    let mut ips = parts(device, "ipAddress");
-    for ip in parts(device, "ipv6") {
-        if !ips.contains(&ip) {
-            ips.push(ip);
-        }
-    }
-    ips.into_iter().map(|ip| Address { ip, ..Address::default() }).collect()
+    let mut seen = std::collections::HashSet::new();
+    let ips = parts(device, "ipAddress").into_iter().chain(parts(device, "ipv6"));
+    ips.filter(|ip| seen.insert(ip.clone())).map(|ip| Address { ip, ..Address::default() }).collect()
 }
 
 /// Whether an address is in one of the networks. What is no address is in none.
@@ -204,27 +211,32 @@ fn tags(device: &mut Map<String, Value>) -> BTreeMap<Text, Text> {
     parts(device, "tags").into_iter().map(|tag| (tag.into(), Text::default())).collect()
 }
 
-fn attributes(device: Map<String, Value>) -> BTreeMap<Text, Text> {
-    let mut attributes = BTreeMap::new();
+/// What is left of a device; none where it is more than an event holds.
+fn attributes(device: Map<String, Value>) -> Option<BTreeMap<Text, Text>> {
+    let (mut attributes, mut room) = (BTreeMap::new(), DATUM_BYTES_MAX);
     for (name, value) in device {
-        flatten(name, value, &mut attributes);
+        flatten(name, value, &mut attributes, &mut room)?;
     }
-    attributes
+    Some(attributes)
 }
 
-fn flatten(name: String, value: Value, into: &mut BTreeMap<Text, Text>) {
+/// A long name with many parts is as long in each of them: so the room is reckoned before a name is made.
+fn flatten(name: String, value: Value, into: &mut BTreeMap<Text, Text>, room: &mut usize) -> Option<()> {
     match value {
         Value::Null => {}
         Value::Object(parts) if !parts.is_empty() => {
             for (part, value) in parts {
-                flatten(format!("{name}.{part}"), value, into);
+                *room = room.checked_sub(name.len() + part.len())?;
+                flatten(format!("{name}.{part}"), value, into, room)?;
             }
         }
         value => {
             let text = scalar(&value).unwrap_or_else(|| value.to_string());
+            *room = room.checked_sub(text.len())?;
             into.insert(name.into(), text.into());
         }
     }
+    Some(())
 }
 
 #[cfg(test)]
@@ -340,6 +352,26 @@ mod tests {
             let Value::Object(device) = device else { panic!("no object") };
             assert!(matches!(map(device, &mapping(&[])), Err(MapError::NoId(_))));
         }
+    }
+
+    /// The pipeline would make a dead letter of it, and the fetch would count it all the same.
+    #[test]
+    fn a_device_that_no_record_can_be_called_by_is_refused() {
+        for id in ["a\nb".to_owned(), "\0".to_owned(), "x".repeat(NATIVE_KEY_BYTES_MAX + 1)] {
+            let Value::Object(device) = json!({ "id": id }) else { panic!("no object") };
+            assert!(matches!(map(device, &mapping(&[])), Err(MapError::Id(_))));
+        }
+        assert_eq!(record(json!({"id": "a/b c"})).native_key, "a/b c");
+    }
+
+    /// 1 MB of page would be as many times that in memory as the part has parts.
+    #[test]
+    fn a_long_name_with_many_parts_is_refused_before_it_is_written_out() {
+        let parts: Map<String, Value> = (0..100_000).map(|n| (n.to_string(), n.into())).collect();
+        let Value::Object(device) = json!({"id": 1, ("x".repeat(900_000)): parts}) else {
+            panic!("no object")
+        };
+        assert_eq!(map(device, &mapping(&[])), Err(MapError::TooLarge("1".to_owned())));
     }
 
     #[test]

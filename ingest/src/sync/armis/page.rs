@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use serviceradar_schemas::time;
+use serviceradar_schemas::{excerpt, time};
 
 /// Most devices of one Armis that a crawl takes: their ids are in memory while it runs.
 const DEVICES_MAX: usize = 10_000_000;
@@ -15,34 +15,34 @@ struct Envelope<T> {
 
 /// A page of devices.
 #[derive(Debug, Deserialize)]
-pub(super) struct Page {
+pub struct Page {
     /// How many results Armis says it has.
-    pub(super) count: usize,
+    pub count: usize,
     /// Where Armis says the next page begins. Pages are reckoned from `total`; this is only compared.
     #[serde(default)]
-    pub(super) next: Option<usize>,
+    pub next: Option<usize>,
     /// The devices.
-    pub(super) results: Vec<Map<String, Value>>,
+    pub results: Vec<Map<String, Value>>,
     /// How many devices there are on all pages.
-    pub(super) total: usize,
+    pub total: usize,
 }
 
 /// A page as it was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct PageRequest {
+pub struct PageRequest {
     /// Devices before it.
-    pub(super) from: usize,
+    pub from: usize,
     /// Devices asked for.
-    pub(super) length: usize,
+    pub length: usize,
     /// Devices that must come; unknown of the first page, which says itself how many there are.
-    pub(super) expected: Option<usize>,
+    pub expected: Option<usize>,
 }
 
 impl Page {
     /// Reads a page and holds it against what was asked for.
-    pub(super) fn read(body: &[u8], request: PageRequest) -> Result<Self, String> {
+    pub fn read(body: &[u8], request: PageRequest) -> Result<Self, String> {
         let page = serde_json::from_slice::<Envelope<Page>>(body)
-            .map_err(|error| format!("its page cannot be read: {error}"))?
+            .map_err(|error| format!("its page cannot be read: {}", excerpt(&error.to_string())))?
             .data;
         if page.total > DEVICES_MAX {
             let total = page.total;
@@ -73,16 +73,16 @@ impl Page {
 
 /// An access token.
 #[derive(Clone, Debug)]
-pub(super) struct AccessToken {
+pub struct AccessToken {
     /// Goes into the header `Authorization` as it is.
-    pub(super) value: String,
+    pub value: String,
     /// Microseconds since the Unix epoch; `None` where Armis does not say so that we understand.
-    pub(super) expires: Option<i64>,
+    pub expires: Option<i64>,
 }
 
 impl AccessToken {
     /// Reads the answer to a request for one.
-    pub(super) fn read(body: &[u8]) -> Result<Self, String> {
+    pub fn read(body: &[u8]) -> Result<Self, String> {
         #[derive(Deserialize)]
         struct Token {
             access_token: String,
@@ -90,7 +90,7 @@ impl AccessToken {
             expiration_utc: Option<String>,
         }
         let token = serde_json::from_slice::<Envelope<Token>>(body)
-            .map_err(|error| format!("its access token cannot be read: {error}"))?
+            .map_err(|error| format!("its access token cannot be read: {}", excerpt(&error.to_string())))?
             .data;
         let expires = token.expiration_utc.as_deref().and_then(time::parse);
         Ok(Self { value: token.access_token, expires })
