@@ -17,6 +17,7 @@ use serviceradar_schemas::{
 };
 use serviceradar_streams::{
     engine::{Closed, Engine, EngineError},
+    rows::State,
     rules::Rules,
 };
 use tokio::{
@@ -32,6 +33,7 @@ use crate::{
     load::Indexes,
     outbox::{Outbox, OutboxError},
     reader::{self, ReaderError},
+    stand_by::Follower,
     status::{DriverStatus, Phase, StatusBoard, Waiting},
     topics::{self, Partition},
     witness::LogChanged,
@@ -207,10 +209,11 @@ impl Driver {
 
     async fn run(mut self) -> Result<(), DriverError> {
         self.until_available(|| topics::ensure(&*self.config.log, &self.config.tenant)).await?;
-        let Some((writer, resume)) = self.take().await? else {
+        let mut follower = Follower::default();
+        let Some((writer, resume)) = self.take(&mut follower).await? else {
             return Ok(());
         };
-        let Some(mut running) = self.resume(writer, resume).await? else {
+        let Some(mut running) = self.resume(writer, resume, follower).await? else {
             return Ok(());
         };
         let result = self.epochs(&mut running).await;
@@ -247,8 +250,11 @@ impl Driver {
         }
     }
 
-    /// Takes the tenant; stands by while another writer holds it. None: told to stop.
-    async fn take(&mut self) -> Result<Option<(Box<dyn TenantWriter>, Resume)>, DriverError> {
+    /// Takes the tenant; while another writer holds it, stands by and follows. None: told to stop.
+    async fn take(
+        &mut self,
+        follower: &mut Follower,
+    ) -> Result<Option<(Box<dyn TenantWriter>, Resume)>, DriverError> {
         let config = &self.config;
         let fingerprint = config.rules.fingerprint(LAYOUT_VERSION);
         let rules = config.rules.canonical();
@@ -265,6 +271,7 @@ impl Driver {
                         }
                         status.phase = Phase::StandBy;
                     });
+                    self.follow_standing(follower).await;
                 }
                 Err(ViewsError::Unavailable(why)) => {
                     tracing::warn!(why, "waiting for the database")
@@ -280,6 +287,7 @@ impl Driver {
         &mut self,
         mut writer: Box<dyn TenantWriter>,
         resume: Resume,
+        mut follower: Follower,
     ) -> Result<Option<Running>, DriverError> {
         let config = &self.config;
         self.board.update(|status| {
@@ -287,8 +295,11 @@ impl Driver {
                 (Phase::Restoring, resume.generation, resume.epoch);
         });
         let engine = loop {
-            match self.restore(&mut *writer).await {
-                Ok(engine) => break engine,
+            if let Some(engine) = self.arrive(&mut follower, &resume).await {
+                break engine;
+            }
+            match self.restore(async |put| writer.state(put).await).await {
+                Ok((engine, ())) => break engine,
                 Err(DriverError::Views(ViewsError::Unavailable(why))) => {
                     tracing::warn!(why, "waiting for the database");
                     tokio::time::sleep(RETRY).await;
@@ -333,8 +344,11 @@ impl Driver {
         Ok(Some(running))
     }
 
-    /// A dataflow with the state that the views tell: read and taken in at the same time.
-    async fn restore(&self, writer: &mut dyn TenantWriter) -> Result<Engine, DriverError> {
+    /// A dataflow with the state that the views tell, and what else they do: read and taken in at the same time.
+    pub(crate) async fn restore<T>(
+        &self,
+        read: impl AsyncFnOnce(mpsc::Sender<State>) -> Result<T, ViewsError>,
+    ) -> Result<(Engine, T), DriverError> {
         let config = &self.config;
         let (tenant, rules, workers) =
             (config.tenant.clone(), Arc::new(config.rules.clone()), config.workers);
@@ -345,8 +359,9 @@ impl Driver {
             Ok::<_, EngineError>(engine)
         });
         // Where reading failed, that is why there is not all.
-        writer.state(put).await?;
-        restoring.await.map_err(|error| DriverError::Task(error.to_string()))?.map_err(DriverError::from)
+        let told = read(put).await?;
+        let restored = restoring.await.map_err(|error| DriverError::Task(error.to_string()))?;
+        Ok((restored?, told))
     }
 
     /// Notes where the log ends now.

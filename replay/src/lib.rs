@@ -10,6 +10,7 @@ pub mod lag;
 mod load;
 pub mod outbox;
 pub mod reader;
+mod stand_by;
 pub mod status;
 pub mod topics;
 pub mod witness;

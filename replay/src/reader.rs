@@ -24,13 +24,13 @@ use crate::{
 };
 
 /// Events of one read: some milliseconds of decoding.
-const READ_EVENTS: usize = 2_000;
+pub(crate) const READ_EVENTS: usize = 2_000;
 /// Bytes of one read: with the chunks below, what a log partition may have waiting.
-const READ_BYTES: usize = 256 * 1024;
+pub(crate) const READ_BYTES: usize = 256 * 1024;
 /// Chunks that wait between a reader and the epochs.
 const CHUNKS_WAITING: usize = 4;
 /// How long one read waits for something to come.
-const READ_WAIT: Duration = Duration::from_secs(1);
+pub(crate) const READ_WAIT: Duration = Duration::from_secs(1);
 /// First pause after a failed read; it doubles.
 const RETRY: Duration = Duration::from_millis(100);
 /// Longest pause after a failed read.
@@ -99,11 +99,7 @@ pub fn start(
 ) -> mpsc::Receiver<Said> {
     let (says, hears) = mpsc::channel(CHUNKS_WAITING);
     tokio::spawn(async move {
-        let reading = Some(Box::new(Reading {
-            intake: Intake::of(&partition.topic, writers.clone()),
-            partition: partition.clone(),
-            intake_max: frontier.intake_max,
-        }));
+        let reading = Some(Box::new(Reading::new(partition.clone(), frontier.intake_max, writers.clone())));
         let reader = Reader { log, writers, clock, partition, board, reading };
         // Whoever hears no more wants the log back at once, not when the read under way returns.
         let deaf = says.clone();
@@ -200,9 +196,7 @@ impl Reader {
         let end = self.log.offsets(topic, *log_partition).await.map_err(|error| self.stop(error))?.end;
         self.board.end(&self.partition, end);
         // Not while decoding: there are few threads for that, and what they all waited for would need one, too.
-        let ids: BTreeSet<u32> =
-            read.events.iter().filter_map(|event| registry_id(event.value.as_deref()?)).collect();
-        self.writers.learn(&ids).await.map_err(|error| Stop::Wait(error.to_string()))?;
+        self.writers.learn(&schemas_of(&read)).await.map_err(|error| Stop::Wait(error.to_string()))?;
         let latest = self.clock.now().saturating_add(AHEAD_MAX);
         let gone = || Stop::Ended(ReaderError::Decoding { partition: self.partition.to_string() });
         let mut reading = self.reading.take().ok_or_else(gone)?;
@@ -218,18 +212,23 @@ impl Reader {
 }
 
 /// What makes chunks of events.
-struct Reading {
+pub(crate) struct Reading {
     intake: Intake,
     partition: Partition,
     intake_max: i64,
 }
 
 impl Reading {
+    /// Of a log partition, from its frontier on.
+    pub(crate) fn new(partition: Partition, intake_max: i64, writers: Arc<dyn WriterSchemas>) -> Self {
+        Self { intake: Intake::of(&partition.topic, writers), partition, intake_max }
+    }
+
     /// Decodes what was read, none of it appended after `latest`, from a log partition that ended at `end`.
     ///
     /// # Errors
     /// Why the same read may succeed later; then nothing of it was taken.
-    fn decode(&mut self, read: Read, end: u64, latest: i64) -> Result<Chunk, String> {
+    pub(crate) fn decode(&mut self, read: Read, end: u64, latest: i64) -> Result<Chunk, String> {
         let mut chunk = Chunk {
             sightings: Vec::with_capacity(read.events.len()),
             decisions: Vec::new(),
@@ -262,6 +261,11 @@ impl Reading {
         self.intake_max = intake_max;
         Ok(chunk)
     }
+}
+
+/// The ids of schemas in what was read.
+pub(crate) fn schemas_of(read: &Read) -> BTreeSet<u32> {
+    read.events.iter().filter_map(|event| registry_id(event.value.as_deref()?)).collect()
 }
 
 enum Stop {

@@ -58,32 +58,6 @@ async fn looked_at(folder: &Path) -> Network {
     network
 }
 
-/// What the disturbed run left is what a run that nothing disturbs makes of the same log.
-async fn assert_as_undisturbed(views: &Views, folder: &Path, url: &str, what: &str) {
-    let log = open_fast(folder);
-    assert_each_event_once(views, &log).await;
-    views.keep_and_clear().await;
-    let driver = drive(log.clone(), url).await;
-    driver.caught_up().await.unwrap();
-    driver.stop().await.unwrap();
-    views.assert_as_kept(what).await;
-}
-
-/// Epochs are there one after the other, and count each event of the log once.
-async fn assert_each_event_once(views: &Views, log: &Arc<dyn LogStore>) {
-    let holes = "SELECT count(*) FROM (SELECT epoch, row_number() OVER (ORDER BY epoch) AS n
-        FROM serviceradar_base.pipeline_epochs) AS e WHERE epoch <> n";
-    assert_eq!(views.count(holes).await, 0);
-    let mut ends = 0;
-    for partition in serviceradar_replay::topics::read_by(&**log, TENANT).await.unwrap() {
-        ends += log.offsets(&partition.topic, partition.log_partition).await.unwrap().end as i64;
-    }
-    let frontiers = "SELECT sum(next_offset)::bigint FROM serviceradar_base.pipeline_frontiers";
-    assert_eq!(views.count(frontiers).await, ends);
-    let events = "SELECT sum(records)::bigint FROM serviceradar_base.pipeline_epochs";
-    assert_eq!(views.count(events).await, ends);
-}
-
 /// The process that is killed: a driver until then, which says that it fills the views, and what it has committed.
 async fn driver_until_killed(folder: &Path, url: &str) {
     let driver = drive(open(folder), url).await;
@@ -162,7 +136,7 @@ async fn a_killed_driver_loses_nothing_and_doubles_nothing() {
     assert!(driver.status().events > 0, "all {left} events were taken in before the last kill");
     driver.stop().await.unwrap();
     close(log).await;
-    assert_as_undisturbed(&views, folder.path(), database.url(), "killed").await;
+    views.assert_as_undisturbed(open_fast(folder.path()), TENANT, database.url(), "killed").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -193,5 +167,5 @@ async fn a_driver_whose_connections_are_cut_loses_nothing_and_doubles_nothing() 
     driver.caught_up().await.unwrap();
     driver.stop().await.unwrap();
     close(log).await;
-    assert_as_undisturbed(&views, folder.path(), database.url(), "cut").await;
+    views.assert_as_undisturbed(open_fast(folder.path()), TENANT, database.url(), "cut").await;
 }

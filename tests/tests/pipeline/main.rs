@@ -7,3 +7,4 @@ mod dead_letters;
 mod kill;
 mod orders;
 mod snapshots;
+mod writers;
