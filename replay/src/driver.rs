@@ -263,7 +263,10 @@ impl Driver {
                 return Ok(None);
             }
             match config.views.take(&config.tenant, &config.writer, &fingerprint, &rules).await {
-                Ok(taken) => return Ok(Some(taken)),
+                Ok(taken) => {
+                    self.board.database(None);
+                    return Ok(Some(taken));
+                }
                 Err(ViewsError::Held { writer, .. }) => {
                     self.board.update(|status| {
                         if status.phase != Phase::StandBy {
@@ -274,7 +277,7 @@ impl Driver {
                     self.follow_standing(follower).await;
                 }
                 Err(ViewsError::Unavailable(why)) => {
-                    tracing::warn!(why, "waiting for the database")
+                    self.board.database(Some(&why));
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -301,7 +304,7 @@ impl Driver {
             match self.restore(async |put| writer.state(put).await).await {
                 Ok((engine, ())) => break engine,
                 Err(DriverError::Views(ViewsError::Unavailable(why))) => {
-                    tracing::warn!(why, "waiting for the database");
+                    self.board.database(Some(&why));
                     tokio::time::sleep(RETRY).await;
                 }
                 Err(error) => return Err(error),
@@ -312,7 +315,7 @@ impl Driver {
         };
         let came = Arc::new(Notify::new());
         let mut running = Running {
-            committer: Committer::new(writer, came.clone(), self.stop.clone()),
+            committer: Committer::new(writer, came.clone(), self.board.clone(), self.stop.clone()),
             engine: Some(engine),
             lanes: BTreeMap::new(),
             came,
@@ -606,10 +609,13 @@ impl Driver {
     pub(crate) fn keep(&self, result: Result<(), ViewsError>) -> Result<(), DriverError> {
         match result {
             Err(ViewsError::Unavailable(why)) => {
-                tracing::warn!(why, "waiting for the database");
+                self.board.database(Some(&why));
                 Ok(())
             }
-            other => Ok(other?),
+            other => {
+                self.board.database(None);
+                Ok(other?)
+            }
         }
     }
 

@@ -14,7 +14,7 @@ use serviceradar_schemas::{
     time::{Clock, DAY},
 };
 use serviceradar_streams::{decisions::Taken, normalise::Sighting};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::SendError};
 
 use crate::{
     intake::{Intake, Taking},
@@ -143,9 +143,10 @@ impl Reader {
                         // Before anybody can have committed it.
                         self.board.read(&self.partition, chunk.intake.0, chunk.next_offset);
                     }
-                    if says.send(Ok(chunk)).await.is_err() {
+                    let Ok(place) = self.place(&says).await else {
                         return;
-                    }
+                    };
+                    place.send(Ok(chunk));
                     came.notify_one();
                 }
                 Ok(None) if says.is_closed() => return,
@@ -164,6 +165,21 @@ impl Reader {
                     let _ = says.send(Err(error)).await;
                     came.notify_one();
                     return;
+                }
+            }
+        }
+    }
+
+    /// A place among the chunks that wait. While the epochs take none the log grows, and so does the lag.
+    async fn place<'a>(&self, says: &'a mpsc::Sender<Said>) -> Result<mpsc::Permit<'a, Said>, SendError<()>> {
+        let Partition { topic, log_partition } = &self.partition;
+        loop {
+            tokio::select! {
+                place = says.reserve() => return place,
+                () = tokio::time::sleep(READ_WAIT) => {
+                    if let Ok(offsets) = self.log.offsets(topic, *log_partition).await {
+                        self.board.end(&self.partition, offsets.end);
+                    }
                 }
             }
         }

@@ -125,6 +125,8 @@ pub struct DriverStatus {
     pub undecided: Vec<Waiting>,
     /// Settings of the log that contradict what its streams need, each with what mends it.
     pub setting_problems: Vec<String>,
+    /// Why the database is waited for, in words, where it says so itself.
+    pub database: Option<String>,
     /// Log partitions, by `topic/log partition`.
     pub partitions: BTreeMap<String, PartitionStatus>,
 }
@@ -176,6 +178,14 @@ impl StatusBoard {
     pub fn read(&self, partition: &Partition, since: i64, next_offset: u64) {
         let name = partition.to_string();
         self.update(|status| status.partitions.entry(name).or_default().read(since, next_offset));
+    }
+
+    /// Says why the database is waited for, or that it no longer is.
+    pub(crate) fn database(&self, why: Option<&str>) {
+        if let Some(why) = why {
+            tracing::warn!(why, "waiting for the database");
+        }
+        self.update(|status| status.database = why.map(str::to_owned));
     }
 
     /// Says where a log partition ends.
