@@ -187,7 +187,7 @@ pub(crate) struct Running {
 impl Driver {
     /// Starts the driver on a task of its own.
     pub fn start(config: DriverConfig) -> DriverHandle {
-        let (board, status) = StatusBoard::new();
+        let (board, status) = StatusBoard::new(own_source(&config.writer));
         let (stop, stopped) = watch::channel(false);
         let (log, tenant) = (config.log.clone(), config.tenant.clone());
         let driver = Driver { config, board: board.clone(), stop: stopped };
@@ -437,7 +437,7 @@ impl Driver {
                 self.check_witnesses(running).await?;
             }
             if chores.retention.is_due() {
-                self.forget_journals();
+                self.forget_journals(running);
             }
             if chores.settings.is_due() {
                 self.check_settings().await;
@@ -620,11 +620,17 @@ impl Driver {
     }
 
     /// On a task of its own: what is old holds up nothing that is new.
-    fn forget_journals(&self) {
+    fn forget_journals(&self, running: &Running) {
         let Some(kept) = self.config.journals_kept else {
             return;
         };
-        let before = self.config.clock.now().saturating_sub(kept.as_micros().try_into().unwrap_or(i64::MAX));
+        // A clock that has leapt ahead must not take away what is young: the log's bounds it.
+        let times = running.lanes.values().map(|lane| lane.frontier().intake_max);
+        let Some(log_time) = times.max().filter(|time| *time > i64::MIN) else {
+            return;
+        };
+        let now = self.config.clock.now().min(log_time);
+        let before = now.saturating_sub(kept.as_micros().try_into().unwrap_or(i64::MAX));
         let views = self.config.views.clone();
         tokio::spawn(async move {
             if let Err(error) = views.forget_journals(before).await {
@@ -635,11 +641,10 @@ impl Driver {
 
     async fn tick(&self) {
         let config = &self.config;
-        let source = Source { kind: "serviceradar".to_owned(), instance: config.writer.clone() };
         let tick = Observation {
             event_time: config.clock.now(),
             partition: "default".to_owned(),
-            source,
+            source: own_source(&config.writer),
             native_key: "tick".to_owned(),
             action: Action::Tick,
             ..Observation::default()
@@ -701,6 +706,11 @@ pub(crate) async fn with_engine<T: Send + 'static>(
     let (engine, result) = worked.await.map_err(|error| DriverError::Task(error.to_string()))?;
     running.engine = Some(engine);
     Ok(result?)
+}
+
+/// The source of a writer's TICKs.
+fn own_source(writer: &str) -> Source {
+    Source { kind: "serviceradar".to_owned(), instance: writer.to_owned() }
 }
 
 fn waiting(fetch: &serviceradar_streams::snapshots::Undecided) -> Waiting {

@@ -1,6 +1,7 @@
 //! The driver: log → streams → views, each epoch exactly once.
 
 mod chores;
+pub mod clocks;
 mod commit;
 pub mod driver;
 pub mod epochs;

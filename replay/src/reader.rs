@@ -2,7 +2,7 @@
 //! take it: what waits between them is bounded.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,6 +10,7 @@ use std::{
 use serviceradar_log::{LogError, LogStore, Read, ReadLimit};
 use serviceradar_materializers::views::{DeadLetter, Frontier, Witness};
 use serviceradar_schemas::{
+    Source,
     codec::{WriterSchemas, registry_id},
     time::{Clock, DAY},
 };
@@ -54,6 +55,8 @@ pub struct Chunk {
     pub intake: (i64, i64),
     /// Where to go on reading.
     pub next_offset: u64,
+    /// Sources whose clock is off, and how far it is ahead, microseconds.
+    pub off: BTreeMap<Source, i64>,
     /// The last of them.
     pub witness: Option<Witness>,
     /// Whether nothing more was there when it was read.
@@ -142,6 +145,10 @@ impl Reader {
                     if chunk.events > 0 {
                         // Before anybody can have committed it.
                         self.board.read(&self.partition, chunk.intake.0, chunk.next_offset);
+                        // What is older is history.
+                        if chunk.at_end {
+                            self.board.clocks(&chunk.off);
+                        }
                     }
                     let Ok(place) = self.place(&says).await else {
                         return;
@@ -252,6 +259,7 @@ impl Reading {
             events: read.events.len() as u64,
             bytes: read.events.iter().map(|e| e.value.as_ref().map_or(0, |value| value.len()) as u64).sum(),
             intake: (i64::MAX, i64::MIN),
+            off: BTreeMap::new(),
             next_offset: read.next_offset,
             witness: read.events.last().map(witness_of),
             at_end: read.next_offset >= end,
@@ -268,7 +276,8 @@ impl Reading {
             }
             intake_max = intake_max.max(event.append_time);
             chunk.intake = (chunk.intake.0.min(intake_max), intake_max);
-            match self.intake.take(&self.partition, event, intake_max).map_err(|error| error.to_string())? {
+            let taken = self.intake.take(&self.partition, event, intake_max, &mut chunk.off);
+            match taken.map_err(|error| error.to_string())? {
                 Taking::Sighting(sighting) => chunk.sightings.push(*sighting),
                 Taking::Decision(decision) => chunk.decisions.push(*decision),
                 Taking::Refused(letter) => chunk.refused.push(*letter),

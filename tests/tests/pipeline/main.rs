@@ -7,6 +7,7 @@
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 mod changed;
+mod clocks;
 mod dead_letters;
 mod kill;
 mod orders;
