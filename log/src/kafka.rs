@@ -7,6 +7,7 @@
 //! sent again: readers know events by their ids.
 
 mod appends;
+mod claims;
 mod reads;
 mod settings;
 
@@ -28,7 +29,7 @@ use settings::topic_settings;
 pub use settings::{Identity, KafkaConfig, Login, Tls};
 use tokio::task::spawn_blocking;
 
-use self::{appends::Appends, reads::Reads};
+use self::{appends::Appends, claims::Claims, reads::Reads};
 use crate::store::{
     Appended, Batch, Brokers, LogError, LogStore, Offsets, Read, ReadLimit, Setting, TopicDescription,
 };
@@ -46,6 +47,7 @@ pub struct KafkaLog {
     context: Context,
     admin: Arc<AdminClient<Context>>,
     appends: Appends,
+    claims: Claims,
     reads: Reads,
 }
 
@@ -125,6 +127,7 @@ impl KafkaLog {
             servers: config.servers.clone(),
             reads: Reads::new(consumer, admin.clone())?,
             admin,
+            claims: Claims::new(settings::appending(base.clone()), context.clone()),
             appends: Appends::new(settings::appending(base), context.clone()).map_err(create)?,
             context,
         })
@@ -279,6 +282,10 @@ impl LogStore for KafkaLog {
 
     async fn append(&self, topic: &str, log_partition: u32, batch: Batch) -> Result<Appended, LogError> {
         batch.check()?;
+        let batch = match self.claims.append(topic, log_partition, batch).await {
+            Ok(appended) => return self.context.explain(appended),
+            Err(batch) => batch,
+        };
         if !self.appends.knows(topic, log_partition) {
             self.known(topic, log_partition).await?;
         }
@@ -306,6 +313,10 @@ impl LogStore for KafkaLog {
         }
         let topic = topic.to_owned();
         self.ask(move |client| offsets_of(client, &topic, log_partition)).await
+    }
+
+    async fn claim(&self, topic: &str) -> Result<(), LogError> {
+        self.context.explain(self.claims.claim(topic).await)
     }
 
     async fn delete_before(&self, topic: &str, log_partition: u32, offset: u64) -> Result<(), LogError> {

@@ -327,6 +327,11 @@ pub enum LogError {
         /// The limit.
         limit: usize,
     },
+    /// The topic was claimed, and is no longer this process's own: see [`LogStore::claim`].
+    #[error(
+        "topic {0} was claimed by another process since, or the cluster lost track of this one: nothing is appended"
+    )]
+    Fenced(String),
     /// The store cannot be reached for now, or the disk is full: the same call may succeed later.
     #[error("the log store is unavailable: {0}")]
     Unavailable(String),
@@ -368,6 +373,13 @@ pub trait LogStore: Send + Sync + 'static {
 
     /// Deletes the events before `offset`. Never lowers the start; `offset` may be up to the end.
     async fn delete_before(&self, topic: &str, log_partition: u32, offset: u64) -> Result<(), LogError>;
+
+    /// Has a topic for this process alone: nothing more that others append who claimed it before is ever read, and they
+    /// are told [`LogError::Fenced`]; so is this one, once another has claimed it. A store that only one process holds
+    /// at a time has nothing to do.
+    async fn claim(&self, _topic: &str) -> Result<(), LogError> {
+        Ok(())
+    }
 
     /// The settings of a topic that its stream depends on. A store that has no settings has none.
     async fn settings(&self, _topic: &str) -> Result<Vec<Setting>, LogError> {

@@ -111,6 +111,17 @@ struct Tenant {
     writer: Option<(String, Instant)>,
 }
 
+impl Tenant {
+    fn resume(&self) -> Resume {
+        Resume {
+            epoch: self.epoch,
+            generation: GENERATION,
+            frontiers: self.frontiers.values().cloned().collect(),
+            is_bare: false,
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Kept {
     fingerprint: Option<String>,
@@ -158,14 +169,22 @@ impl Views for MemoryViews {
         }
         of.token += 1;
         of.writer = Some((writer.to_owned(), Instant::now()));
-        let resume = Resume {
-            epoch: of.epoch,
-            generation: GENERATION,
-            frontiers: of.frontiers.values().cloned().collect(),
-            is_bare: false,
-        };
+        let resume = of.resume();
         let writer = MemoryWriter { views: self.clone(), tenant: tenant.to_owned(), token: of.token };
         Ok((Box::new(writer), resume))
+    }
+
+    async fn standing(&self, tenant: &str, put: Option<mpsc::Sender<State>>) -> Result<Resume, ViewsError> {
+        let (resume, state) = {
+            let mut kept = self.kept();
+            let of = kept.tenants.entry(tenant.to_owned()).or_default();
+            (of.resume(), of.tables.state())
+        };
+        if let Some(put) = put {
+            // Whoever has gone needs none.
+            let _ = put.send(state).await;
+        }
+        Ok(resume)
     }
 
     async fn make_indexes(&self, _generation: i32) -> Result<(), ViewsError> {

@@ -10,6 +10,7 @@ mod outbox;
 pub(crate) mod session;
 pub(crate) mod state;
 mod tables;
+mod writers;
 
 use std::{
     collections::HashMap,
@@ -27,7 +28,7 @@ use crate::{
     migrations,
     views::{BEAT_STANDS_STILL, Epoch, OutboxEntry, Pieces, Resume, TenantWriter, Views, ViewsError},
 };
-use session::Session;
+use session::{Parameter, Session};
 use state::Micros;
 
 /// Views in a PostgreSQL database.
@@ -38,9 +39,17 @@ pub struct PostgresViews {
 
 /// A writer's beat as last seen, and since when it stands there.
 struct Beat {
+    seen: Seen,
+    since: Instant,
+}
+
+/// What moves while a writer is alive.
+#[derive(PartialEq, Eq)]
+struct Seen {
     token: i64,
     beat: i64,
-    since: Instant,
+    /// Of a transaction under way, whose beat nobody sees before its commit.
+    progress: String,
 }
 
 impl PostgresViews {
@@ -69,15 +78,17 @@ impl PostgresViews {
         examine::examine(Session::connect(&self.url).await?.client(), clock).await
     }
 
-    /// Whether a writer that has neither left nor been seen to beat for too long holds the tenant.
-    fn is_alive(&self, tenant: &str, token: i64, beat: i64) -> bool {
+    /// Whether a writer that has neither left nor been seen to move for too long holds the tenant.
+    fn is_alive(&self, tenant: &str, seen: Seen) -> bool {
         let mut beats = self.beats.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        let seen = beats.entry(tenant.to_owned()).or_insert(Beat { token, beat, since: now });
-        if (seen.token, seen.beat) != (token, beat) {
-            *seen = Beat { token, beat, since: now };
+        match beats.get(tenant).filter(|last| last.seen == seen) {
+            Some(last) => now.duration_since(last.since) < BEAT_STANDS_STILL,
+            None => {
+                beats.insert(tenant.to_owned(), Beat { seen, since: now });
+                true
+            }
         }
-        now.duration_since(seen.since) < BEAT_STANDS_STILL
     }
 
     async fn take_in_transaction(
@@ -87,23 +98,38 @@ impl PostgresViews {
         writer: &str,
         generation: i32,
     ) -> Result<i64, ViewsError> {
-        let insert = "INSERT INTO serviceradar_base.pipeline_writers (tenant, generation, token, beat)
-                      VALUES ($1, $2, 0, 0) ON CONFLICT DO NOTHING";
-        session.execute(insert, &[&tenant, &generation]).await?;
+        // Without a lock: whoever holds the tenant has the row for as long as a commit of its takes. Even an insert that
+        // meets it would wait.
         let select = "SELECT writer, token, beat FROM serviceradar_base.pipeline_writers
-                      WHERE tenant = $1 AND generation = $2 FOR UPDATE";
+                      WHERE tenant = $1 AND generation = $2";
+        if session.query(select, &[&tenant, &generation]).await?.is_empty() {
+            let insert = "INSERT INTO serviceradar_base.pipeline_writers (tenant, generation, token, beat)
+                          VALUES ($1, $2, 0, 0) ON CONFLICT DO NOTHING";
+            session.execute(insert, &[&tenant, &generation]).await?;
+        }
         let row = session.query_one(select, &[&tenant, &generation]).await?;
         let (holder, token, beat): (Option<String>, i64, i64) = (row.get(0), row.get(1), row.get(2));
-        if let Some(holder) = holder.filter(|holder| holder != writer)
-            && self.is_alive(tenant, token, beat)
-        {
-            return Err(ViewsError::Held { tenant: tenant.to_owned(), writer: holder });
+        let name = writers::name(tenant, generation, token);
+        if holder.as_ref().is_some_and(|holder| holder != writer) {
+            let progress = writers::progress(session, &name).await?;
+            if self.is_alive(tenant, Seen { token, beat, progress }) {
+                return Err(held(tenant, holder));
+            }
         }
+        writers::terminate(session, &name).await?;
         let update = "UPDATE serviceradar_base.pipeline_writers
                       SET writer = $3, token = token + 1, beat = 0, since = now()
-                      WHERE tenant = $1 AND generation = $2 RETURNING token";
-        Ok(session.query_one(update, &[&tenant, &generation, &writer]).await?.get(0))
+                      WHERE tenant = $1 AND generation = $2 AND token = $4 AND beat = $5
+                        AND writer IS NOT DISTINCT FROM $6 RETURNING token";
+        let parameters: [Parameter<'_>; 6] = [&tenant, &generation, &writer, &token, &beat, &holder];
+        // It has moved after all, or another newcomer was faster.
+        let rows = session.query(update, &parameters).await?;
+        rows.first().map(|row| row.get(0)).ok_or_else(|| held(tenant, holder))
     }
+}
+
+fn held(tenant: &str, holder: Option<String>) -> ViewsError {
+    ViewsError::Held { tenant: tenant.to_owned(), writer: holder.unwrap_or_else(|| "a newcomer".to_owned()) }
 }
 
 /// The active generation; its fingerprint is set by whoever takes it first.
@@ -145,6 +171,7 @@ impl Views for PostgresViews {
         let token = self.take_in_transaction(&mut session, tenant, writer, generation).await?;
         session.begin("COMMIT").await?;
         session.use_generation(&schema).await?;
+        session.call_it(&writers::name(tenant, generation, token)).await?;
         let is_bare = indexes::drop_if_empty(&mut session).await?;
         let resume = Resume { is_bare, ..state::resume(&mut session, tenant, generation).await? };
         let fence = Fence { tenant: tenant.to_owned(), generation, schema, token };
@@ -152,6 +179,25 @@ impl Views for PostgresViews {
             Box::new(PostgresWriter { url: self.url.clone(), fence, session: Some(session), cleaned_at: 0 }),
             resume,
         ))
+    }
+
+    async fn standing(&self, tenant: &str, put: Option<mpsc::Sender<State>>) -> Result<Resume, ViewsError> {
+        let mut session = Session::connect(&self.url).await?;
+        session.become_writer().await?;
+        session.begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        let select = "SELECT id, schema FROM serviceradar_base.pipeline_generations WHERE state = 'active'";
+        let rows = session.query(select, &[]).await?;
+        let Some(row) = rows.first() else {
+            return Err(ViewsError::Schema("no generation is active".to_owned()));
+        };
+        let generation: i32 = row.get(0);
+        session.use_generation(row.get(1)).await?;
+        let resume = state::resume(&mut session, tenant, generation).await?;
+        if let Some(put) = put {
+            state::read(&mut session, tenant, generation, &put).await?;
+        }
+        session.begin("COMMIT").await?;
+        Ok(resume)
     }
 
     async fn make_indexes(&self, generation: i32) -> Result<(), ViewsError> {
@@ -189,8 +235,12 @@ impl Fence {
              RETURNING (SELECT coalesce(max(epoch), 0) FROM serviceradar_base.pipeline_epochs
                         WHERE tenant = $1 AND generation = $2)";
         let rows = session.query(update, &[&self.tenant, &self.generation, &self.token]).await?;
-        let row = rows.first().ok_or_else(|| ViewsError::Fenced { tenant: self.tenant.clone() })?;
-        Ok(row.get(0))
+        Ok(rows.first().ok_or_else(|| self.is_closed())?.get(0))
+    }
+
+    /// Where another has the tenant.
+    fn is_closed(&self) -> ViewsError {
+        ViewsError::Fenced { tenant: self.tenant.clone() }
     }
 }
 
@@ -216,6 +266,8 @@ impl PostgresWriter {
         let mut session = Session::connect(&self.url).await?;
         session.become_writer().await?;
         session.use_generation(&self.fence.schema).await?;
+        let Fence { tenant, generation, token, .. } = &self.fence;
+        session.call_it(&writers::name(tenant, *generation, *token)).await?;
         Ok(session)
     }
 

@@ -187,6 +187,10 @@ pub trait Views: Send + Sync + 'static {
         rules: &serde_json::Value,
     ) -> Result<(Box<dyn TenantWriter>, Resume), ViewsError>;
 
+    /// Where a tenant of the active generation stands; with it, into `state`, the state of the dataflow there, as
+    /// [`TenantWriter::state`] tells it. For a newcomer that stands by: takes nothing, and holds nobody up.
+    async fn standing(&self, tenant: &str, state: Option<mpsc::Sender<State>>) -> Result<Resume, ViewsError>;
+
     /// Makes what bare views of a generation lack, once they hold what the log holds. Commits wait meanwhile.
     /// Where nothing is missing nothing is done.
     async fn make_indexes(&self, generation: i32) -> Result<(), ViewsError>;

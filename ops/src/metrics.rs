@@ -11,6 +11,7 @@ pub enum Metric {
     BlocksDecided,
     CaughtUp,
     Changes,
+    ClocksOff,
     CrawlRecords,
     CrawlSeconds,
     Crawls,
@@ -70,11 +71,12 @@ const fn row(name: &'static str, kind: Kind, label: &'static str, meaning: &'sta
 const OF: &str = "log_partition";
 
 #[rustfmt::skip]
-const ROWS: [(Metric, Row); 18] = [
+const ROWS: [(Metric, Row); 19] = [
     (Metric::BiggestBlock, row("serviceradar_biggest_block", Kind::Gauge, "", "Nodes of the biggest block: what identity must decide at once.")),
     (Metric::BlocksDecided, row("serviceradar_blocks_decided_total", Kind::Counter, "", "Blocks decided since the start.")),
     (Metric::CaughtUp, row("serviceradar_caught_up", Kind::Gauge, "", "1 while everything in the log is in the views, else 0.")),
     (Metric::Changes, row("serviceradar_changes_total", Kind::Counter, "", "Rows of the views changed since the start.")),
+    (Metric::ClocksOff, row("serviceradar_clocks_off", Kind::Gauge, "", "Clocks that are too far from the log's; `status` says whose.")),
     (Metric::CrawlRecords, row("serviceradar_crawl_records_total", Kind::Counter, "", "Records published by complete crawls.")),
     (Metric::CrawlSeconds, row("serviceradar_crawl_seconds", Kind::Histogram, "", "How long complete crawls took.")),
     (Metric::Crawls, row("serviceradar_crawls_total", Kind::Counter, "result", "Crawls that ended: `complete` or `failed`.")),

@@ -208,6 +208,7 @@ fn gauge(status: &DriverStatus) {
     Metric::EpochMilliseconds.set(None, status.epoch_ms as f64);
     Metric::Records.set(None, status.records as f64);
     Metric::BiggestBlock.set(None, status.biggest_block as f64);
+    Metric::ClocksOff.set(None, status.clocks_off.len() as f64);
     Metric::SettingProblems.set(None, status.setting_problems.len() as f64);
     Metric::Events.raise_to(status.events);
     Metric::Changes.raise_to(status.changes);

@@ -13,7 +13,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::driver::DriverError;
+use crate::{driver::DriverError, status::StatusBoard};
 
 /// How long a failed commit waits before it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -43,13 +43,19 @@ pub(crate) struct Committer {
     took: Duration,
     /// Told when a commit has ended.
     came: Arc<Notify>,
+    board: StatusBoard,
     stop: watch::Receiver<bool>,
 }
 
 impl Committer {
     /// With a writer at hand.
-    pub(crate) fn new(writer: Box<dyn TenantWriter>, came: Arc<Notify>, stop: watch::Receiver<bool>) -> Self {
-        Self { here: Some(writer), away: None, went: Instant::now(), took: Duration::ZERO, came, stop }
+    pub(crate) fn new(
+        writer: Box<dyn TenantWriter>,
+        came: Arc<Notify>,
+        board: StatusBoard,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
+        Self { here: Some(writer), away: None, went: Instant::now(), took: Duration::ZERO, came, board, stop }
     }
 
     /// Whether an epoch is being committed at this moment.
@@ -75,11 +81,11 @@ impl Committer {
     /// Sends the writer away with an epoch. The one before must have been finished.
     pub(crate) fn start(&mut self, commit: Box<Commit>) -> Result<(), DriverError> {
         let writer = self.here.take().ok_or_else(|| DriverError::Task("the writer is away".to_owned()))?;
-        let (came, stop) = (self.came.clone(), self.stop.clone());
+        let (came, board, stop) = (self.came.clone(), self.board.clone(), self.stop.clone());
         let went = Instant::now();
         self.went = went;
         self.away = Some(tokio::spawn(async move {
-            let ended = run(writer, commit, stop).await;
+            let ended = run(writer, commit, &board, stop).await;
             came.notify_one();
             (ended, went.elapsed())
         }));
@@ -102,13 +108,17 @@ impl Committer {
 async fn run(
     mut writer: Box<dyn TenantWriter>,
     commit: Box<Commit>,
+    board: &StatusBoard,
     mut stop: watch::Receiver<bool>,
 ) -> Ended {
     loop {
         match writer.commit(&commit.epoch).await {
-            Ok(()) => return (writer, Ok(commit)),
+            Ok(()) => {
+                board.database(None);
+                return (writer, Ok(commit));
+            }
             Err(ViewsError::Unavailable(why)) if !*stop.borrow() => {
-                tracing::warn!(why, "waiting for the database");
+                board.database(Some(&why));
                 tokio::select! {
                     _ = tokio::time::sleep(RETRY) => {}
                     _ = stop.changed() => {}

@@ -17,6 +17,7 @@ use serviceradar_schemas::{
 };
 use serviceradar_streams::{
     engine::{Closed, Engine, EngineError},
+    rows::State,
     rules::Rules,
 };
 use tokio::{
@@ -32,6 +33,7 @@ use crate::{
     load::Indexes,
     outbox::{Outbox, OutboxError},
     reader::{self, ReaderError},
+    stand_by::Follower,
     status::{DriverStatus, Phase, StatusBoard, Waiting},
     topics::{self, Partition},
     witness::LogChanged,
@@ -185,7 +187,7 @@ pub(crate) struct Running {
 impl Driver {
     /// Starts the driver on a task of its own.
     pub fn start(config: DriverConfig) -> DriverHandle {
-        let (board, status) = StatusBoard::new();
+        let (board, status) = StatusBoard::new(own_source(&config.writer));
         let (stop, stopped) = watch::channel(false);
         let (log, tenant) = (config.log.clone(), config.tenant.clone());
         let driver = Driver { config, board: board.clone(), stop: stopped };
@@ -207,10 +209,11 @@ impl Driver {
 
     async fn run(mut self) -> Result<(), DriverError> {
         self.until_available(|| topics::ensure(&*self.config.log, &self.config.tenant)).await?;
-        let Some((writer, resume)) = self.take().await? else {
+        let mut follower = Follower::default();
+        let Some((writer, resume)) = self.take(&mut follower).await? else {
             return Ok(());
         };
-        let Some(mut running) = self.resume(writer, resume).await? else {
+        let Some(mut running) = self.resume(writer, resume, follower).await? else {
             return Ok(());
         };
         let result = self.epochs(&mut running).await;
@@ -247,8 +250,11 @@ impl Driver {
         }
     }
 
-    /// Takes the tenant; stands by while another writer holds it. None: told to stop.
-    async fn take(&mut self) -> Result<Option<(Box<dyn TenantWriter>, Resume)>, DriverError> {
+    /// Takes the tenant; while another writer holds it, stands by and follows. None: told to stop.
+    async fn take(
+        &mut self,
+        follower: &mut Follower,
+    ) -> Result<Option<(Box<dyn TenantWriter>, Resume)>, DriverError> {
         let config = &self.config;
         let fingerprint = config.rules.fingerprint(LAYOUT_VERSION);
         let rules = config.rules.canonical();
@@ -257,7 +263,10 @@ impl Driver {
                 return Ok(None);
             }
             match config.views.take(&config.tenant, &config.writer, &fingerprint, &rules).await {
-                Ok(taken) => return Ok(Some(taken)),
+                Ok(taken) => {
+                    self.board.database(None);
+                    return Ok(Some(taken));
+                }
                 Err(ViewsError::Held { writer, .. }) => {
                     self.board.update(|status| {
                         if status.phase != Phase::StandBy {
@@ -265,9 +274,10 @@ impl Driver {
                         }
                         status.phase = Phase::StandBy;
                     });
+                    self.follow_standing(follower).await;
                 }
                 Err(ViewsError::Unavailable(why)) => {
-                    tracing::warn!(why, "waiting for the database")
+                    self.board.database(Some(&why));
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -280,6 +290,7 @@ impl Driver {
         &mut self,
         mut writer: Box<dyn TenantWriter>,
         resume: Resume,
+        mut follower: Follower,
     ) -> Result<Option<Running>, DriverError> {
         let config = &self.config;
         self.board.update(|status| {
@@ -289,10 +300,13 @@ impl Driver {
             status.publishing = true;
         });
         let engine = loop {
-            match self.restore(&mut *writer).await {
-                Ok(engine) => break engine,
+            if let Some(engine) = self.arrive(&mut follower, &resume).await {
+                break engine;
+            }
+            match self.restore(async |put| writer.state(put).await).await {
+                Ok((engine, ())) => break engine,
                 Err(DriverError::Views(ViewsError::Unavailable(why))) => {
-                    tracing::warn!(why, "waiting for the database");
+                    self.board.database(Some(&why));
                     tokio::time::sleep(RETRY).await;
                 }
                 Err(error) => return Err(error),
@@ -303,7 +317,7 @@ impl Driver {
         };
         let came = Arc::new(Notify::new());
         let mut running = Running {
-            committer: Committer::new(writer, came.clone(), self.stop.clone()),
+            committer: Committer::new(writer, came.clone(), self.board.clone(), self.stop.clone()),
             engine: Some(engine),
             lanes: BTreeMap::new(),
             came,
@@ -335,8 +349,11 @@ impl Driver {
         Ok(Some(running))
     }
 
-    /// A dataflow with the state that the views tell: read and taken in at the same time.
-    async fn restore(&self, writer: &mut dyn TenantWriter) -> Result<Engine, DriverError> {
+    /// A dataflow with the state that the views tell, and what else they do: read and taken in at the same time.
+    pub(crate) async fn restore<T>(
+        &self,
+        read: impl AsyncFnOnce(mpsc::Sender<State>) -> Result<T, ViewsError>,
+    ) -> Result<(Engine, T), DriverError> {
         let config = &self.config;
         let (tenant, rules, workers) =
             (config.tenant.clone(), Arc::new(config.rules.clone()), config.workers);
@@ -347,8 +364,9 @@ impl Driver {
             Ok::<_, EngineError>(engine)
         });
         // Where reading failed, that is why there is not all.
-        writer.state(put).await?;
-        restoring.await.map_err(|error| DriverError::Task(error.to_string()))?.map_err(DriverError::from)
+        let told = read(put).await?;
+        let restored = restoring.await.map_err(|error| DriverError::Task(error.to_string()))?;
+        Ok((restored?, told))
     }
 
     /// Notes where the log ends now.
@@ -421,7 +439,7 @@ impl Driver {
                 self.check_witnesses(running).await?;
             }
             if chores.retention.is_due() {
-                self.forget_journals();
+                self.forget_journals(running);
             }
             if chores.settings.is_due() {
                 self.check_settings().await;
@@ -594,19 +612,28 @@ impl Driver {
     pub(crate) fn keep(&self, result: Result<(), ViewsError>) -> Result<(), DriverError> {
         match result {
             Err(ViewsError::Unavailable(why)) => {
-                tracing::warn!(why, "waiting for the database");
+                self.board.database(Some(&why));
                 Ok(())
             }
-            other => Ok(other?),
+            other => {
+                self.board.database(None);
+                Ok(other?)
+            }
         }
     }
 
     /// On a task of its own: what is old holds up nothing that is new.
-    fn forget_journals(&self) {
+    fn forget_journals(&self, running: &Running) {
         let Some(kept) = self.config.journals_kept else {
             return;
         };
-        let before = self.config.clock.now().saturating_sub(kept.as_micros().try_into().unwrap_or(i64::MAX));
+        // A clock that has leapt ahead must not take away what is young: the log's bounds it.
+        let times = running.lanes.values().map(|lane| lane.frontier().intake_max);
+        let Some(log_time) = times.max().filter(|time| *time > i64::MIN) else {
+            return;
+        };
+        let now = self.config.clock.now().min(log_time);
+        let before = now.saturating_sub(kept.as_micros().try_into().unwrap_or(i64::MAX));
         let views = self.config.views.clone();
         tokio::spawn(async move {
             if let Err(error) = views.forget_journals(before).await {
@@ -617,11 +644,10 @@ impl Driver {
 
     async fn tick(&self) {
         let config = &self.config;
-        let source = Source { kind: "serviceradar".to_owned(), instance: config.writer.clone() };
         let tick = Observation {
             event_time: config.clock.now(),
             partition: "default".to_owned(),
-            source,
+            source: own_source(&config.writer),
             native_key: "tick".to_owned(),
             action: Action::Tick,
             ..Observation::default()
@@ -683,6 +709,11 @@ pub(crate) async fn with_engine<T: Send + 'static>(
     let (engine, result) = worked.await.map_err(|error| DriverError::Task(error.to_string()))?;
     running.engine = Some(engine);
     Ok(result?)
+}
+
+/// The source of a writer's TICKs.
+fn own_source(writer: &str) -> Source {
+    Source { kind: "serviceradar".to_owned(), instance: writer.to_owned() }
 }
 
 fn waiting(fetch: &serviceradar_streams::snapshots::Undecided) -> Waiting {

@@ -207,6 +207,7 @@ mod tests {
             events: 1,
             bytes: 1,
             intake,
+            off: BTreeMap::new(),
             next_offset,
             witness: None,
             at_end,

@@ -1,6 +1,6 @@
 //! Intake: from an event of the log to what the dataflow takes, or to a dead letter with its reason.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serviceradar_log::{
     Event,
@@ -8,7 +8,7 @@ use serviceradar_log::{
 };
 use serviceradar_materializers::views::DeadLetter;
 use serviceradar_schemas::{
-    Decision, Decoder, Observation,
+    Decision, Decoder, Observation, Source,
     codec::{DecodeError, Unavailable, WriterSchemas},
     topics::Stream,
 };
@@ -17,7 +17,7 @@ use serviceradar_streams::{
     normalise::{Sighting, normalise},
 };
 
-use crate::topics::Partition;
+use crate::{clocks, topics::Partition};
 
 /// Headers that a dead letter has besides the event's.
 const LETTER_HEADERS: usize = 2;
@@ -55,7 +55,8 @@ impl Intake {
         }
     }
 
-    /// Reads an event; `intake_time` is the running maximum of its log partition's append times.
+    /// Reads an event; `intake_time` is the running maximum of its log partition's append times. A source whose clock is
+    /// off is put into `off`, with how far it is ahead, microseconds.
     ///
     /// # Errors
     /// Its schema is not known yet: the same event can be read later.
@@ -64,13 +65,19 @@ impl Intake {
         partition: &Partition,
         event: Event,
         intake_time: i64,
+        off: &mut BTreeMap<Source, i64>,
     ) -> Result<Taking, Unavailable> {
         let value = event.value.as_deref().unwrap_or_default();
         let taken = match self {
             Self::Observations(decoder) => match decoder.decode(value) {
-                Ok(observation) => normalise(observation, Some(intake_time))
-                    .map(|sighting| Taking::Sighting(Box::new(sighting)))
-                    .map_err(|refusal| refusal.to_string()),
+                Ok(observation) => {
+                    if let Some(ahead) = clocks::off(&observation, intake_time) {
+                        off.insert(observation.source.clone(), ahead);
+                    }
+                    normalise(observation, Some(intake_time))
+                        .map(|sighting| Taking::Sighting(Box::new(sighting)))
+                        .map_err(|refusal| refusal.to_string())
+                }
                 Err(error) => Err(unreadable(error)?),
             },
             Self::Decisions(decoder) => match decoder.decode(value) {

@@ -1,6 +1,7 @@
 //! The driver: log → streams → views, each epoch exactly once.
 
 mod chores;
+pub mod clocks;
 mod commit;
 pub mod driver;
 pub mod epochs;
@@ -10,6 +11,7 @@ pub mod lag;
 mod load;
 pub mod outbox;
 pub mod reader;
+mod stand_by;
 pub mod status;
 pub mod topics;
 pub mod witness;

@@ -74,10 +74,10 @@ impl Driver {
             if !matches!(error, ViewsError::Unavailable(_)) || self.is_stopped() {
                 return Err(error.into());
             }
-            tracing::warn!(why = %error, "waiting for the database");
+            self.board.database(Some(&error.to_string()));
             tokio::time::sleep(RETRY).await;
         }
-        self.board.update(|status| status.loading = 0);
+        self.board.update(|status| (status.loading, status.database) = (0, None));
         self.tell(running, commit);
         self.make_indexes(running, false).await
     }

@@ -25,6 +25,8 @@ pub struct Outbox {
     generation: i32,
     /// Of all devices, the last that was published.
     reached: Option<Uid>,
+    /// Whether the device changes are ours alone to publish.
+    is_claimed: bool,
 }
 
 /// Why the outbox could not be published. It stays as it is, and goes out later.
@@ -42,12 +44,33 @@ impl Outbox {
     /// For a tenant.
     pub fn new(log: Arc<dyn LogStore>, tenant: &str, framing: Framing, generation: i32) -> Self {
         let (tenant, publishers) = (tenant.to_owned(), BTreeMap::new());
-        Self { log, tenant, framing, publishers, generation, reached: None }
+        Self { log, tenant, framing, publishers, generation, reached: None, is_claimed: false }
     }
 
     /// Publishes the oldest entries. Returns whether there may be more.
     pub async fn publish(&mut self, writer: &mut dyn TenantWriter) -> Result<bool, OutboxError> {
+        let published = self.publish_oldest(writer).await;
+        // Whether the tenant is another's, too, the next claim tells.
+        self.is_claimed &= !matches!(published, Err(OutboxError::Log(LogError::Fenced(_))));
+        published
+    }
+
+    /// Claims the device changes. A process that was stopped before the claim and goes on after another's ends the
+    /// other's: so it publishes nothing before it has passed the fence, and the other one claims again.
+    async fn claim(&mut self, writer: &mut dyn TenantWriter) -> Result<(), OutboxError> {
+        if !self.is_claimed {
+            self.log.claim(&Stream::DeviceChanges.topic(&self.tenant)).await?;
+            writer.beat().await?;
+            self.is_claimed = true;
+        }
+        Ok(())
+    }
+
+    async fn publish_oldest(&mut self, writer: &mut dyn TenantWriter) -> Result<bool, OutboxError> {
         let entries = writer.outbox(ENTRIES).await?;
+        if !entries.is_empty() {
+            self.claim(writer).await?;
+        }
         if let Some(all) = entries.first().filter(|entry| entry.is_all_devices()) {
             return self.publish_all(writer, (all.epoch, all.sequence)).await;
         }

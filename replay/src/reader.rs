@@ -2,7 +2,7 @@
 //! take it: what waits between them is bounded.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,11 +10,12 @@ use std::{
 use serviceradar_log::{LogError, LogStore, Read, ReadLimit};
 use serviceradar_materializers::views::{DeadLetter, Frontier, Witness};
 use serviceradar_schemas::{
+    Source,
     codec::{WriterSchemas, registry_id},
     time::{Clock, DAY},
 };
 use serviceradar_streams::{decisions::Taken, normalise::Sighting};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::SendError};
 
 use crate::{
     intake::{Intake, Taking},
@@ -24,13 +25,13 @@ use crate::{
 };
 
 /// Events of one read: some milliseconds of decoding.
-const READ_EVENTS: usize = 2_000;
+pub(crate) const READ_EVENTS: usize = 2_000;
 /// Bytes of one read: with the chunks below, what a log partition may have waiting.
-const READ_BYTES: usize = 256 * 1024;
+pub(crate) const READ_BYTES: usize = 256 * 1024;
 /// Chunks that wait between a reader and the epochs.
 const CHUNKS_WAITING: usize = 4;
 /// How long one read waits for something to come.
-const READ_WAIT: Duration = Duration::from_secs(1);
+pub(crate) const READ_WAIT: Duration = Duration::from_secs(1);
 /// First pause after a failed read; it doubles.
 const RETRY: Duration = Duration::from_millis(100);
 /// Longest pause after a failed read.
@@ -54,6 +55,8 @@ pub struct Chunk {
     pub intake: (i64, i64),
     /// Where to go on reading.
     pub next_offset: u64,
+    /// Sources whose clock is off, and how far it is ahead, microseconds.
+    pub off: BTreeMap<Source, i64>,
     /// The last of them.
     pub witness: Option<Witness>,
     /// Whether nothing more was there when it was read.
@@ -99,11 +102,7 @@ pub fn start(
 ) -> mpsc::Receiver<Said> {
     let (says, hears) = mpsc::channel(CHUNKS_WAITING);
     tokio::spawn(async move {
-        let reading = Some(Box::new(Reading {
-            intake: Intake::of(&partition.topic, writers.clone()),
-            partition: partition.clone(),
-            intake_max: frontier.intake_max,
-        }));
+        let reading = Some(Box::new(Reading::new(partition.clone(), frontier.intake_max, writers.clone())));
         let reader = Reader { log, writers, clock, partition, board, reading };
         // Whoever hears no more wants the log back at once, not when the read under way returns.
         let deaf = says.clone();
@@ -146,10 +145,15 @@ impl Reader {
                     if chunk.events > 0 {
                         // Before anybody can have committed it.
                         self.board.read(&self.partition, chunk.intake.0, chunk.next_offset);
+                        // What is older is history.
+                        if chunk.at_end {
+                            self.board.clocks(&chunk.off);
+                        }
                     }
-                    if says.send(Ok(chunk)).await.is_err() {
+                    let Ok(place) = self.place(&says).await else {
                         return;
-                    }
+                    };
+                    place.send(Ok(chunk));
                     came.notify_one();
                 }
                 Ok(None) if says.is_closed() => return,
@@ -168,6 +172,21 @@ impl Reader {
                     let _ = says.send(Err(error)).await;
                     came.notify_one();
                     return;
+                }
+            }
+        }
+    }
+
+    /// A place among the chunks that wait. While the epochs take none the log grows, and so does the lag.
+    async fn place<'a>(&self, says: &'a mpsc::Sender<Said>) -> Result<mpsc::Permit<'a, Said>, SendError<()>> {
+        let Partition { topic, log_partition } = &self.partition;
+        loop {
+            tokio::select! {
+                place = says.reserve() => return place,
+                () = tokio::time::sleep(READ_WAIT) => {
+                    if let Ok(offsets) = self.log.offsets(topic, *log_partition).await {
+                        self.board.end(&self.partition, offsets.end);
+                    }
                 }
             }
         }
@@ -200,9 +219,7 @@ impl Reader {
         let end = self.log.offsets(topic, *log_partition).await.map_err(|error| self.stop(error))?.end;
         self.board.end(&self.partition, end);
         // Not while decoding: there are few threads for that, and what they all waited for would need one, too.
-        let ids: BTreeSet<u32> =
-            read.events.iter().filter_map(|event| registry_id(event.value.as_deref()?)).collect();
-        self.writers.learn(&ids).await.map_err(|error| Stop::Wait(error.to_string()))?;
+        self.writers.learn(&schemas_of(&read)).await.map_err(|error| Stop::Wait(error.to_string()))?;
         let latest = self.clock.now().saturating_add(AHEAD_MAX);
         let gone = || Stop::Ended(ReaderError::Decoding { partition: self.partition.to_string() });
         let mut reading = self.reading.take().ok_or_else(gone)?;
@@ -218,18 +235,23 @@ impl Reader {
 }
 
 /// What makes chunks of events.
-struct Reading {
+pub(crate) struct Reading {
     intake: Intake,
     partition: Partition,
     intake_max: i64,
 }
 
 impl Reading {
+    /// Of a log partition, from its frontier on.
+    pub(crate) fn new(partition: Partition, intake_max: i64, writers: Arc<dyn WriterSchemas>) -> Self {
+        Self { intake: Intake::of(&partition.topic, writers), partition, intake_max }
+    }
+
     /// Decodes what was read, none of it appended after `latest`, from a log partition that ended at `end`.
     ///
     /// # Errors
     /// Why the same read may succeed later; then nothing of it was taken.
-    fn decode(&mut self, read: Read, end: u64, latest: i64) -> Result<Chunk, String> {
+    pub(crate) fn decode(&mut self, read: Read, end: u64, latest: i64) -> Result<Chunk, String> {
         let mut chunk = Chunk {
             sightings: Vec::with_capacity(read.events.len()),
             decisions: Vec::new(),
@@ -237,6 +259,7 @@ impl Reading {
             events: read.events.len() as u64,
             bytes: read.events.iter().map(|e| e.value.as_ref().map_or(0, |value| value.len()) as u64).sum(),
             intake: (i64::MAX, i64::MIN),
+            off: BTreeMap::new(),
             next_offset: read.next_offset,
             witness: read.events.last().map(witness_of),
             at_end: read.next_offset >= end,
@@ -253,7 +276,8 @@ impl Reading {
             }
             intake_max = intake_max.max(event.append_time);
             chunk.intake = (chunk.intake.0.min(intake_max), intake_max);
-            match self.intake.take(&self.partition, event, intake_max).map_err(|error| error.to_string())? {
+            let taken = self.intake.take(&self.partition, event, intake_max, &mut chunk.off);
+            match taken.map_err(|error| error.to_string())? {
                 Taking::Sighting(sighting) => chunk.sightings.push(*sighting),
                 Taking::Decision(decision) => chunk.decisions.push(*decision),
                 Taking::Refused(letter) => chunk.refused.push(*letter),
@@ -262,6 +286,11 @@ impl Reading {
         self.intake_max = intake_max;
         Ok(chunk)
     }
+}
+
+/// The ids of schemas in what was read.
+pub(crate) fn schemas_of(read: &Read) -> BTreeSet<u32> {
+    read.events.iter().filter_map(|event| registry_id(event.value.as_deref()?)).collect()
 }
 
 enum Stop {

@@ -7,10 +7,14 @@ use std::{
 
 use serde::Serialize;
 use serviceradar_materializers::views::Frontier;
-use serviceradar_schemas::time::SECOND;
+use serviceradar_schemas::{Source, time::SECOND};
 use tokio::sync::watch;
 
-use crate::{lag::Pending, topics::Partition};
+use crate::{
+    clocks::{CLOCKS_MAX, ClockOff, THIS_MACHINE, TOLD_FOR},
+    lag::Pending,
+    topics::Partition,
+};
 
 /// What the pipeline is doing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -127,6 +131,11 @@ pub struct DriverStatus {
     pub publishing: bool,
     /// Settings of the log that contradict what its streams need, each with what mends it.
     pub setting_problems: Vec<String>,
+    /// Why the database is waited for, in words, where it says so itself.
+    pub database: Option<String>,
+    /// Clocks that are off, by the source of the events that tell; `this machine` by its TICKs. As long as events are read
+    /// as they come, and for ten minutes.
+    pub clocks_off: BTreeMap<String, ClockOff>,
     /// Log partitions, by `topic/log partition`.
     pub partitions: BTreeMap<String, PartitionStatus>,
 }
@@ -141,21 +150,24 @@ impl DriverStatus {
 /// Where the parts of a driver write its status.
 #[derive(Clone)]
 pub struct StatusBoard {
+    /// The source of this machine's TICKs.
+    own: Source,
     status: Arc<Mutex<DriverStatus>>,
     told: watch::Sender<DriverStatus>,
 }
 
 impl StatusBoard {
-    /// A board, and who reads it.
-    pub fn new() -> (Self, watch::Receiver<DriverStatus>) {
+    /// A board, and who reads it. `own` is the source of this machine's TICKs.
+    pub fn new(own: Source) -> (Self, watch::Receiver<DriverStatus>) {
         let (told, heard) = watch::channel(DriverStatus::default());
-        (Self { status: Arc::default(), told }, heard)
+        (Self { own, status: Arc::default(), told }, heard)
     }
 
     /// Changes the status.
     pub fn update(&self, change: impl FnOnce(&mut DriverStatus)) {
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut status);
+        status.clocks_off.retain(|_, off| off.read_at.elapsed() < TOLD_FOR);
         self.told.send_replace(status.clone());
     }
 
@@ -178,6 +190,34 @@ impl StatusBoard {
     pub fn read(&self, partition: &Partition, since: i64, next_offset: u64) {
         let name = partition.to_string();
         self.update(|status| status.partitions.entry(name).or_default().read(since, next_offset));
+    }
+
+    /// Says why the database is waited for, or that it no longer is.
+    pub(crate) fn database(&self, why: Option<&str>) {
+        if let Some(why) = why {
+            tracing::warn!(why, "waiting for the database");
+        }
+        self.update(|status| status.database = why.map(str::to_owned));
+    }
+
+    /// Says whose clocks are off, and how far they are ahead, microseconds.
+    pub(crate) fn clocks(&self, off: &BTreeMap<Source, i64>) {
+        if off.is_empty() {
+            return;
+        }
+        self.update(|status| {
+            let clocks = &mut status.clocks_off;
+            for (source, ahead) in off {
+                let name = if *source == self.own { THIS_MACHINE.to_owned() } else { source.to_string() };
+                if clocks.len() < CLOCKS_MAX || clocks.contains_key(&name) {
+                    let off = ClockOff::by_seconds(ahead / SECOND);
+                    if clocks.get(&name).is_none() {
+                        tracing::warn!("the clock of {name} is {off}");
+                    }
+                    clocks.insert(name, off);
+                }
+            }
+        });
     }
 
     /// Says where a log partition ends.

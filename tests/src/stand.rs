@@ -129,19 +129,25 @@ pub async fn drive_with(
     framings: Framings,
     url: &str,
 ) -> DriverHandle {
-    Driver::start(DriverConfig {
+    let config = config(tenant, "stand", log, url).await;
+    Driver::start(DriverConfig { writers, framings, ..config })
+}
+
+/// What a driver of that name needs.
+pub async fn config(tenant: &str, writer: &str, log: Arc<dyn LogStore>, url: &str) -> DriverConfig {
+    DriverConfig {
         tenant: tenant.to_owned(),
-        writer: "stand".to_owned(),
+        writer: writer.to_owned(),
         workers: 1,
         rules: Rules::default(),
         log,
-        writers,
-        framings,
+        writers: Arc::new(NoRegistry),
+        framings: Framings::default(),
         views: Arc::new(PostgresViews::connect(url).await.unwrap()),
         clock: Arc::new(SystemClock),
         ticks: false,
         journals_kept: None,
-    })
+    }
 }
 
 /// Waits until everything is published that waits for it.
@@ -290,19 +296,29 @@ impl Views {
         }
     }
 
-    /// Epochs are there one after the other, and count each event of the log once.
-    pub async fn assert_each_event_once(&self, log: &Arc<dyn LogStore>) {
+    /// Epochs are there one after the other, and count each event of the tenant's log once.
+    pub async fn assert_each_event_once(&self, log: &Arc<dyn LogStore>, tenant: &str) {
         let holes = "SELECT count(*) FROM (SELECT epoch, row_number() OVER (ORDER BY epoch) AS n
             FROM serviceradar_base.pipeline_epochs) AS e WHERE epoch <> n";
         assert_eq!(self.count(holes).await, 0);
         let mut ends = 0;
-        for partition in serviceradar_replay::topics::read_by(&**log, TENANT).await.unwrap() {
+        for partition in serviceradar_replay::topics::read_by(&**log, tenant).await.unwrap() {
             ends += log.offsets(&partition.topic, partition.log_partition).await.unwrap().end as i64;
         }
         let frontiers = "SELECT sum(next_offset)::bigint FROM serviceradar_base.pipeline_frontiers";
         assert_eq!(self.count(frontiers).await, ends);
         let events = "SELECT sum(records)::bigint FROM serviceradar_base.pipeline_epochs";
         assert_eq!(self.count(events).await, ends);
+    }
+
+    /// What a disturbed run left is what one that nothing disturbs makes of the same log.
+    pub async fn assert_as_undisturbed(&self, log: Arc<dyn LogStore>, tenant: &str, url: &str, what: &str) {
+        self.assert_each_event_once(&log, tenant).await;
+        self.keep_and_clear().await;
+        let driver = drive_tenant(tenant, log, url).await;
+        driver.caught_up().await.unwrap();
+        driver.stop().await.unwrap();
+        self.assert_as_kept(what).await;
     }
 
     /// The number that a query gives.

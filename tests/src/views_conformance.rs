@@ -441,6 +441,26 @@ pub async fn fences_the_writer_before(views: &dyn Views) {
     assert!(matches!(first.commit(&first_epoch()).await, Err(ViewsError::Fenced { .. })));
     assert!(matches!(first.beat().await, Err(ViewsError::Fenced { .. })));
     second.commit(&first_epoch()).await.unwrap();
+    // Read before it was fenced, perhaps.
+    assert!(matches!(first.outbox_published(1, i64::MAX).await, Err(ViewsError::Fenced { .. })));
+    assert_eq!(second.outbox(100).await.unwrap().len(), 2);
+}
+
+/// Who stands by reads where the tenant stands, and its state, while another writes it.
+pub async fn tells_where_a_tenant_stands(views: &dyn Views) {
+    let (mut writer, _) = take(views, "w").await.unwrap();
+    assert_eq!(views.standing(TENANT, None).await.unwrap().epoch, 0);
+    writer.commit(&first_epoch()).await.unwrap();
+    writer.commit(&second_epoch()).await.unwrap();
+    let (put, mut pieces) = tokio::sync::mpsc::channel(100);
+    let standing = views.standing(TENANT, Some(put)).await.unwrap();
+    let (mut writer, taken) = take(views, "w").await.unwrap();
+    assert_eq!((standing.epoch, standing.frontiers), (2, taken.frontiers));
+    let mut records = 0;
+    while let Some(piece) = pieces.recv().await {
+        records += piece.records.len();
+    }
+    assert_eq!(records, state(&mut *writer).await.records.len());
 }
 
 /// A writer that was killed and starts again under its name need not wait for itself.

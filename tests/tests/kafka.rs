@@ -126,6 +126,36 @@ async fn marks_of_transactions_are_passed_over() {
     }
 }
 
+/// Whoever claims a topic has it alone: of the one before nothing more is read, nor of one that was in the middle.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_is_claimed_takes_nothing_from_whoever_claimed_it_before() {
+    let _alone = BROKER.lock().await;
+    let (first, second) = (log().await, log().await);
+    let topic = new_topic(&first, 2).await;
+    let batch = |producer, sequence| {
+        let value = format!("{producer}/{sequence}");
+        Batch { id: BatchId { producer, sequence }, events: vec![event(value)] }
+    };
+    first.claim(&topic).await.unwrap();
+    let appended = first.append(&topic, 0, batch(1, 0)).await.unwrap();
+    // Sent again, it is known.
+    assert_eq!(first.append(&topic, 0, batch(1, 0)).await.unwrap(), appended);
+    let both = tokio::join!(first.append(&topic, 0, batch(1, 1)), first.append(&topic, 1, batch(1, 0)));
+    assert!(both.0.is_ok() && both.1.is_ok(), "{both:?}");
+    second.claim(&topic).await.unwrap();
+    for _ in 0..2 {
+        let refused = first.append(&topic, 0, batch(1, 2)).await;
+        assert_eq!(refused, Err(LogError::Fenced(topic.clone())));
+    }
+    second.append(&topic, 0, batch(2, 0)).await.unwrap();
+    let (events, _) = read_all(&second, &topic).await;
+    assert_eq!(events.iter().map(text).collect::<Vec<_>>(), ["1/0", "1/1", "2/0"]);
+    // And the other way round; of batches that went before a claim nothing is remembered.
+    first.claim(&topic).await.unwrap();
+    first.append(&topic, 0, batch(3, 0)).await.unwrap();
+    assert_eq!(second.append(&topic, 0, batch(2, 1)).await, Err(LogError::Fenced(topic.clone())));
+}
+
 /// Each event is there once, in order, whatever the broker did meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_killed_in_the_middle_loses_and_doubles_nothing() {

@@ -34,6 +34,7 @@ laws! {
     loads_in_pieces,
     commits_once,
     fences_the_writer_before,
+    tells_where_a_tenant_stands,
     lets_a_writer_follow_itself,
     refuses_another_fingerprint,
     keeps_tenants_apart,

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// How long a caller waits; the batch itself goes on.
-const APPEND_WITHIN: Duration = Duration::from_secs(30);
+pub(super) const APPEND_WITHIN: Duration = Duration::from_secs(30);
 /// Pause where librdkafka's queue is full.
 const FULL_PAUSE: Duration = Duration::from_millis(20);
 
@@ -120,7 +120,7 @@ fn newest(producers: &Producers) -> i64 {
 }
 
 /// Sends events in order and waits until all are durable; none where there are none.
-async fn send(
+pub(super) async fn send(
     producer: &FutureProducer<Context>,
     (topic, log_partition): &(String, u32),
     events: &[NewEvent],

@@ -76,7 +76,7 @@ pub(super) fn status(error: LogError) -> Status {
         LogError::OutOfRange { .. } => Code::OutOfRange,
         LogError::OutOfSequence { .. } => Code::FailedPrecondition,
         LogError::InvalidTopic { .. } | LogError::TooLarge { .. } => Code::InvalidArgument,
-        LogError::Unavailable(_) => Code::Unavailable,
+        LogError::Fenced(_) | LogError::Unavailable(_) => Code::Unavailable,
         LogError::Corrupt(_) => Code::DataLoss,
     };
     let text = error.to_string();
@@ -119,6 +119,8 @@ fn why(error: LogError) -> Why {
             limit: limit as u64,
         }),
         LogError::Unavailable(why) => Why::Unavailable(why),
+        // Nobody claims a topic over the socket.
+        LogError::Fenced(_) => Why::Unavailable(error.to_string()),
         LogError::Corrupt(why) => Why::Corrupt(why),
     }
 }

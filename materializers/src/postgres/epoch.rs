@@ -158,7 +158,8 @@ async fn rest(
     outbox::refusals(session, context, epoch).await?;
     progress(session, context, epoch).await?;
     notify(session, context).await?;
-    if epoch.closed_at.saturating_sub(*cleaned_at) >= CLEAN_EVERY {
+    // A clock that leapt ahead and came back would stop it for as long otherwise.
+    if epoch.closed_at.abs_diff(*cleaned_at) >= CLEAN_EVERY.unsigned_abs() {
         clean(session, context).await?;
         *cleaned_at = epoch.closed_at;
     }

@@ -2,7 +2,12 @@
 
 use bytes::Bytes;
 
-use super::{Fence, copy::CopyRows, session::Session, tables::RowContext};
+use super::{
+    Fence,
+    copy::CopyRows,
+    session::{Parameter, Session},
+    tables::RowContext,
+};
 use crate::{
     outbox::Entry,
     views::{DeadLetter, Epoch, OutboxEntry, ViewsError},
@@ -95,8 +100,15 @@ pub(crate) async fn forget(
     epoch: u64,
     sequence: i64,
 ) -> Result<(), ViewsError> {
-    let delete = "DELETE FROM pipeline_outbox
-                  WHERE tenant = $1 AND generation = $2 AND (epoch, seq) <= ($3, $4)";
-    session.execute(delete, &[&fence.tenant, &fence.generation, &epoch.cast_signed(), &sequence]).await?;
-    Ok(())
+    // With the fence: of whom another has taken the place, what was read is the other's by now.
+    let delete = "WITH fence AS (
+            SELECT FROM pipeline_writers WHERE tenant = $1 AND generation = $2 AND token = $5 FOR SHARE
+        ), gone AS (
+            DELETE FROM pipeline_outbox o USING fence
+            WHERE tenant = $1 AND generation = $2 AND (epoch, seq) <= ($3, $4)
+        ) SELECT count(*) FROM fence";
+    let parameters: [Parameter<'_>; 5] =
+        [&fence.tenant, &fence.generation, &epoch.cast_signed(), &sequence, &fence.token];
+    let passed: i64 = session.query_one(delete, &parameters).await?.get(0);
+    if passed == 0 { Err(fence.is_closed()) } else { Ok(()) }
 }

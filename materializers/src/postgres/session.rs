@@ -1,10 +1,13 @@
 //! A session with PostgreSQL: its statements, its staging tables, and what its errors mean.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::SinkExt;
-use tokio_postgres::{Client, NoTls, Row, Statement, error::SqlState, types::ToSql};
+use tokio_postgres::{Client, Config, NoTls, Row, Statement, error::SqlState, types::ToSql};
 
 use super::copy::CopyRows;
 use crate::views::ViewsError;
@@ -17,6 +20,16 @@ const SETTINGS: &str = "SET ROLE serviceradar_writer;
     SET work_mem = '64MB';
     SET lock_timeout = '10s';
     SET idle_in_transaction_session_timeout = '60s'";
+
+/// How long a connection may take to come about, to each of a host's addresses.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+/// How long what was sent may stay without a sign that it was received: after that the host is gone, not slow. A
+/// database that takes its time gives that sign.
+const SILENT_MAX: Duration = Duration::from_secs(30);
+/// A host that has said nothing for so long is asked whether it is there, so often, so many times.
+const PROBE_AFTER: Duration = Duration::from_secs(15);
+const PROBE_EVERY: Duration = Duration::from_secs(5);
+const PROBES: u32 = 3;
 
 /// What a parameter of a statement is.
 pub(crate) type Parameter<'a> = &'a (dyn ToSql + Sync);
@@ -31,7 +44,7 @@ pub(crate) struct Session {
 impl Session {
     /// Connects.
     pub(crate) async fn connect(url: &str) -> Result<Self, ViewsError> {
-        let (client, connection) = tokio_postgres::connect(url, NoTls).await.map_err(views_error)?;
+        let (client, connection) = config(url)?.connect(NoTls).await.map_err(views_error)?;
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 // Whoever uses the session hears of it.
@@ -49,6 +62,21 @@ impl Session {
     /// Takes on the role that writes.
     pub(crate) async fn become_writer(&mut self) -> Result<(), ViewsError> {
         self.client.batch_execute(SETTINGS).await.map_err(views_error)
+    }
+
+    /// Is for the moment who connected: who may see, and end, sessions of its own.
+    pub(crate) async fn as_login(&mut self) -> Result<(), ViewsError> {
+        self.begin("RESET ROLE").await
+    }
+
+    /// Is the role that writes again.
+    pub(crate) async fn as_writer(&mut self) -> Result<(), ViewsError> {
+        self.begin("SET ROLE serviceradar_writer").await
+    }
+
+    /// Gives the session a name that others see.
+    pub(crate) async fn call_it(&mut self, name: &str) -> Result<(), ViewsError> {
+        self.execute("SELECT set_config('application_name', $1, false)", &[&name]).await.map(drop)
     }
 
     /// Lets names without a schema be those of a generation.
@@ -132,6 +160,21 @@ impl Session {
         sink.send(rows.finish()).await.map_err(views_error)?;
         sink.finish().await.map_err(views_error)
     }
+}
+
+/// How to connect; what the URL says counts.
+fn config(url: &str) -> Result<Config, ViewsError> {
+    let mut config: Config = url.parse().map_err(views_error)?;
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(CONNECT_WITHIN);
+    }
+    if config.get_tcp_user_timeout().is_none() {
+        config.tcp_user_timeout(SILENT_MAX);
+    }
+    if config.get_keepalives_idle() == Config::new().get_keepalives_idle() {
+        config.keepalives_idle(PROBE_AFTER).keepalives_interval(PROBE_EVERY).keepalives_retries(PROBES);
+    }
+    Ok(config)
 }
 
 /// What an error of PostgreSQL means for whoever writes views: gone for now, or refused.

@@ -6,6 +6,7 @@ use serde_json::Value;
 use serviceradar_materializers::views::Frontier;
 use serviceradar_replay::{
     DriverStatus,
+    clocks::ClockOff,
     lag::look,
     topics::{read_by, setting_problems},
 };
@@ -41,6 +42,7 @@ impl Status {
             },
         };
         let (figures, partitions, problems) = split(&status);
+        let clocks = clocks(&status);
         match context.format {
             Format::Json => output::line(&status.to_string())?,
             Format::Table => {
@@ -48,7 +50,7 @@ impl Status {
                 output::line("")?;
                 let columns = ["log partition", "frontier", "end", "lag events", "lag seconds", "stalled"];
                 output::rows(context.format, &columns, &partitions)?;
-                for problem in &problems {
+                for problem in problems.iter().copied().chain(clocks.iter().map(String::as_str)) {
                     output::line(&format!("\n{problem}"))?;
                 }
             }
@@ -121,6 +123,9 @@ fn split(status: &Value) -> (Rows, Rows, Vec<&str>) {
                     partitions.push([partition.as_str().into()].into_iter().chain(values).collect());
                 }
             }
+            Value::Object(of) if name == "clocks_off" => {
+                figures.push(vec![name.as_str().into(), of.len().into()]);
+            }
             Value::Array(of) => {
                 figures.push(vec![name.as_str().into(), of.len().into()]);
                 if name == "setting_problems" {
@@ -131,4 +136,33 @@ fn split(status: &Value) -> (Rows, Rows, Vec<&str>) {
         }
     }
     (figures, partitions, problems)
+}
+
+/// Whose clocks are off, and what to do.
+fn clocks(status: &Value) -> Vec<String> {
+    let of = status["clocks_off"].as_object().into_iter().flatten();
+    let told = of.filter_map(|(name, off)| {
+        let off = ClockOff::by_seconds(off["ahead_seconds"].as_i64()?);
+        Some(format!("the clock of {name} is {off}: see which of the two is off, and have it set (NTP)"))
+    });
+    told.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn clocks_are_told_by_name_and_side() {
+        let status = json!({"clocks_off": {
+            "agent/k1": {"ahead_seconds": -3600}, "this machine": {"ahead_seconds": 3600},
+        }});
+        let told = clocks(&status);
+        assert!(told[0].starts_with("the clock of agent/k1 is 3600 s behind the log's"), "{told:?}");
+        assert!(told[1].starts_with("the clock of this machine is 3600 s ahead of the log's"), "{told:?}");
+        let (figures, ..) = split(&status);
+        assert_eq!(figures, [[Value::from("clocks_off"), 2.into()]]);
+    }
 }

@@ -11,6 +11,7 @@ mod journals;
 mod normal_form;
 mod order;
 mod regressions;
+#[allow(clippy::unwrap_used, reason = "a database that fails is no law broken")]
 mod restart;
 mod run;
 mod structure;

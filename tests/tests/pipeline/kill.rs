@@ -58,17 +58,6 @@ async fn looked_at(folder: &Path) -> Network {
     network
 }
 
-/// What the disturbed run left is what a run that nothing disturbs makes of the same log.
-async fn assert_as_undisturbed(views: &Views, folder: &Path, url: &str, what: &str) {
-    let log = open_fast(folder);
-    views.assert_each_event_once(&log).await;
-    views.keep_and_clear().await;
-    let driver = drive(log.clone(), url).await;
-    driver.caught_up().await.unwrap();
-    driver.stop().await.unwrap();
-    views.assert_as_kept(what).await;
-}
-
 /// The process that is killed: a driver until then, which says that it fills the views, and what it has committed.
 async fn driver_until_killed(folder: &Path, url: &str) {
     let driver = drive(open(folder), url).await;
@@ -147,7 +136,7 @@ async fn a_killed_driver_loses_nothing_and_doubles_nothing() {
     assert!(driver.status().events > 0, "all {left} events were taken in before the last kill");
     driver.stop().await.unwrap();
     close(log).await;
-    assert_as_undisturbed(&views, folder.path(), database.url(), "killed").await;
+    views.assert_as_undisturbed(open_fast(folder.path()), TENANT, database.url(), "killed").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -178,5 +167,5 @@ async fn a_driver_whose_connections_are_cut_loses_nothing_and_doubles_nothing() 
     driver.caught_up().await.unwrap();
     driver.stop().await.unwrap();
     close(log).await;
-    assert_as_undisturbed(&views, folder.path(), database.url(), "cut").await;
+    views.assert_as_undisturbed(open_fast(folder.path()), TENANT, database.url(), "cut").await;
 }

@@ -1,6 +1,6 @@
 //! The views do not depend on the order in which a log is read, as far as a log leaves it open.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::json;
@@ -123,7 +123,8 @@ async fn run(views: &PostgresViews, columns: &[Column], order: Vec<Vec<(usize, s
         for (column, range) in pieces {
             let (partition, events) = &columns[column];
             for event in &events[range.clone()] {
-                match intakes[column].take(partition, event.clone(), event.append_time).unwrap() {
+                let off = &mut BTreeMap::new();
+                match intakes[column].take(partition, event.clone(), event.append_time, off).unwrap() {
                     Taking::Sighting(sighting) => batch.sightings.push(*sighting),
                     Taking::Decision(taken) => batch.decisions.push(*taken),
                     Taking::Refused(letter) => panic!("{}", letter.reason),
