@@ -114,7 +114,8 @@ mod tests {
             (r#"{"action":"TICK"}"#, "missing field `event_time`"),
             (&LEAST.replace("TICK", "DANCE"), "unknown variant `DANCE`"),
             (&LEAST.replace("2026-01-01T", "yesterday "), "is not an RFC 3339 time"),
-            (&LEAST.replace("hq", r"\ud800"), "surrogate"),
+            (&LEAST.replace("2026-01-01T", "9999-12-31T"), "or is out of range"),
+            (&LEAST.replace("hq", r"\ud800"), "hex escape"),
             (&format!("{LEAST}{LEAST}"), "trailing characters"),
             (&LEAST.replace("\"kind\"", "\"instance\""), "duplicate field `instance`"),
         ] {

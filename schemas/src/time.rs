@@ -61,6 +61,10 @@ pub fn format(micros: i64) -> String {
         .to_string()
 }
 
+fn not_a_time(text: &str) -> String {
+    format!("{text:?} is not an RFC 3339 time, or is out of range: the last is 9999-12-30T22:00:00Z")
+}
+
 /// Serde form of an instant: RFC 3339.
 pub mod rfc3339 {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
@@ -73,7 +77,7 @@ pub mod rfc3339 {
     /// Reads RFC 3339.
     pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<i64, D::Error> {
         let text = String::deserialize(d)?;
-        super::parse(&text).ok_or_else(|| D::Error::custom(format!("{text:?} is not an RFC 3339 time")))
+        super::parse(&text).ok_or_else(|| D::Error::custom(super::not_a_time(&text)))
     }
 }
 
@@ -93,9 +97,9 @@ pub mod rfc3339_option {
     pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<i64>, D::Error> {
         match Option::<String>::deserialize(d)? {
             None => Ok(None),
-            Some(text) => super::parse(&text)
-                .map(Some)
-                .ok_or_else(|| D::Error::custom(format!("{text:?} is not an RFC 3339 time"))),
+            Some(text) => {
+                super::parse(&text).map(Some).ok_or_else(|| D::Error::custom(super::not_a_time(&text)))
+            }
         }
     }
 }

@@ -114,7 +114,7 @@ async fn small_log() -> Vec<u8> {
     let log = image.open().unwrap();
     let event = |n: u64| NewEvent {
         key: Some(format!("key {n}").into()),
-        value: (n % 3 > 0).then(|| format!("value {n}").into()),
+        value: (!n.is_multiple_of(3)).then(|| format!("value {n}").into()),
         headers: vec![("ce_id".to_owned(), n.to_string().into())],
     };
     for (topic, log_partitions) in [("a.observations", 2), ("a.decisions", 1), ("b.observations", 1)] {

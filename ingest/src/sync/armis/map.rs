@@ -64,7 +64,7 @@ pub enum MapError {
     #[error("a device has an id that is over {NATIVE_KEY_BYTES_MAX} bytes or has control characters: {0}")]
     Id(String),
     /// Names of parts, each with the names of what it is a part of, are more than an event holds.
-    #[error("device {0} has attributes of more than {DATUM_BYTES_MAX} bytes")]
+    #[error("record {0} has attributes of more than {DATUM_BYTES_MAX} bytes, over the limit of an event")]
     TooLarge(String),
 }
 
@@ -107,7 +107,8 @@ pub fn map(mut device: Map<String, Value>, mapping: &Mapping) -> Result<Mapped, 
         tags: tags(&mut device),
         snapshot: Some(mapping.snapshot.clone()),
         // Last, for all the others have taken theirs.
-        attributes: attributes(device).ok_or_else(|| MapError::TooLarge(excerpt(&native_key)))?,
+        attributes: attributes(device)
+            .ok_or_else(|| MapError::TooLarge(excerpt(&format!("{}/{native_key}", mapping.source))))?,
         native_key,
         ..Observation::default()
     };
@@ -371,7 +372,7 @@ mod tests {
         let Value::Object(device) = json!({"id": 1, ("x".repeat(900_000)): parts}) else {
             panic!("no object")
         };
-        assert_eq!(map(device, &mapping(&[])), Err(MapError::TooLarge("1".to_owned())));
+        assert_eq!(map(device, &mapping(&[])), Err(MapError::TooLarge("armis/hq/1".to_owned())));
     }
 
     #[test]
