@@ -134,7 +134,7 @@ impl Victim {
                 }
             }
             println!("the driver has ended: {:?}", status.borrow().phase);
-            std::process::exit(1);
+            signal(std::process::id(), Signal::SIGTERM);
         });
         let network = Network::at(&self.network, DEVICES).await;
         loop {
