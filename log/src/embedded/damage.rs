@@ -18,8 +18,8 @@ use crate::store::{
 
 /// What errors call the file.
 const FILE: &str = "damaged/log.redb";
-/// What a byte is changed by: a bit of it, and all of it.
-const CHANGES: [fn(usize) -> u8; 2] = [|at| 1 << (at % 8), |_| 0xFF];
+/// What the byte at a place is changed by: one of its bits, or all.
+type Change = fn(usize) -> u8;
 /// Longest wait for the next outcome: only what hangs takes so long.
 const HANGS: Duration = Duration::from_secs(60);
 
@@ -108,8 +108,9 @@ async fn read(log: &EmbeddedLog) -> Result<Held, LogError> {
     Ok(held)
 }
 
-/// A log of three topics, one of whose log partitions has lost its beginning, as a process that died leaves it.
-async fn small_log() -> Vec<u8> {
+/// A log of three topics, one of whose log partitions has lost its beginning: as a process that died leaves it, and
+/// as one that closed it does.
+async fn small_log() -> [Vec<u8>; 2] {
     let image = Image::default();
     let log = image.open().unwrap();
     let event = |n: u64| NewEvent {
@@ -126,9 +127,10 @@ async fn small_log() -> Vec<u8> {
         }
     }
     log.delete_before("a.observations", 1, 5).await.unwrap();
-    let bytes = image.state().0.clone();
+    let died = image.state().0.clone();
     drop(log);
-    bytes
+    let closed = image.state().0.clone();
+    [died, closed]
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -146,16 +148,8 @@ fn outcome(runtime: &tokio::runtime::Runtime, bytes: Vec<u8>) -> (Result<Held, L
     (held, read)
 }
 
-/// A byte that is not read cannot be missed: with it damaged all goes on as it did. All others are tried.
 #[test]
 fn whichever_byte_is_damaged_it_is_named_or_harmless() {
-    let bytes = runtime().block_on(small_log());
-    let (whole, read) = outcome(&runtime(), bytes.clone());
-    let whole = whole.unwrap();
-    let events: usize =
-        whole.iter().flat_map(|(_, partitions)| partitions).map(|(_, events)| events.len()).sum();
-    assert_eq!((whole.len(), events), (3, 27));
-    let places: Vec<usize> = (0..bytes.len()).filter(|at| read[*at]).collect();
     // The storage panics on some damage, which `guarded` catches; what it prints would be many megabytes.
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
@@ -164,26 +158,37 @@ fn whichever_byte_is_damaged_it_is_named_or_harmless() {
             print(info);
         }
     }));
+    let [died, closed] = runtime().block_on(small_log());
+    damage_each_byte(died, |at| 1 << (at % 8));
+    damage_each_byte(closed, |_| 0xFF);
+}
+
+/// A byte that is not read cannot be missed: with it damaged all goes on as it did. All others are tried.
+fn damage_each_byte(bytes: Vec<u8>, change: Change) {
+    let (whole, read) = outcome(&runtime(), bytes.clone());
+    let whole = whole.unwrap();
+    let events: usize =
+        whole.iter().flat_map(|(_, partitions)| partitions).map(|(_, events)| events.len()).sum();
+    assert_eq!((whole.len(), events), (3, 27));
+    let places: Vec<usize> = (0..bytes.len()).filter(|at| read[*at]).collect();
     let (tells, hears) = mpsc::channel();
     for worker in 0..2 {
         let (tells, bytes, places) = (tells.clone(), bytes.clone(), places.clone());
         thread::spawn(move || {
             let runtime = runtime();
             for at in places.into_iter().skip(worker).step_by(2) {
-                for change in CHANGES {
-                    let mut damaged = bytes.clone();
-                    damaged[at] ^= change(at);
-                    let (held, _) = outcome(&runtime, damaged);
-                    if tells.send((at, change(at), held)).is_err() {
-                        return;
-                    }
+                let mut damaged = bytes.clone();
+                damaged[at] ^= change(at);
+                let (held, _) = outcome(&runtime, damaged);
+                if tells.send((at, change(at), held)).is_err() {
+                    return;
                 }
             }
         });
     }
     drop(tells);
     let (mut named, mut harmless) = (0, 0);
-    for _ in 0..places.len() * CHANGES.len() {
+    for _ in &places {
         let (at, change, held) =
             hears.recv_timeout(HANGS).expect("a read of a damaged file hangs, or panics");
         match held {

@@ -166,6 +166,13 @@ impl Storage {
     }
 }
 
+impl Drop for Storage {
+    /// On a damaged file closing may panic, too.
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 /// Makes an empty log under another name, and gives it the log's when it is whole and on disk. So a
 /// crash half-way is not in the way, and a file of that name that is no log is a damaged one.
 fn make(folder: &Path, path: &Path) -> Result<(), redb::Error> {
