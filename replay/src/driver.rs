@@ -679,9 +679,12 @@ impl Driver {
     }
 
     async fn check_witnesses(&self, running: &mut Running) -> Result<(), DriverError> {
-        for (partition, lane) in &running.lanes {
-            match crate::witness::check(&*self.config.log, partition, lane.frontier()).await {
-                Ok(checked) => checked?,
+        for (partition, lane) in &mut running.lanes {
+            match crate::witness::check(&*self.config.log, partition, &lane.to_check()).await {
+                Ok(checked) => {
+                    checked?;
+                    lane.is_checked();
+                }
                 Err(LogError::Unavailable(_)) => {}
                 Err(error) => return Err(error.into()),
             }

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serviceradar_materializers::views::{DeadLetter, Frontier};
+use serviceradar_materializers::views::{DeadLetter, Frontier, Witness};
 use serviceradar_schemas::time::SECOND;
 use serviceradar_streams::engine::Batch;
 use tokio::sync::mpsc::{self, error::TryRecvError};
@@ -42,17 +42,31 @@ pub struct Lane {
     /// Intake time of the last chunk seen, while more is known to follow it.
     behind_at: Option<i64>,
     frontier: Frontier,
+    /// What was there at the last look.
+    witness: Option<Witness>,
 }
 
 impl Lane {
     /// A lane that goes on from a frontier.
     pub fn new(hears: mpsc::Receiver<Said>, frontier: Frontier) -> Self {
-        Self { hears, next: None, behind_at: None, frontier }
+        let witness = frontier.witness.clone();
+        Self { hears, next: None, behind_at: None, frontier, witness }
     }
 
     /// Up to where it has been taken.
     pub fn frontier(&self) -> &Frontier {
         &self.frontier
+    }
+
+    /// The frontier with the witness of the last look: that of what was read since may be of a log made anew.
+    pub fn to_check(&self) -> Frontier {
+        let witness = self.witness.clone().or_else(|| self.frontier.witness.clone());
+        Frontier { witness, ..self.frontier.clone() }
+    }
+
+    /// It is the same log up to here.
+    pub fn is_checked(&mut self) {
+        self.witness = self.frontier.witness.clone();
     }
 
     fn fill(&mut self) -> Result<(), ReaderError> {
