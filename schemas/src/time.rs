@@ -1,5 +1,7 @@
 //! Instants as microseconds since the Unix epoch, and their text form, RFC 3339.
 
+use std::ops::RangeInclusive;
+
 use jiff::Timestamp;
 
 /// Microseconds in a second.
@@ -51,14 +53,20 @@ impl Clock for ManualClock {
 
 /// Reads RFC 3339; `None` where the text is no instant or out of range.
 pub fn parse(text: &str) -> Option<i64> {
-    text.parse::<Timestamp>().ok().map(|t| t.as_microsecond())
+    let micros = text.parse::<Timestamp>().ok()?.as_microsecond();
+    // The calendar's last second is read in parts, which cannot be written.
+    range().contains(&micros).then_some(micros)
 }
 
 /// Writes RFC 3339 in UTC; what is out of the calendar's range is clamped to it.
 pub fn format(micros: i64) -> String {
-    Timestamp::from_microsecond(micros)
-        .unwrap_or(if micros < 0 { Timestamp::MIN } else { Timestamp::MAX })
-        .to_string()
+    let (first, last) = range().into_inner();
+    Timestamp::from_microsecond(micros.clamp(first, last)).unwrap_or_default().to_string()
+}
+
+/// Of the calendar, in whole seconds.
+fn range() -> RangeInclusive<i64> {
+    Timestamp::MIN.as_second() * SECOND..=Timestamp::MAX.as_second() * SECOND
 }
 
 fn not_a_time(text: &str) -> String {
@@ -100,6 +108,23 @@ pub mod rfc3339_option {
             Some(text) => {
                 super::parse(&text).map(Some).ok_or_else(|| D::Error::custom(super::not_a_time(&text)))
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_can_be_written_up_to_the_ends_of_the_calendar() {
+        for text in ["9999-12-30T22:00:00Z", "1970-01-01T00:00:00.000001Z", "-009999-01-02T01:59:59Z"] {
+            assert_eq!(parse(text).map(format).as_deref(), Some(text));
+        }
+        assert_eq!(parse("9999-12-30T22:00:00.199999999Z"), None);
+        for out_of_range in [i64::MIN, i64::MAX] {
+            let written = format(out_of_range);
+            assert_eq!(parse(&written).map(format), Some(written));
         }
     }
 }
