@@ -9,7 +9,8 @@ use serviceradar_ingest::{
     sync::armis::{ArmisClient, ArmisConfig, CrawlError, crawl},
 };
 use serviceradar_log::{
-    Appended, Batch, Event, LogError, LogStore, Offsets, Publisher, Read, ReadLimit, TopicDescription,
+    Appended, Batch, Brokers, Event, LogError, LogStore, Offsets, Publisher, Read, ReadLimit, Setting,
+    TopicDescription,
 };
 use serviceradar_materializers::PostgresViews;
 use serviceradar_replay::{Driver, DriverConfig, DriverHandle};
@@ -172,18 +173,32 @@ pub async fn read_all(log: &Arc<dyn LogStore>, topic: &str, log_partition: u32) 
     }
 }
 
-/// A log that is read in small pieces with a pause between them: so that taking it in takes many epochs.
-pub struct Slow {
-    /// The log.
-    pub log: Arc<dyn LogStore>,
-    /// Events of a piece.
-    pub events: usize,
-    /// The pause.
-    pub pause: Duration,
+/// A log with something between it and its caller.
+pub struct Between {
+    log: Arc<dyn LogStore>,
+    /// Most events of a read, and the pause before it.
+    pieces: Option<(usize, Duration)>,
+    /// Done before an append to a topic.
+    before_append: Box<dyn Fn(&str) + Send + Sync>,
+}
+
+impl Between {
+    /// Read in small pieces with a pause before each: so that taking it in takes many epochs.
+    pub fn slow(log: Arc<dyn LogStore>, events: usize, pause: Duration) -> Arc<dyn LogStore> {
+        Arc::new(Self { log, pieces: Some((events, pause)), before_append: Box::new(|_| {}) })
+    }
+
+    /// Something is done before each append; it is given the topic.
+    pub fn before_append(
+        log: Arc<dyn LogStore>,
+        act: impl Fn(&str) + Send + Sync + 'static,
+    ) -> Arc<dyn LogStore> {
+        Arc::new(Self { log, pieces: None, before_append: Box::new(act) })
+    }
 }
 
 #[async_trait]
-impl LogStore for Slow {
+impl LogStore for Between {
     async fn create_topic(&self, topic: &str, log_partitions: u32) -> Result<(), LogError> {
         self.log.create_topic(topic, log_partitions).await
     }
@@ -197,6 +212,7 @@ impl LogStore for Slow {
         self.log.topics(tenant).await
     }
     async fn append(&self, topic: &str, log_partition: u32, batch: Batch) -> Result<Appended, LogError> {
+        (self.before_append)(topic);
         self.log.append(topic, log_partition, batch).await
     }
     async fn read(
@@ -204,10 +220,12 @@ impl LogStore for Slow {
         topic: &str,
         log_partition: u32,
         offset: u64,
-        limit: ReadLimit,
+        mut limit: ReadLimit,
     ) -> Result<Read, LogError> {
-        tokio::time::sleep(self.pause).await;
-        let limit = ReadLimit { events: limit.events.min(self.events), ..limit };
+        if let Some((events, pause)) = self.pieces {
+            tokio::time::sleep(pause).await;
+            limit.events = limit.events.min(events);
+        }
         self.log.read(topic, log_partition, offset, limit).await
     }
     async fn offsets(&self, topic: &str, log_partition: u32) -> Result<Offsets, LogError> {
@@ -215,6 +233,15 @@ impl LogStore for Slow {
     }
     async fn delete_before(&self, topic: &str, log_partition: u32, offset: u64) -> Result<(), LogError> {
         self.log.delete_before(topic, log_partition, offset).await
+    }
+    async fn claim(&self, topic: &str) -> Result<(), LogError> {
+        self.log.claim(topic).await
+    }
+    async fn settings(&self, topic: &str) -> Result<Vec<Setting>, LogError> {
+        self.log.settings(topic).await
+    }
+    async fn brokers(&self) -> Result<Option<Brokers>, LogError> {
+        self.log.brokers().await
     }
 }
 

@@ -15,7 +15,7 @@ use serviceradar_log::{EmbeddedLog, LogStore};
 use serviceradar_schemas::time::SystemClock;
 use serviceradar_tests::{
     database::Database,
-    stand::{Network, Slow, TENANT, Views, drive, make_topics},
+    stand::{Between, Network, TENANT, Views, drive, make_topics},
 };
 
 const DEVICES: usize = 400;
@@ -34,7 +34,7 @@ const COMMITTED: &str = "committed epoch ";
 
 /// The log, read so slowly that a look takes tens of epochs.
 fn open(folder: &Path) -> Arc<dyn LogStore> {
-    Arc::new(Slow { log: open_fast(folder), events: 3, pause: Duration::from_millis(30) })
+    Between::slow(open_fast(folder), 3, Duration::from_millis(30))
 }
 
 fn open_fast(folder: &Path) -> Arc<dyn LogStore> {

@@ -15,16 +15,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_trait::async_trait;
 use nix::{
     sys::signal::{Signal, kill, raise},
     unistd::Pid,
 };
 use serviceradar_ingest::publish::Observations;
-use serviceradar_log::{
-    Appended, Batch, Event, KafkaConfig, KafkaLog, LogError, LogStore, MemoryLog, Offsets, Read, ReadLimit,
-    TopicDescription,
-};
+use serviceradar_log::{Event, KafkaConfig, KafkaLog, LogStore, MemoryLog};
 use serviceradar_materializers::{
     PostgresViews,
     views::{Views as _, ViewsError},
@@ -38,7 +34,7 @@ use serviceradar_schemas::{
 use serviceradar_tests::{
     database::Database,
     services,
-    stand::{TENANT, Views, config, make_topics, observation, observations, published, read_all},
+    stand::{Between, TENANT, Views, config, make_topics, observation, observations, published, read_all},
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -59,52 +55,15 @@ async fn kafka() -> Arc<dyn LogStore> {
     Arc::new(KafkaLog::new(&config).unwrap())
 }
 
-/// A log whose process is stopped in the middle of publishing device changes: what goes out was read before.
-struct StopsItself {
-    log: Arc<dyn LogStore>,
-    /// Appends of device changes until then.
-    left: AtomicUsize,
-}
-
-#[async_trait]
-impl LogStore for StopsItself {
-    async fn create_topic(&self, topic: &str, log_partitions: u32) -> Result<(), LogError> {
-        self.log.create_topic(topic, log_partitions).await
-    }
-    async fn describe_topic(&self, topic: &str) -> Result<TopicDescription, LogError> {
-        self.log.describe_topic(topic).await
-    }
-    async fn delete_topic(&self, topic: &str) -> Result<(), LogError> {
-        self.log.delete_topic(topic).await
-    }
-    async fn topics(&self, tenant: Option<&str>) -> Result<Vec<TopicDescription>, LogError> {
-        self.log.topics(tenant).await
-    }
-    async fn append(&self, topic: &str, log_partition: u32, batch: Batch) -> Result<Appended, LogError> {
-        let is_of_devices = topic.ends_with(Stream::DeviceChanges.name());
-        if is_of_devices && self.left.fetch_sub(1, Ordering::SeqCst) == 1 {
+/// A log whose process is stopped in the middle of publishing device changes, at the n-th append of those: what goes out
+/// was read before.
+fn stops_itself(log: Arc<dyn LogStore>, at: usize) -> Arc<dyn LogStore> {
+    let left = AtomicUsize::new(at);
+    Between::before_append(log, move |topic| {
+        if topic.ends_with(Stream::DeviceChanges.name()) && left.fetch_sub(1, Ordering::SeqCst) == 1 {
             raise(Signal::SIGSTOP).unwrap();
         }
-        self.log.append(topic, log_partition, batch).await
-    }
-    async fn read(
-        &self,
-        topic: &str,
-        log_partition: u32,
-        offset: u64,
-        limit: ReadLimit,
-    ) -> Result<Read, LogError> {
-        self.log.read(topic, log_partition, offset, limit).await
-    }
-    async fn offsets(&self, topic: &str, log_partition: u32) -> Result<Offsets, LogError> {
-        self.log.offsets(topic, log_partition).await
-    }
-    async fn delete_before(&self, topic: &str, log_partition: u32, offset: u64) -> Result<(), LogError> {
-        self.log.delete_before(topic, log_partition, offset).await
-    }
-    async fn claim(&self, topic: &str) -> Result<(), LogError> {
-        self.log.claim(topic).await
-    }
+    })
 }
 
 async fn start(tenant: &str, writer: &str, log: &Arc<dyn LogStore>, url: &str) -> DriverHandle {
@@ -120,7 +79,7 @@ async fn is_in(driver: &DriverHandle, phase: Phase) {
 /// The process that writes until SIGTERM, or until it is fenced, and says what it does.
 async fn writer(tenant: &str, url: &str) {
     let stops_at = env::var(STOPS_AT).map_or(usize::MAX, |at| at.parse().unwrap());
-    let log: Arc<dyn LogStore> = Arc::new(StopsItself { log: kafka().await, left: stops_at.into() });
+    let log = stops_itself(kafka().await, stops_at);
     let driver = start(tenant, "old", &log, url).await;
     let mut status = driver.watch();
     let mut terminated = signal(SignalKind::terminate()).unwrap();

@@ -17,7 +17,7 @@ use nix::{
 use rand::RngExt;
 use serviceradar_log::{EmbeddedLog, KafkaConfig, KafkaLog, LogStore};
 use serviceradar_schemas::time::SystemClock;
-use serviceradar_tests::stand::{Network, Slow, drive};
+use serviceradar_tests::stand::{Between, Network, drive};
 
 /// Points in the code where it may kill itself, and which of its passings there are tried: the n-th of so many.
 pub(crate) const POINTS: [(&str, u32); 8] = [
@@ -120,8 +120,7 @@ impl Victim {
         }
         let log = self.log.open();
         // In small pieces: an epoch is to be one of many.
-        let slow: Arc<dyn LogStore> =
-            Arc::new(Slow { log: log.clone(), events: 40, pause: Duration::from_millis(10) });
+        let slow = Between::slow(log.clone(), 40, Duration::from_millis(10));
         let driver = drive(slow, &self.database).await;
         let mut status = driver.watch();
         tokio::spawn(async move {
