@@ -31,7 +31,7 @@ use tokio::task::spawn_blocking;
 
 use self::{appends::Appends, claims::Claims, reads::Reads};
 use crate::store::{
-    Appended, Batch, Brokers, LogError, LogStore, Offsets, Read, ReadLimit, Setting, TopicDescription,
+    Appended, Batch, Brokers, Event, LogError, LogStore, Offsets, Read, ReadLimit, Setting, TopicDescription,
 };
 
 /// How long the broker may take to answer a question.
@@ -261,7 +261,7 @@ impl LogStore for KafkaLog {
             }
         }
         self.appends.forget(topic);
-        self.reads.forget(topic);
+        self.reads.forget(topic, None);
         self.until_seen(topic, |found| matches!(found, Err(LogError::UnknownTopic(_)))).await
     }
 
@@ -305,6 +305,16 @@ impl LogStore for KafkaLog {
             self.known(topic, log_partition).await?;
         }
         self.context.explain(self.reads.read(topic, log_partition, offset, limit).await)
+    }
+
+    async fn last_event(&self, topic: &str, log_partition: u32) -> Result<Option<Event>, LogError> {
+        let is_read = self.reads.knows(topic, log_partition);
+        let last = crate::tail::last_event(self, topic, log_partition).await;
+        if !is_read {
+            // Nothing that comes later need be fetched.
+            self.reads.forget(topic, Some(log_partition));
+        }
+        last
     }
 
     async fn offsets(&self, topic: &str, log_partition: u32) -> Result<Offsets, LogError> {

@@ -14,6 +14,7 @@ pub mod publisher;
 mod sequence;
 pub mod socket;
 pub mod store;
+mod tail;
 
 pub use embedded::EmbeddedLog;
 pub use kafka::{Identity, KafkaConfig, KafkaLog, Login, Tls};

@@ -371,6 +371,11 @@ pub trait LogStore: Send + Sync + 'static {
     /// First and next offset of a log partition.
     async fn offsets(&self, topic: &str, log_partition: u32) -> Result<Offsets, LogError>;
 
+    /// The last event of a log partition; none where there is none.
+    async fn last_event(&self, topic: &str, log_partition: u32) -> Result<Option<Event>, LogError> {
+        crate::tail::last_event(self, topic, log_partition).await
+    }
+
     /// Deletes the events before `offset`. Never lowers the start; `offset` may be up to the end.
     async fn delete_before(&self, topic: &str, log_partition: u32, offset: u64) -> Result<(), LogError>;
 

@@ -19,7 +19,8 @@ use serviceradar_streams::sources;
 use tokio::sync::mpsc;
 
 use crate::views::{
-    BEAT_STANDS_STILL, Epoch, Frontier, OutboxEntry, Pieces, Resume, TenantWriter, Views, ViewsError,
+    BEAT_STANDS_STILL, Epoch, Frontier, OutboxEntry, Pieces, Resume, TenantOutbox, TenantWriter, Views,
+    ViewsError,
 };
 
 /// The rows of one tenant, by key.
@@ -197,6 +198,7 @@ impl Views for MemoryViews {
     }
 }
 
+#[derive(Clone)]
 struct MemoryWriter {
     views: MemoryViews,
     tenant: String,
@@ -231,7 +233,7 @@ impl TenantWriter for MemoryWriter {
             if epoch.number == tenant.epoch {
                 return Ok(());
             }
-            if epoch.number != tenant.epoch + 1 {
+            if epoch.follows != tenant.epoch || epoch.number < tenant.epoch {
                 let (number, last) = (epoch.number, tenant.epoch);
                 return Err(ViewsError::Refused(format!("epoch {number} cannot follow epoch {last}")));
             }
@@ -266,6 +268,47 @@ impl TenantWriter for MemoryWriter {
         })
     }
 
+    async fn beat(&mut self) -> Result<(), ViewsError> {
+        self.with(|_| Ok(()))
+    }
+
+    fn outbox(&self) -> Box<dyn TenantOutbox> {
+        Box::new(self.clone())
+    }
+
+    async fn leave(&mut self) -> Result<(), ViewsError> {
+        self.with(|tenant| {
+            tenant.writer = None;
+            Ok(())
+        })
+    }
+}
+
+#[async_trait::async_trait]
+impl TenantOutbox for MemoryWriter {
+    async fn oldest(&mut self, entries: usize, bytes: u64) -> Result<Vec<OutboxEntry>, ViewsError> {
+        self.with(|tenant| {
+            let mut before = 0;
+            let fits = |entry: &&OutboxEntry| {
+                let size = entry.value.as_ref().map_or(0, |value| value.len() as u64);
+                before += size;
+                before <= bytes || before == size
+            };
+            Ok(tenant.outbox.values().take(entries).take_while(fits).cloned().collect())
+        })
+    }
+
+    async fn published(&mut self, epoch: u64, sequence: i64) -> Result<(), ViewsError> {
+        self.with(|tenant| {
+            tenant.outbox.retain(|key, _| *key > (epoch, sequence));
+            Ok(())
+        })
+    }
+
+    async fn check(&mut self) -> Result<(), ViewsError> {
+        self.with(|_| Ok(()))
+    }
+
     async fn devices(
         &mut self,
         after: Option<Uid>,
@@ -280,28 +323,6 @@ impl TenantWriter for MemoryWriter {
                 (DeviceRow { sources: sources::of_rows(of_device), ..row.clone() }, tenant.epoch)
             };
             Ok(rows.take(limit).map(whole).collect())
-        })
-    }
-
-    async fn beat(&mut self) -> Result<(), ViewsError> {
-        self.with(|_| Ok(()))
-    }
-
-    async fn outbox(&mut self, limit: usize) -> Result<Vec<OutboxEntry>, ViewsError> {
-        self.with(|tenant| Ok(tenant.outbox.values().take(limit).cloned().collect()))
-    }
-
-    async fn outbox_published(&mut self, epoch: u64, sequence: i64) -> Result<(), ViewsError> {
-        self.with(|tenant| {
-            tenant.outbox.retain(|key, _| *key > (epoch, sequence));
-            Ok(())
-        })
-    }
-
-    async fn leave(&mut self) -> Result<(), ViewsError> {
-        self.with(|tenant| {
-            tenant.writer = None;
-            Ok(())
         })
     }
 }

@@ -14,7 +14,7 @@ mod writers;
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
 
@@ -26,7 +26,9 @@ use tokio::sync::mpsc;
 
 use crate::{
     migrations,
-    views::{BEAT_STANDS_STILL, Epoch, OutboxEntry, Pieces, Resume, TenantWriter, Views, ViewsError},
+    views::{
+        BEAT_STANDS_STILL, Epoch, OutboxEntry, Pieces, Resume, TenantOutbox, TenantWriter, Views, ViewsError,
+    },
 };
 use session::{Parameter, Session};
 use state::Micros;
@@ -174,11 +176,9 @@ impl Views for PostgresViews {
         session.call_it(&writers::name(tenant, generation, token)).await?;
         let is_bare = indexes::drop_if_empty(&mut session).await?;
         let resume = Resume { is_bare, ..state::resume(&mut session, tenant, generation).await? };
-        let fence = Fence { tenant: tenant.to_owned(), generation, schema, token };
-        Ok((
-            Box::new(PostgresWriter { url: self.url.clone(), fence, session: Some(session), cleaned_at: 0 }),
-            resume,
-        ))
+        let fence = Arc::new(Fence { tenant: tenant.to_owned(), generation, schema, token });
+        let sessions = Sessions { url: self.url.clone(), fence, idle: Some(session) };
+        Ok((Box::new(PostgresWriter { sessions, cleaned_at: 0 }), resume))
     }
 
     async fn standing(&self, tenant: &str, put: Option<mpsc::Sender<State>>) -> Result<Resume, ViewsError> {
@@ -244,47 +244,58 @@ impl Fence {
     }
 }
 
-/// The writer of a tenant, by one session at a time: after an error a new one.
-struct PostgresWriter {
+/// The sessions of one who works for a tenant, one at a time: after an error a new one.
+struct Sessions {
     url: String,
-    fence: Fence,
-    session: Option<Session>,
-    /// When old rows were last deleted, by the times of epochs.
-    cleaned_at: i64,
+    fence: Arc<Fence>,
+    idle: Option<Session>,
 }
 
-impl PostgresWriter {
-    /// The session, taken out: it comes back only from what went well.
-    async fn session(&mut self) -> Result<Session, ViewsError> {
-        if let Some(session) = self.session.take().filter(|session| !session.client().is_closed()) {
+impl Sessions {
+    /// The session, taken out: only from what went well it is given back.
+    async fn take(&mut self) -> Result<Session, ViewsError> {
+        if let Some(session) = self.idle.take().filter(|session| !session.client().is_closed()) {
             return Ok(session);
         }
         self.connect().await
+    }
+
+    fn give_back(&mut self, session: Session) {
+        self.idle = Some(session);
     }
 
     async fn connect(&self) -> Result<Session, ViewsError> {
         let mut session = Session::connect(&self.url).await?;
         session.become_writer().await?;
         session.use_generation(&self.fence.schema).await?;
-        let Fence { tenant, generation, token, .. } = &self.fence;
+        let Fence { tenant, generation, token, .. } = &*self.fence;
         session.call_it(&writers::name(tenant, *generation, *token)).await?;
         Ok(session)
     }
+}
 
+/// The writer of a tenant.
+struct PostgresWriter {
+    sessions: Sessions,
+    /// When old rows were last deleted, by the times of epochs.
+    cleaned_at: i64,
+}
+
+impl PostgresWriter {
     /// Begins the transaction of an epoch, with the fence. None: it was committed already.
     async fn begin(&mut self, epoch: &Epoch) -> Result<Option<Session>, ViewsError> {
-        let mut session = self.session().await?;
+        let mut session = self.sessions.take().await?;
         fail_point!("before-begin");
         session.begin("BEGIN").await?;
-        let last = self.fence.pass(&mut session).await?;
+        let last = self.sessions.fence.pass(&mut session).await?;
         let number = epoch.number.cast_signed();
         if last == number {
             // A commit whose answer was lost: the fence says that it was ours.
             session.begin("ROLLBACK").await?;
-            self.session = Some(session);
+            self.sessions.give_back(session);
             return Ok(None);
         }
-        if last + 1 != number {
+        if last != epoch.follows.cast_signed() || last > number {
             return Err(ViewsError::Refused(format!("epoch {number} cannot follow epoch {last}")));
         }
         Ok(Some(session))
@@ -294,11 +305,12 @@ impl PostgresWriter {
 #[async_trait::async_trait]
 impl TenantWriter for PostgresWriter {
     async fn state(&mut self, put: mpsc::Sender<State>) -> Result<(), ViewsError> {
-        let mut session = self.session().await?;
+        let mut session = self.sessions.take().await?;
         session.begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-        state::read(&mut session, &self.fence.tenant, self.fence.generation, &put).await?;
+        let fence = &self.sessions.fence;
+        state::read(&mut session, &fence.tenant, fence.generation, &put).await?;
         session.begin("COMMIT").await?;
-        self.session = Some(session);
+        self.sessions.give_back(session);
         Ok(())
     }
 
@@ -306,11 +318,11 @@ impl TenantWriter for PostgresWriter {
         let Some(mut session) = self.begin(epoch).await? else {
             return Ok(());
         };
-        epoch::write(&mut session, &self.fence, epoch, &mut self.cleaned_at).await?;
+        epoch::write(&mut session, &self.sessions.fence, epoch, &mut self.cleaned_at).await?;
         fail_point!("in-commit");
         session.begin("COMMIT").await?;
         fail_point!("after-commit");
-        self.session = Some(session);
+        self.sessions.give_back(session);
         Ok(())
     }
 
@@ -318,21 +330,63 @@ impl TenantWriter for PostgresWriter {
         let Some(mut session) = self.begin(epoch).await? else {
             return Ok(());
         };
-        let mut of_devices = self.connect().await?;
+        let mut of_devices = self.sessions.connect().await?;
         of_devices.begin("BEGIN").await?;
-        let Self { fence, cleaned_at, .. } = self;
-        epoch::load(&mut session, &mut of_devices, fence, epoch, pieces, cleaned_at).await?;
+        let Self { sessions, cleaned_at } = self;
+        epoch::load(&mut session, &mut of_devices, &sessions.fence, epoch, pieces, cleaned_at).await?;
         fail_point!("in-commit");
         session.begin("COMMIT").await?;
         fail_point!("after-commit");
-        self.session = Some(session);
+        sessions.give_back(session);
         Ok(())
     }
 
     async fn beat(&mut self) -> Result<(), ViewsError> {
-        let mut session = self.session().await?;
-        self.fence.pass(&mut session).await?;
-        self.session = Some(session);
+        let mut session = self.sessions.take().await?;
+        self.sessions.fence.pass(&mut session).await?;
+        self.sessions.give_back(session);
+        Ok(())
+    }
+
+    fn outbox(&self) -> Box<dyn TenantOutbox> {
+        let Sessions { url, fence, .. } = &self.sessions;
+        Box::new(PostgresOutbox(Sessions { url: url.clone(), fence: fence.clone(), idle: None }))
+    }
+
+    async fn leave(&mut self) -> Result<(), ViewsError> {
+        let mut session = self.sessions.take().await?;
+        let update = "UPDATE serviceradar_base.pipeline_writers SET writer = NULL
+                      WHERE tenant = $1 AND generation = $2 AND token = $3";
+        let Fence { tenant, generation, token, .. } = &*self.sessions.fence;
+        session.execute(update, &[tenant, generation, token]).await?;
+        self.sessions.give_back(session);
+        Ok(())
+    }
+}
+
+/// The outbox of a tenant, in sessions beside the writer's.
+struct PostgresOutbox(Sessions);
+
+#[async_trait::async_trait]
+impl TenantOutbox for PostgresOutbox {
+    async fn oldest(&mut self, entries: usize, bytes: u64) -> Result<Vec<OutboxEntry>, ViewsError> {
+        let mut session = self.0.take().await?;
+        let entries = outbox::read(&mut session, &self.0.fence, entries, bytes).await?;
+        self.0.give_back(session);
+        Ok(entries)
+    }
+
+    async fn published(&mut self, epoch: u64, sequence: i64) -> Result<(), ViewsError> {
+        let mut session = self.0.take().await?;
+        outbox::forget(&mut session, &self.0.fence, epoch, sequence).await?;
+        self.0.give_back(session);
+        Ok(())
+    }
+
+    async fn check(&mut self) -> Result<(), ViewsError> {
+        let mut session = self.0.take().await?;
+        outbox::check(&mut session, &self.0.fence).await?;
+        self.0.give_back(session);
         Ok(())
     }
 
@@ -341,33 +395,9 @@ impl TenantWriter for PostgresWriter {
         after: Option<Uid>,
         limit: usize,
     ) -> Result<Vec<(DeviceRow, u64)>, ViewsError> {
-        let mut session = self.session().await?;
-        let devices = devices::read(&mut session, &self.fence, after, limit).await?;
-        self.session = Some(session);
+        let mut session = self.0.take().await?;
+        let devices = devices::read(&mut session, &self.0.fence, after, limit).await?;
+        self.0.give_back(session);
         Ok(devices)
-    }
-
-    async fn outbox(&mut self, limit: usize) -> Result<Vec<OutboxEntry>, ViewsError> {
-        let mut session = self.session().await?;
-        let entries = outbox::read(&mut session, &self.fence, limit).await?;
-        self.session = Some(session);
-        Ok(entries)
-    }
-
-    async fn outbox_published(&mut self, epoch: u64, sequence: i64) -> Result<(), ViewsError> {
-        let mut session = self.session().await?;
-        outbox::forget(&mut session, &self.fence, epoch, sequence).await?;
-        self.session = Some(session);
-        Ok(())
-    }
-
-    async fn leave(&mut self) -> Result<(), ViewsError> {
-        let mut session = self.session().await?;
-        let update = "UPDATE serviceradar_base.pipeline_writers SET writer = NULL
-                      WHERE tenant = $1 AND generation = $2 AND token = $3";
-        let Fence { tenant, generation, token, .. } = &self.fence;
-        session.execute(update, &[tenant, generation, token]).await?;
-        self.session = Some(session);
-        Ok(())
     }
 }

@@ -71,8 +71,10 @@ pub struct DeadLetter {
 /// A closed epoch of one tenant, ready to be committed.
 #[derive(Clone, Debug)]
 pub struct Epoch {
-    /// Rises by one; the first is 1.
+    /// Rises: by one where nothing of a higher number was ever published. The first is 1.
     pub number: u64,
+    /// The one committed before it; 0 where there is none.
+    pub follows: u64,
     /// When it was closed, microseconds since the Unix epoch.
     pub closed_at: i64,
     /// Events read for it.
@@ -219,19 +221,30 @@ pub trait TenantWriter: Send + 'static {
     /// Says that this writer is alive; called every few seconds between epochs.
     async fn beat(&mut self) -> Result<(), ViewsError>;
 
+    /// The outbox that its commits fill, for whoever empties it meanwhile.
+    fn outbox(&self) -> Box<dyn TenantOutbox>;
+
+    /// Leaves the tenant, so that a newcomer need not wait.
+    async fn leave(&mut self) -> Result<(), ViewsError>;
+}
+
+/// What a writer's commits left to be published. Waits for none of them, and holds none up.
+#[async_trait::async_trait]
+pub trait TenantOutbox: Send + 'static {
+    /// The oldest entries, in order: as many as given at most, and no more than that many bytes of values, but one.
+    async fn oldest(&mut self, entries: usize, bytes: u64) -> Result<Vec<OutboxEntry>, ViewsError>;
+
+    /// Forgets the entries up to and including this one: they are in the log. Where another has taken the tenant
+    /// it forgets nothing.
+    async fn published(&mut self, epoch: u64, sequence: i64) -> Result<(), ViewsError>;
+
+    /// Refuses where another has taken the tenant.
+    async fn check(&mut self) -> Result<(), ViewsError>;
+
     /// The devices after a uid, in the order of their uids, each with the epoch that wrote it last.
     async fn devices(
         &mut self,
         after: Option<Uid>,
         limit: usize,
     ) -> Result<Vec<(DeviceRow, u64)>, ViewsError>;
-
-    /// The oldest entries of the outbox, in order.
-    async fn outbox(&mut self, limit: usize) -> Result<Vec<OutboxEntry>, ViewsError>;
-
-    /// Forgets the entries up to and including this one: they are in the log.
-    async fn outbox_published(&mut self, epoch: u64, sequence: i64) -> Result<(), ViewsError>;
-
-    /// Leaves the tenant, so that a newcomer need not wait.
-    async fn leave(&mut self) -> Result<(), ViewsError>;
 }

@@ -101,7 +101,7 @@ impl Pipeline {
         let mut status = self.driver.watch();
         let is_done = |status: &DriverStatus| {
             matches!(status.phase, Phase::Failed(_) | Phase::Stopped)
-                || status.phase == Phase::Running && !status.publishing
+                || status.phase == Phase::Running && !status.is_publishing()
         };
         // Whoever tells is gone when it has ended.
         let _ = status.wait_for(is_done).await;

@@ -31,7 +31,7 @@ use crate::{
     epochs::{Gathered, Lane, OPEN_MAX, QUIET},
     guard::Guard,
     load::Indexes,
-    outbox::{Outbox, OutboxError},
+    outbox::{self, Outbox, Publishing},
     reader::{self, ReaderError},
     stand_by::Follower,
     status::{DriverStatus, Phase, StatusBoard, Waiting},
@@ -168,14 +168,16 @@ pub(crate) struct Running {
     pub(crate) lanes: BTreeMap<Partition, Lane>,
     pub(crate) came: Arc<Notify>,
     pub(crate) guard: Guard,
-    pub(crate) outbox: Outbox,
+    /// Not before the views have all that they need.
+    pub(crate) publishing: Option<Publishing>,
     /// What views that are being filled still lack.
     pub(crate) indexes: Indexes,
-    /// Whether the outbox holds more than was published last.
-    pub(crate) has_more: bool,
     pub(crate) generation: i32,
-    /// The last epoch that was closed.
+    /// The last epoch that was closed, and the last that was committed.
     pub(crate) epoch: u64,
+    pub(crate) epoch_committed: u64,
+    /// The last that was published before.
+    pub(crate) epoch_published: u64,
     /// Next offsets of what is committed.
     pub(crate) committed: BTreeMap<Partition, u64>,
     /// Ends of the log as found at the start: before them the guard says nothing.
@@ -219,7 +221,11 @@ impl Driver {
         let result = self.epochs(&mut running).await;
         // The epoch under way is finished, whatever ended the others.
         let finished = self.finish(&mut running).await;
-        let result = result.and(finished);
+        let published = match running.publishing.take() {
+            Some(publishing) => publishing.stop().await,
+            None => Ok(()),
+        };
+        let result = result.and(finished).and(published);
         if !matches!(result, Err(DriverError::Views(ViewsError::Fenced { .. }))) {
             // Leaving spares a newcomer the wait; where it fails, the beat stands still.
             if let Ok(writer) = running.committer.writer()
@@ -296,8 +302,6 @@ impl Driver {
         self.board.update(|status| {
             (status.phase, status.generation, status.epoch) =
                 (Phase::Restoring, resume.generation, resume.epoch);
-            // Until the outbox was looked into.
-            status.publishing = true;
         });
         let engine = loop {
             if let Some(engine) = self.arrive(&mut follower, &resume).await {
@@ -315,6 +319,8 @@ impl Driver {
                 return Ok(None);
             }
         };
+        let (log, tenant) = (&*config.log, &config.tenant);
+        let epoch_published = self.until_available(|| outbox::last_epoch(log, tenant)).await?;
         let came = Arc::new(Notify::new());
         let mut running = Running {
             committer: Committer::new(writer, came.clone(), self.board.clone(), self.stop.clone()),
@@ -327,16 +333,12 @@ impl Driver {
                 config.framings.decisions,
                 config.rules.snapshots.clone(),
             ),
-            outbox: Outbox::new(
-                config.log.clone(),
-                &config.tenant,
-                config.framings.device_changes,
-                resume.generation,
-            ),
+            publishing: None,
             indexes: if resume.is_bare { Indexes::Missing } else { Indexes::There },
-            has_more: false,
             generation: resume.generation,
             epoch: resume.epoch,
+            epoch_committed: resume.epoch,
+            epoch_published,
             committed: BTreeMap::new(),
             ends: BTreeMap::new(),
             undecided: Vec::new(),
@@ -423,9 +425,9 @@ impl Driver {
             };
             self.finish(running).await?;
             self.reach(running, passed.into_values());
-            self.publish(running).await?;
             self.judge(running).await;
             self.make_indexes(running, commit.is_some()).await?;
+            self.publish(running).await?;
             if chores.beat.is_due() {
                 self.keep(running.committer.writer()?.beat().await)?;
             }
@@ -477,7 +479,7 @@ impl Driver {
                 None if is_busy => (now + RETRY, RETRY),
                 Some(opened) => (opened + OPEN_MAX, QUIET),
                 // What waits for the commit goes on at once.
-                None if running.committer.has_ended() || running.indexes.are_made() || running.has_more => {
+                None if running.committer.has_ended() || running.indexes.are_made() => {
                     return Ok(gathered);
                 }
                 None => (idle_until, RETRY),
@@ -522,9 +524,11 @@ impl Driver {
         closed_at: i64,
         started: Instant,
     ) -> Box<Commit> {
-        running.epoch += 1;
+        let follows = running.epoch;
+        running.epoch = follows.max(running.epoch_published) + 1;
         let epoch = Epoch {
             number: running.epoch,
+            follows,
             closed_at,
             events: gathered.events,
             intake_max: gathered.intake_max,
@@ -562,6 +566,10 @@ impl Driver {
             status.biggest_block = closed.gauges.biggest_block;
             status.undecided = running.undecided.iter().map(waiting).collect();
         });
+        running.epoch_committed = epoch.number;
+        if let Some(publishing) = &running.publishing {
+            publishing.committed(epoch.number);
+        }
         self.reach(running, epoch.frontiers);
     }
 
@@ -587,25 +595,19 @@ impl Driver {
         }
     }
 
-    /// Publishes what epochs left to be published. What the log does not take now goes out later.
+    /// Sees to it that what epochs leave is published. Views that are being filled come first.
     async fn publish(&self, running: &mut Running) -> Result<(), DriverError> {
-        // Views that are being filled come first.
-        if !running.indexes.are_there() {
-            return Ok(());
+        if let Some(ended) = running.publishing.take_if(|publishing| publishing.has_ended()) {
+            return ended.stop().await;
         }
-        match running.outbox.publish(running.committer.writer()?).await {
-            Ok(more) => {
-                running.has_more = more;
-                self.board.update(|status| status.publishing = more);
-                Ok(())
-            }
-            Err(OutboxError::Log(error)) => {
-                running.has_more = false;
-                tracing::warn!(%error, "the outbox waits");
-                Ok(())
-            }
-            Err(OutboxError::Views(error)) => self.keep(Err(error)),
+        if running.publishing.is_none() && running.indexes.are_there() {
+            let (config, outbox) = (&self.config, running.committer.writer()?.outbox());
+            let framing = config.framings.device_changes;
+            let outbox = Outbox::new(outbox, config.log.clone(), &config.tenant, framing, running.generation);
+            let (board, came) = (self.board.clone(), running.came.clone());
+            running.publishing = Some(Publishing::start(outbox, running.epoch_committed, board, came));
         }
+        Ok(())
     }
 
     /// A database that cannot be reached now is no reason to stop.

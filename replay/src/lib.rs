@@ -9,7 +9,7 @@ pub mod guard;
 pub mod intake;
 pub mod lag;
 mod load;
-pub mod outbox;
+mod outbox;
 pub mod reader;
 mod stand_by;
 pub mod status;

@@ -127,8 +127,8 @@ pub struct DriverStatus {
     pub biggest_block: u64,
     /// Fetches that wait for a verdict.
     pub undecided: Vec<Waiting>,
-    /// Whether there may be more to publish of what is committed.
-    pub publishing: bool,
+    /// The last epoch of which all is published.
+    pub published: u64,
     /// Settings of the log that contradict what its streams need, each with what mends it.
     pub setting_problems: Vec<String>,
     /// Why the database is waited for, in words, where it says so itself.
@@ -144,6 +144,11 @@ impl DriverStatus {
     /// Events of the log that are not yet in the views.
     pub fn lag_events(&self) -> u64 {
         self.partitions.values().map(PartitionStatus::lag_events).sum()
+    }
+
+    /// Whether there may be more to publish of what is committed.
+    pub fn is_publishing(&self) -> bool {
+        self.published < self.epoch
     }
 }
 

@@ -49,6 +49,7 @@ macro_rules! log_conformance {
             offsets_are_contiguous
             a_read_keeps_its_limits
             offsets_out_of_range_are_refused
+            the_last_event_is_found
             append_times_never_fall
             what_is_deleted_is_gone_and_the_rest_stays
             a_batch_appended_again_changes_nothing

@@ -130,6 +130,7 @@ async fn load(database: &Database, epochs: Vec<Batch>, workers: usize) {
         let output = engine.epoch(batch).unwrap().output;
         let epoch = Epoch {
             number,
+            follows: number - 1,
             closed_at: T0 + number.cast_signed(),
             events,
             intake_max: T0,

@@ -64,10 +64,12 @@ impl Reads {
         self.cursors().contains_key(&(topic.to_owned(), log_partition))
     }
 
-    pub(super) fn forget(&self, topic: &str) {
+    /// Reads no more of a topic, or of one of its log partitions.
+    pub(super) fn forget(&self, topic: &str, log_partition: Option<u32>) {
         let mut cursors = self.cursors();
-        let gone: Vec<Place> = cursors.keys().filter(|(of, _)| of == topic).cloned().collect();
-        cursors.retain(|(of, _), _| of != topic);
+        let is_gone = |(of, at): &Place| of == topic && log_partition.is_none_or(|gone| gone == *at);
+        let gone: Vec<Place> = cursors.keys().filter(|place| is_gone(place)).cloned().collect();
+        cursors.retain(|place, _| !is_gone(place));
         drop(cursors);
         for place in &gone {
             self.leave(place);
@@ -111,8 +113,9 @@ impl Reads {
     ) -> Result<Read, LogError> {
         let deadline = Instant::now() + limit.wait;
         if turn.as_ref().is_none_or(|cursor| cursor.position != offset) {
-            self.offsets(place).await?.check(&place.0, place.1, offset)?;
-            *turn = Some(self.go(turn.take(), place, offset).await?);
+            let offsets = self.offsets(place).await?;
+            offsets.check(&place.0, place.1, offset)?;
+            *turn = Some(self.go(turn.take(), place, offset, offsets.end).await?);
         }
         let Some(cursor) = turn else {
             return Err(LogError::Unavailable("nothing is assigned".to_owned()));
@@ -120,6 +123,9 @@ impl Reads {
         let read = cursor.take(place, limit)?;
         if !read.events.is_empty() {
             return Ok(read);
+        }
+        if let Some(end) = cursor.passed_marks() {
+            return Ok(Read { events: Vec::new(), next_offset: end });
         }
         // Nothing is here. Whether nothing is there, the cluster knows.
         let offsets = self.offsets(place).await?;
@@ -152,10 +158,11 @@ impl Reads {
             if !read.events.is_empty() {
                 return Ok(read);
             }
-            // Its end was told after the offsets were: what lies between are marks of transactions.
-            if is_there && is_fetched_again && cursor.is_at_end {
-                cursor.position = offsets.end;
-                return Ok(Read { events: Vec::new(), next_offset: offsets.end });
+            if is_fetched_again {
+                cursor.end_before = cursor.end_before.max(offsets.end);
+            }
+            if let Some(end) = cursor.passed_marks() {
+                return Ok(Read { events: Vec::new(), next_offset: end });
             }
         }
     }
@@ -166,11 +173,18 @@ impl Reads {
         asked.await.map_err(broke_off)?
     }
 
-    /// A cursor at an offset.
-    async fn go(&self, cursor: Option<Cursor>, place: &Place, offset: u64) -> Result<Cursor, LogError> {
+    /// A cursor at an offset, of a log partition that ended at `end_before` a moment ago.
+    async fn go(
+        &self,
+        cursor: Option<Cursor>,
+        place: &Place,
+        offset: u64,
+        end_before: u64,
+    ) -> Result<Cursor, LogError> {
         if let Some(mut cursor) = cursor {
             self.seek(place, offset).await?;
             (cursor.position, cursor.held, cursor.is_at_end) = (offset, None, false);
+            cursor.end_before = end_before;
             return Ok(cursor);
         }
         let assigned = list(place, Offset::Offset(offset.cast_signed()))?;
@@ -180,7 +194,7 @@ impl Reads {
         let came = Arc::new(Notify::new());
         let tell = came.clone();
         queue.set_nonempty_callback(move || tell.notify_one());
-        Ok(Cursor { queue, came, position: offset, held: None, is_at_end: false })
+        Ok(Cursor { queue, came, position: offset, held: None, is_at_end: false, end_before })
     }
 
     async fn seek(&self, place: &Place, offset: u64) -> Result<(), LogError> {
@@ -217,9 +231,21 @@ struct Cursor {
     held: Option<Event>,
     /// Whether the cluster said that nothing more is there.
     is_at_end: bool,
+    /// Where the log partition ended before it was fetched from here.
+    end_before: u64,
 }
 
 impl Cursor {
+    /// The end, where all that is between here and there are marks of transactions: the cluster says that nothing more is
+    /// there, of what it was asked for later than for its end.
+    fn passed_marks(&mut self) -> Option<u64> {
+        let is_passed = self.is_at_end && self.held.is_none() && self.end_before > self.position;
+        is_passed.then(|| {
+            self.position = self.end_before;
+            self.position
+        })
+    }
+
     /// What has come.
     fn take(&mut self, place: &Place, limit: ReadLimit) -> Result<Read, LogError> {
         let mut read = Read { events: Vec::new(), next_offset: self.position };

@@ -68,16 +68,22 @@ pub(crate) async fn refusals(
     Ok(())
 }
 
-/// The oldest entries, in order.
+/// The oldest entries, in order: see [`TenantOutbox::oldest`](crate::views::TenantOutbox::oldest).
 pub(crate) async fn read(
     session: &mut Session,
     fence: &Fence,
-    limit: usize,
+    entries: usize,
+    bytes: u64,
 ) -> Result<Vec<OutboxEntry>, ViewsError> {
-    let select = "SELECT epoch, seq, stream, key, value, header_names, header_values FROM pipeline_outbox
-                  WHERE tenant = $1 AND generation = $2 ORDER BY epoch, seq LIMIT $3";
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let rows = session.query(select, &[&fence.tenant, &fence.generation, &limit]).await?;
+    let select = "SELECT epoch, seq, stream, key, value, header_names, header_values FROM (
+            SELECT *, octet_length(value) AS size, sum(octet_length(value)) OVER (ORDER BY epoch, seq) AS upto
+            FROM pipeline_outbox WHERE tenant = $1 AND generation = $2 ORDER BY epoch, seq LIMIT $3
+        ) AS oldest
+        WHERE upto IS NULL OR upto <= $4 OR upto = size ORDER BY epoch, seq";
+    let (entries, bytes) =
+        (i64::try_from(entries).unwrap_or(i64::MAX), i64::try_from(bytes).unwrap_or(i64::MAX));
+    let parameters: [Parameter<'_>; 4] = [&fence.tenant, &fence.generation, &entries, &bytes];
+    let rows = session.query(select, &parameters).await?;
     let bytes = |value: Option<&[u8]>| value.map(Bytes::copy_from_slice);
     let entry = |row: &tokio_postgres::Row| {
         let (names, values): (Vec<String>, Vec<&[u8]>) = (row.get(5), row.get(6));
@@ -100,9 +106,10 @@ pub(crate) async fn forget(
     epoch: u64,
     sequence: i64,
 ) -> Result<(), ViewsError> {
-    // With the fence: of whom another has taken the place, what was read is the other's by now.
+    // Without a lock, which would wait for a commit under way. Rows that are seen where the token is still ours are not
+    // a newcomer's.
     let delete = "WITH fence AS (
-            SELECT FROM pipeline_writers WHERE tenant = $1 AND generation = $2 AND token = $5 FOR SHARE
+            SELECT FROM pipeline_writers WHERE tenant = $1 AND generation = $2 AND token = $5
         ), gone AS (
             DELETE FROM pipeline_outbox o USING fence
             WHERE tenant = $1 AND generation = $2 AND (epoch, seq) <= ($3, $4)
@@ -111,4 +118,11 @@ pub(crate) async fn forget(
         [&fence.tenant, &fence.generation, &epoch.cast_signed(), &sequence, &fence.token];
     let passed: i64 = session.query_one(delete, &parameters).await?.get(0);
     if passed == 0 { Err(fence.is_closed()) } else { Ok(()) }
+}
+
+/// Refuses where another has taken the tenant.
+pub(crate) async fn check(session: &mut Session, fence: &Fence) -> Result<(), ViewsError> {
+    let select = "SELECT FROM pipeline_writers WHERE tenant = $1 AND generation = $2 AND token = $3";
+    let held = session.query(select, &[&fence.tenant, &fence.generation, &fence.token]).await?;
+    if held.is_empty() { Err(fence.is_closed()) } else { Ok(()) }
 }

@@ -54,6 +54,26 @@ pub async fn offsets_are_contiguous(fixture: &mut dyn Fixture) {
     }
 }
 
+/// However many there are, and whatever is deleted.
+pub async fn the_last_event_is_found(fixture: &mut dyn Fixture) {
+    let store = fixture.store();
+    let topic = new_topic(store, 2).await;
+    assert_eq!(store.last_event(&topic, 1).await, Ok(None));
+    let (mut producer, mut end) = (Producer::new(), 0);
+    for size in [1, 1, 40, 3_000] {
+        store.append(&topic, 1, producer.numbers(end..end + size)).await.unwrap();
+        end += size;
+        let last = store.last_event(&topic, 1).await.unwrap().unwrap();
+        assert_eq!((last.offset, number(&last)), (end - 1, end - 1));
+    }
+    assert_eq!(store.last_event(&topic, 0).await, Ok(None));
+    store.delete_before(&topic, 1, end - 1).await.unwrap();
+    assert_eq!(store.last_event(&topic, 1).await.unwrap().map(|last| last.offset), Some(end - 1));
+    store.delete_before(&topic, 1, end).await.unwrap();
+    assert_eq!(store.last_event(&topic, 1).await, Ok(None));
+    assert!(matches!(store.last_event("acme.nothing", 0).await, Err(LogError::UnknownTopic(_))));
+}
+
 /// In events and in bytes; but one event comes at least, or a reader would stand still for ever.
 pub async fn a_read_keeps_its_limits(fixture: &mut dyn Fixture) {
     let store = fixture.store();

@@ -62,6 +62,7 @@ impl Place {
             }
             let epoch = Epoch {
                 number,
+                follows: number - 1,
                 closed_at: 0,
                 events: events.len() as u64,
                 intake_max: 0,

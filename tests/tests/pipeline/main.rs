@@ -13,5 +13,6 @@ mod hostile;
 mod kill;
 mod orders;
 mod pressure;
+mod restored;
 mod snapshots;
 mod writers;

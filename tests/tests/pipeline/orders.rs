@@ -142,6 +142,7 @@ async fn run(views: &PostgresViews, columns: &[Column], order: Vec<Vec<(usize, s
         let closed = engine.epoch(batch).unwrap();
         let epoch = Epoch {
             number,
+            follows: number - 1,
             closed_at: SystemClock.now(),
             events: count,
             intake_max: 0,

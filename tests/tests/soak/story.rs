@@ -95,7 +95,7 @@ pub(crate) async fn assert_changes_fold(log: &Arc<dyn LogStore>, url: &str, what
     let views = PostgresViews::connect(url).await.unwrap();
     let (mut writer, _) =
         views.take(TENANT, "stand", &rules.fingerprint(LAYOUT_VERSION), &rules.canonical()).await.unwrap();
-    let devices = writer.devices(None, usize::MAX).await.unwrap();
+    let devices = writer.outbox().devices(None, usize::MAX).await.unwrap();
     writer.leave().await.unwrap();
     let devices: BTreeMap<String, DeviceChange> =
         devices.into_iter().map(|(device, _)| (device.uid.clone(), settled(device))).collect();
