@@ -53,8 +53,8 @@ impl fmt::Debug for EmbeddedLog {
 }
 
 impl EmbeddedLog {
-    /// Opens the log in `folder`, and makes both where they are not. Blocks: after a crash, and for
-    /// files up to 1 GiB, the file is checked.
+    /// Opens the log in `folder`, and makes both where they are not. Blocks: the file is checked,
+    /// every page of it.
     ///
     /// [`LogError::Unavailable`] where another process holds it or the file system refuses,
     /// [`LogError::Corrupt`] where the file is damaged.

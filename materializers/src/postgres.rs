@@ -306,10 +306,26 @@ impl PostgresWriter {
 impl TenantWriter for PostgresWriter {
     async fn state(&mut self, put: mpsc::Sender<State>) -> Result<(), ViewsError> {
         let mut session = self.sessions.take().await?;
-        session.begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        let mut beside = self.sessions.connect().await?;
         let fence = &self.sessions.fence;
-        state::read(&mut session, &fence.tenant, fence.generation, &put).await?;
-        session.begin("COMMIT").await?;
+        let read = async {
+            session.begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+            state::read(&mut session, &fence.tenant, fence.generation, &put).await?;
+            session.begin("COMMIT").await
+        };
+        // A great state takes longer to be read than a beat may stand still.
+        let beat = async {
+            loop {
+                tokio::time::sleep(BEAT_STANDS_STILL / 3).await;
+                if let Err(error) = fence.pass(&mut beside).await {
+                    return error;
+                }
+            }
+        };
+        tokio::select! {
+            read = read => read?,
+            error = beat => return Err(error),
+        }
         self.sessions.give_back(session);
         Ok(())
     }

@@ -3,12 +3,13 @@
 //! One folder holds everything of it: `data`, `password`, `port`, `server.log`, and `lock`, which the
 //! program that runs it holds. It listens on a free port of the loopback address alone, with a password.
 //! When the program dies, even by `kill -9`, the server stops by itself; should one be left over, the
-//! next start in the folder stops it first: there are never two.
+//! next start in the folder stops it first: there are never two. A server that dies is started again.
 
 mod account;
 mod binaries;
 mod fetch;
 mod folder;
+mod kept;
 mod server;
 
 use std::{
@@ -19,6 +20,7 @@ use std::{
 use account::Account;
 pub use binaries::{Binaries, MAJOR_MIN};
 use folder::Folder;
+use kept::Kept;
 use server::Server;
 
 /// The role that owns everything, and the database.
@@ -110,10 +112,8 @@ impl PostgresError {
 /// A running server. Stops when dropped, which waits for it; [`PrivatePostgres::stop`] waits without blocking.
 #[derive(Debug)]
 pub struct PrivatePostgres {
-    server: Server,
+    server: Kept,
     url: String,
-    // Last: given up when the server is gone.
-    _folder: Folder,
 }
 
 impl PrivatePostgres {
@@ -137,11 +137,12 @@ impl PrivatePostgres {
         loop {
             tries += 1;
             let port = folder.free_port()?;
-            let mut server = Server::start(&folder, binaries, port)?;
+            let mut server = Server::start(&folder, binaries, port, folder.new_log()?)?;
             match ready(&mut server, &folder, &login(port, &password, "postgres")).await {
                 Ok(()) => {
                     folder.remember_port(port)?;
-                    return Ok(Self { server, url: login(port, &password, NAME), _folder: folder });
+                    let server = Kept::new(server, folder, binaries, port);
+                    return Ok(Self { server, url: login(port, &password, NAME) });
                 }
                 Err(PostgresError::Program { .. }) if tries < STARTS_MAX => {
                     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -163,18 +164,18 @@ impl PrivatePostgres {
         &self.url
     }
 
-    /// Process id of the server.
+    /// Process id of the server: another one after it was started again.
     pub fn pid(&self) -> u32 {
-        self.server.pid()
+        self.server.pid().unwrap_or_default()
     }
 
-    /// Whether the server still runs.
-    pub fn is_running(&mut self) -> bool {
-        self.server.exited().is_none()
+    /// Whether the server runs at this moment.
+    pub fn is_running(&self) -> bool {
+        self.server.is_running()
     }
 
     /// Ends all sessions, writes everything out and waits until the server is gone.
-    pub async fn stop(mut self) {
+    pub async fn stop(self) {
         self.server.stop().await;
     }
 }

@@ -157,6 +157,32 @@ async fn a_killed_server_is_recovered() {
     connect(again.url()).await.query_one("SELECT n FROM t", &[]).await.unwrap();
 }
 
+#[tokio::test]
+async fn a_server_that_dies_is_started_again_at_the_same_url() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = PrivatePostgres::start(dir.path()).await.unwrap();
+    connect(server.url()).await.batch_execute("CREATE TABLE t AS SELECT 7 AS n").await.unwrap();
+    let first = server.pid();
+    Command::new("kill").args(["-9", &first.to_string()]).status().unwrap();
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    let client = loop {
+        assert!(std::time::Instant::now() < deadline, "it does not come back");
+        match tokio_postgres::connect(server.url(), NoTls).await {
+            Ok((client, connection)) if server.pid() != first => {
+                tokio::spawn(connection);
+                break client;
+            }
+            _ => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    };
+    client.query_one("SELECT n FROM t", &[]).await.unwrap();
+    let second = server.pid();
+    server.stop().await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(!alive(first) && !alive(second));
+    assert!(tokio_postgres::connect(&PrivatePostgres::url_of(dir.path()).unwrap(), NoTls).await.is_err());
+}
+
 /// Runs this same test in another process, which starts a server, writes, and is killed with -9.
 /// Returns the folder and the process id of the server.
 async fn killed_host(test: &str) -> (TempDir, u32) {

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::join_all;
 use serviceradar_log::{LogError, LogStore, NewEvent, Publisher};
 use serviceradar_materializers::{
     LAYOUT_VERSION,
@@ -386,15 +387,24 @@ impl Driver {
     /// Starts readers of the log partitions that have none: from their frontier, or from offset 0.
     async fn open_lanes(&self, running: &mut Running, frontiers: Vec<Frontier>) -> Result<(), DriverError> {
         let config = &self.config;
-        let partitions = self.until_available(|| topics::read_by(&*config.log, &config.tenant)).await?;
-        for partition in partitions {
-            if running.lanes.contains_key(&partition) {
-                continue;
-            }
-            let frontier = Frontier::of(&frontiers, &partition.topic, partition.log_partition);
-            let changed =
-                self.until_available(|| crate::witness::check(&*config.log, &partition, &frontier)).await?;
-            changed?;
+        let log = &*config.log;
+        let mut partitions = self.until_available(|| topics::read_by(log, &config.tenant)).await?;
+        partitions.retain(|partition| !running.lanes.contains_key(partition));
+        let starts: Vec<_> = partitions
+            .into_iter()
+            .map(|partition| {
+                let frontier = Frontier::of(&frontiers, &partition.topic, partition.log_partition);
+                (partition, frontier)
+            })
+            .collect();
+        // All at a time, and before any is read: a broker lets a question wait for a fetch.
+        let checks = starts.iter().map(|(partition, frontier)| {
+            self.until_available(move || crate::witness::check(log, partition, frontier))
+        });
+        for checked in join_all(checks).await {
+            checked??;
+        }
+        for (partition, frontier) in starts {
             self.reach(running, [frontier.clone()]);
             let hears = reader::start(
                 config.log.clone(),

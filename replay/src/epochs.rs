@@ -23,7 +23,7 @@ use crate::{
 pub const EVENTS_MAX: u64 = 500_000;
 /// Most bytes of an epoch: decoded, and as rows, they take many times as much memory, in two epochs at a time; and
 /// while one is written, the next is computed, which pays only if there is a next.
-pub const BYTES_MAX: u64 = 8 * 1024 * 1024;
+pub const BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// An epoch closes when so long nothing more came.
 pub const QUIET: Duration = Duration::from_millis(10);
 /// An epoch closes so long after its first event at the latest, where none is being committed: what the database

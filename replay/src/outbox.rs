@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use fail::fail_point;
+use futures_util::future::try_join_all;
 use serviceradar_log::{Event, LogError, LogStore, NewEvent, Publisher};
 use serviceradar_materializers::{
     outbox::{EPOCH_HEADER, headers},
@@ -31,12 +32,9 @@ const DEVICES: usize = 500;
 /// restored from a backup know of fewer, and must go on above: whoever reads device changes takes no lower epoch.
 pub(crate) async fn last_epoch(log: &dyn LogStore, tenant: &str) -> Result<u64, LogError> {
     let topic = Stream::DeviceChanges.topic(tenant);
-    let mut greatest = 0;
-    for log_partition in 0..log.describe_topic(&topic).await?.log_partitions {
-        let last = log.last_event(&topic, log_partition).await?;
-        greatest = greatest.max(last.and_then(|event| epoch_of(&event)).unwrap_or_default());
-    }
-    Ok(greatest)
+    let log_partitions = 0..log.describe_topic(&topic).await?.log_partitions;
+    let last = try_join_all(log_partitions.map(|at| log.last_event(&topic, at))).await?;
+    Ok(last.into_iter().flatten().filter_map(|event| epoch_of(&event)).max().unwrap_or_default())
 }
 
 fn epoch_of(event: &Event) -> Option<u64> {

@@ -20,10 +20,6 @@ pub(super) const FILE: &str = "log.redb";
 /// Memory for pages of the file, bytes. Reads go forward and are mostly at the end, so more than
 /// the inner pages and the newest blocks gains nothing.
 const CACHE_BYTES: usize = 64 * 1024 * 1024;
-/// Up to this length every page is checked at the start, in about a second; a longer file is
-/// checked as it is read, block by block.
-const CHECKED_BYTES_MAX: u64 = 1024 * 1024 * 1024;
-
 /// How the file is opened.
 pub(super) type Open = Box<dyn Fn() -> Result<Database, DatabaseError> + Send + Sync>;
 
@@ -53,11 +49,8 @@ impl Storage {
         }
         let file = path.clone();
         let open = move || {
-            let length = fs::metadata(&file).map_or(0, |found| found.len());
-            Builder::new()
-                .set_cache_size(CACHE_BYTES)
-                .set_check_integrity_on_open(length <= CHECKED_BYTES_MAX)
-                .open(&file)
+            // A damaged page that is not looked at until it is read may show what is not there.
+            Builder::new().set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true).open(&file)
         };
         Self::new(path, Box::new(open))
     }

@@ -125,6 +125,12 @@ impl Folder {
         File::create(&path).map_err(PostgresError::at(&path))
     }
 
+    /// The log of the run before, to go on with.
+    pub(super) fn log(&self) -> Result<File, PostgresError> {
+        let path = self.path.join("server.log");
+        OpenOptions::new().append(true).create(true).open(&path).map_err(PostgresError::at(&path))
+    }
+
     /// The last that the server said.
     pub(super) fn log_tail(&self) -> String {
         tail(&fs::read(self.path.join("server.log")).unwrap_or_default())

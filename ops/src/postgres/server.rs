@@ -1,7 +1,7 @@
 //! The server's process: how it is started, how it learns that we died, how it is stopped.
 
 use std::{
-    fs,
+    fs::{self, File},
     io::ErrorKind,
     path::Path,
     process::{Child, ExitStatus, Stdio},
@@ -68,10 +68,14 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Starts it. It is not ready yet when this returns.
-    pub(super) fn start(folder: &Folder, binaries: &Binaries, port: u16) -> Result<Self, PostgresError> {
+    /// Starts it; what it says goes into `log`. It is not ready yet when this returns.
+    pub(super) fn start(
+        folder: &Folder,
+        binaries: &Binaries,
+        port: u16,
+        log: File,
+    ) -> Result<Self, PostgresError> {
         use std::os::unix::process::CommandExt;
-        let log = folder.new_log()?;
         let log_too = log.try_clone().map_err(PostgresError::at(&folder.path))?;
         let postgres = binaries.bin.join("postgres");
         let mut command = folder.account.command(Path::new("/bin/sh"), &folder.path);

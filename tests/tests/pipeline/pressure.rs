@@ -404,3 +404,48 @@ async fn a_database_on_a_full_disk_is_said_and_nothing_is_lost_or_doubled() {
     client.batch_execute(&format!("DROP DATABASE {name} WITH (FORCE)")).await.unwrap();
     client.batch_execute(&format!("DROP TABLESPACE {name}")).await.unwrap();
 }
+
+/// Where there is no room for the server's journal it ends as a whole, again and again: the private one is started
+/// until it can go on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_without_room_for_its_journal_comes_back_by_itself_when_there_is_some() {
+    use serviceradar_ops::postgres::PrivatePostgres;
+
+    let folder = tempfile::tempdir().unwrap();
+    let server = PrivatePostgres::start(folder.path()).await.unwrap();
+    let owner = fs::metadata(format!("/proc/{}", server.pid())).unwrap().uid();
+    server.stop().await;
+    let disk = Disk::new(80, owner);
+    let journal = folder.path().join("data/pg_wal");
+    for entry in fs::read_dir(&journal).unwrap() {
+        let path = entry.unwrap().path();
+        run(&["cp", "-a", path.to_str().unwrap(), disk.path().to_str().unwrap()]);
+    }
+    fs::rename(&journal, folder.path().join("pg_wal_before")).unwrap();
+    std::os::unix::fs::symlink(disk.path(), &journal).unwrap();
+    let server = PrivatePostgres::start(folder.path()).await.unwrap();
+    let (url, first) = (server.url().to_owned(), server.pid());
+    let views = serviceradar_materializers::PostgresViews::connect(&url).await.unwrap();
+    views.migrate().await.unwrap();
+    let log: Arc<dyn LogStore> = Arc::new(MemoryLog::new(Arc::new(SystemClock)));
+    make_topics(&log).await;
+    observations(&log).publish(seen(0, 100)).await.unwrap();
+    let driver = drive(log.clone(), &url).await;
+    driver.caught_up().await.unwrap();
+
+    observations(&log).publish(seen(100, 2 * DEVICES_DEFAULT)).await.unwrap();
+    let why = says(&driver, |status| status.database.is_some()).await.database.unwrap();
+    println!("{why}");
+    // By itself where it recovers, or as a whole.
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    Command::new("kill").args(["-9", &server.pid().to_string()]).status().unwrap();
+    disk.grow(4_096);
+    driver.caught_up().await.unwrap();
+    assert!(server.pid() != first && server.is_running(), "it is the same server");
+    assert_eq!(driver.status().database, None);
+    driver.stop().await.unwrap();
+    let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    Views::new(client).await.assert_as_undisturbed(log, TENANT, &url, "without a journal").await;
+    server.stop().await;
+}
