@@ -7,7 +7,7 @@
 pub(crate) mod cpu;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -36,10 +36,13 @@ const PARTITION: &str = "default";
 const TICK: Duration = Duration::from_millis(20);
 /// How often the reader asks.
 const ASK_EVERY: Duration = Duration::from_millis(25);
-/// Changes that are waited for, a second: enough for a tail, few enough that asking costs little.
+/// Changes that are waited for, a second: enough for a tail.
 const WATCHED_PER_SECOND: u64 = 200;
 /// Changes that are waited for at the same time.
 const AWAITED_MAX: usize = 50_000;
+/// Of them, those that are asked for at a time, the oldest: asking for all costs a database that is behind more than
+/// what is measured.
+const ASKED_AT_ONCE: usize = 100;
 /// How long the last may take.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(120);
 /// What is visible so soon after the last was sent has been kept up with.
@@ -270,13 +273,15 @@ async fn read(
         let record = record_key.rsplit('/').next().and_then(|key| key.parse::<u64>().ok());
         devices.extend(record.zip(uid));
     }
-    let records: HashMap<Uuid, u64> = devices.iter().map(|(record, uid)| (*uid, *record)).collect();
-    let (mut awaited, mut latencies) = (BTreeMap::<u64, Vec<Awaited>>::new(), Vec::new());
-    let mut seen = Instant::now();
+    let (mut awaited, mut latencies) = (VecDeque::<(Uuid, Awaited)>::new(), Vec::new());
+    let (mut seen, mut waiting_since) = (Instant::now(), Instant::now());
     loop {
         let is_over = loop {
             match take.try_recv() {
-                Ok(one) => awaited.entry(one.record).or_default().push(one),
+                Ok(one) => {
+                    let uid = devices.get(&one.record).context("a record of the load has no device")?;
+                    awaited.push_back((*uid, one));
+                }
                 Err(error) => break error == mpsc::error::TryRecvError::Disconnected,
             }
         };
@@ -284,26 +289,31 @@ async fn read(
             if is_over {
                 return Ok((inventory, latencies, seen));
             }
-        } else if seen.elapsed() > GIVE_UP_AFTER {
-            bail!("{} changes were not visible within {GIVE_UP_AFTER:?}", awaited.len());
-        } else {
-            let uids: Vec<Uuid> = awaited.keys().filter_map(|record| devices.get(record).copied()).collect();
-            for (uid, name) in inventory.names(&uids).await? {
-                let now = Instant::now();
-                let Some(waiting) = records.get(&uid).and_then(|record| awaited.get_mut(record)) else {
-                    continue;
-                };
-                waiting.retain(|one| {
-                    let is_seen = number_of(&name) >= Some(one.number);
-                    if is_seen {
-                        latencies.push(now - one.intended);
-                        seen = now;
-                    }
-                    !is_seen
-                });
-            }
-            awaited.retain(|_, waiting| !waiting.is_empty());
+            waiting_since = Instant::now();
+            tokio::time::sleep(ASK_EVERY).await;
+            continue;
         }
-        tokio::time::sleep(ASK_EVERY).await;
+        if waiting_since.elapsed() > GIVE_UP_AFTER {
+            bail!("{} changes were not visible within {GIVE_UP_AFTER:?}", awaited.len());
+        }
+        let asked = awaited.len().min(ASKED_AT_ONCE);
+        let uids: Vec<Uuid> = awaited.iter().take(asked).map(|(uid, _)| *uid).collect();
+        let names: HashMap<Uuid, String> = inventory.names(&uids).await?.into_iter().collect();
+        let now = Instant::now();
+        let (mut waits, before) = (VecDeque::new(), latencies.len());
+        for (uid, one) in awaited.drain(..asked) {
+            if names.get(&uid).and_then(|name| number_of(name)) >= Some(one.number) {
+                latencies.push(now - one.intended);
+                (seen, waiting_since) = (now, now);
+            } else {
+                waits.push_back((uid, one));
+            }
+        }
+        waits.append(&mut awaited);
+        awaited = waits;
+        // Where some had come, more may have.
+        if latencies.len() == before {
+            tokio::time::sleep(ASK_EVERY).await;
+        }
     }
 }

@@ -118,6 +118,8 @@ impl Describer {
         }
         // Neighbours in the tables' keys are written together: in any other order a load costs twice as much.
         out.records.new.sort_by(|a, b| a.record_key.cmp(&b.record_key));
+        out.records.changed.sort_by(|a, b| a.record_key.cmp(&b.record_key));
+        out.records.seen.sort_by(|a, b| a.record_key.cmp(&b.record_key));
         out.evidence.new.sort_by(|a, b| a.record_key.cmp(&b.record_key));
         self.see_devices(identity, facts, seen, &mut devices, out);
         let mut counts = self.describe_devices(identity, facts, devices, &moved, out);

@@ -15,6 +15,7 @@ use nix::{
 };
 
 use super::{Binaries, PostgresError, folder::Folder};
+use crate::memory;
 
 /// A fast stop writes everything out first; after that it is told to stop at once, and recovers when it starts.
 const STOP_WITHIN: Duration = Duration::from_secs(60);
@@ -25,10 +26,9 @@ const PROCESSES: &str = "/proc";
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Sized for a small machine that does other things too; everything that keeps data safe is on.
-const SETTINGS: [&str; 17] = [
+const SETTINGS: [&str; 16] = [
     "listen_addresses=127.0.0.1",
     "unix_socket_directories=",
-    "shared_buffers=512MB",
     // Nobody copies this server: indexes and new tables need not go through its journal.
     "wal_level=minimal",
     "max_wal_senders=0",
@@ -61,6 +61,19 @@ exec 3<&0 </dev/null
 exec "$@" 3<&-
 "#;
 
+/// Of the machine's memory, the share for pages of the database, and the bounds of that, MiB.
+const BUFFERS_SHARE: u64 = 8;
+const BUFFERS_MIN: u64 = 128;
+const BUFFERS_MAX: u64 = 2_048;
+/// Where the machine does not say how much memory it has.
+const BUFFERS_ELSE: u64 = 512;
+
+/// Memory for pages of the database, MiB: taken as they are used.
+fn buffers_mebibytes() -> u64 {
+    let share = |kibibytes: u64| (kibibytes / 1024 / BUFFERS_SHARE).clamp(BUFFERS_MIN, BUFFERS_MAX);
+    memory::of_machine().map_or(BUFFERS_ELSE, share)
+}
+
 /// The process of a server.
 #[derive(Debug)]
 pub(super) struct Server {
@@ -83,6 +96,7 @@ impl Server {
         for setting in SETTINGS {
             command.args(["-c", setting]);
         }
+        command.args(["-c", &format!("shared_buffers={}MB", buffers_mebibytes())]);
         let child = command
             .args(["-p", &port.to_string()])
             .stdin(Stdio::piped())

@@ -116,11 +116,7 @@ fn disk(dir: &Path) -> Found {
 }
 
 fn memory() -> Found {
-    let total = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
-        line.split_whitespace().nth(1)?.parse::<u64>().ok()
-    });
-    match total {
+    match serviceradar_ops::memory::of_machine() {
         Some(kibibytes) => enough(kibibytes << 10, MEMORY_BYTES_MIN, "in all", "ask for fewer --devices"),
         None => unknown("this system has no /proc/meminfo"),
     }
