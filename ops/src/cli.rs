@@ -80,6 +80,10 @@ pub(crate) enum Verb {
     Topics(verbs::topics::Topics),
     /// Lists, shows, exports and checks the schemas of events
     Schema(verbs::schema::Schema),
+    /// Shows what a file of observations would become, with no log and no database
+    Resolve(verbs::resolve::Resolve),
+    /// Checks, shows and compares rules of identity
+    Rules(verbs::rules::Rules),
     /// Shows the configuration
     Config(verbs::config::Config),
     /// Looks for what would keep the program from running here, and says how to mend it

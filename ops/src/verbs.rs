@@ -7,6 +7,8 @@ pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod faker;
 pub(crate) mod migrate;
+pub(crate) mod resolve;
+pub(crate) mod rules;
 pub(crate) mod run;
 pub(crate) mod schema;
 pub(crate) mod status;
@@ -39,6 +41,8 @@ pub(crate) async fn run(verb: Verb, context: Context) -> anyhow::Result<()> {
         Verb::Sync(sync) => sync.run(&context).await,
         Verb::Topics(topics) => topics.run(&context).await,
         Verb::Schema(schema) => schema.run(&context).await,
+        Verb::Resolve(resolve) => resolve.run(&context).await,
+        Verb::Rules(rules) => rules.run(&context),
         Verb::Config(config) => config.run(&context),
         Verb::Doctor(doctor) => doctor.run(&context).await,
         Verb::Bench(bench) => bench.run(&context).await,

@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use hashbrown::HashMap;
 use serviceradar_schemas::{Decision, Observation};
 
 use crate::{
     decisions::{DecisionRefusal, Taken},
-    engine::{Batch, Engine, EngineError},
+    engine::{Engine, EngineError},
     normalise::{Refusal, normalise},
-    rows::{IssueRow, RecordRow, Uid},
+    rows::{IssueRow, Placement, Uid},
     rules::Rules,
 };
 
@@ -16,54 +17,79 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Outcome {
     /// Records, by key.
-    pub records: Vec<RecordRow>,
+    pub records: Vec<Placed>,
     /// uid(claim) to the uid of its device.
     pub redirects: BTreeMap<Uid, Uid>,
     /// Issues, in order.
     pub issues: Vec<IssueRow>,
-    /// Observations that were refused, and why.
-    pub refused_observations: Vec<(String, Refusal)>,
-    /// Decisions that were refused, and why.
-    pub refused_decisions: Vec<(String, DecisionRefusal)>,
 }
 
-/// Resolves in one epoch. Event times are taken as they are, and stand for intake times; the snapshot
-/// guard takes no part.
-pub fn resolve(
-    tenant: &str,
-    observations: impl IntoIterator<Item = Observation>,
-    decisions: impl IntoIterator<Item = Decision>,
-    rules: Rules,
-) -> Result<Outcome, EngineError> {
-    let mut outcome = Outcome::default();
-    let mut batch = Batch::default();
-    for observation in observations {
-        let id = observation.id.clone();
-        match normalise(observation, None) {
-            Ok(sighting) => batch.sightings.push(sighting),
-            Err(refusal) => outcome.refused_observations.push((id, refusal)),
-        }
+/// What became of a record.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Placed {
+    /// `partition/kind/instance/native key`.
+    pub record_key: Arc<str>,
+    /// Its place.
+    pub placement: Placement,
+    /// Its device.
+    pub uid: Option<Uid>,
+}
+
+/// Takes in observations and decisions, in any order, as one epoch. Event times are taken as they are, and stand for
+/// intake times; the snapshot guard takes no part.
+pub struct Resolver {
+    engine: Engine,
+    decisions: Vec<Taken>,
+}
+
+impl Resolver {
+    /// With nothing taken in.
+    pub fn start(tenant: &str, rules: Rules) -> Result<Self, EngineError> {
+        Ok(Self { engine: Engine::start(tenant, &Arc::new(rules), 1)?, decisions: Vec::new() })
     }
-    for decision in decisions {
-        let id = decision.id.clone();
-        match Taken::read(decision, None) {
-            Ok(taken) => batch.decisions.push(taken),
-            Err(refusal) => outcome.refused_decisions.push((id, refusal)),
+
+    /// Takes in observations; returns those that were refused, by their place among them, and why.
+    pub fn observe(
+        &mut self,
+        observations: impl IntoIterator<Item = Observation>,
+    ) -> Result<Vec<(usize, Refusal)>, EngineError> {
+        let (mut sightings, mut refused) = (Vec::new(), Vec::new());
+        for (at, observation) in observations.into_iter().enumerate() {
+            match normalise(observation, None) {
+                Ok(sighting) => sightings.push(sighting),
+                Err(refusal) => refused.push((at, refusal)),
+            }
         }
+        self.engine.feed(sightings)?;
+        Ok(refused)
     }
-    let mut engine = Engine::start(tenant, &Arc::new(rules), 1)?;
-    let output = engine.epoch(batch)?.output;
-    let uids: BTreeMap<&str, Option<Uid>> =
-        output.records.new.iter().map(|row| (&*row.record_key, row.uid)).collect();
-    for row in output.evidence.new.iter().filter(|row| row.leads) {
-        let device = uids.get(&*row.record_key).copied().flatten();
-        if let (Some(claim), Some(device)) = (row.claim_uid, device) {
-            outcome.redirects.insert(Uid(claim), device);
-        }
+
+    /// Takes in a decision.
+    pub fn decide(&mut self, decision: Decision) -> Result<(), DecisionRefusal> {
+        self.decisions.push(Taken::read(decision, None)?);
+        Ok(())
     }
-    outcome.records = output.records.new;
-    outcome.records.sort_unstable_by(|a, b| a.record_key.cmp(&b.record_key));
-    outcome.issues = output.issues.new;
-    outcome.issues.sort_unstable();
-    Ok(outcome)
+
+    /// What all that was taken in becomes.
+    pub fn outcome(mut self) -> Result<Outcome, EngineError> {
+        self.engine.load(self.decisions)?;
+        let (mut records, mut leads) = (Vec::new(), Vec::new());
+        self.engine.rows(&mut |piece| {
+            let placed = piece.records.new.into_iter().map(|row| Placed {
+                record_key: row.record_key,
+                placement: row.placement,
+                uid: row.uid,
+            });
+            records.extend(placed);
+            let led = piece.evidence.new.into_iter().filter(|row| row.leads);
+            leads.extend(led.filter_map(|row| Some((row.claim_uid?, row.record_key))));
+            true
+        })?;
+        let uids: HashMap<Arc<str>, Uid> =
+            records.iter().filter_map(|row: &Placed| Some((row.record_key.clone(), row.uid?))).collect();
+        let redirect = |(claim, record): (_, Arc<str>)| Some((Uid(claim), *uids.get(&record)?));
+        let redirects = leads.into_iter().filter_map(redirect).collect();
+        records.sort_unstable();
+        Ok(Outcome { records, redirects, issues: self.engine.issues()? })
+    }
 }

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 use serde_json::{Value, json};
 use serviceradar_schemas::{Decision, Observation};
 use serviceradar_streams::{
-    resolve::{Outcome, resolve},
+    resolve::{Outcome, Resolver},
     rules::Rules,
 };
 
@@ -22,7 +22,12 @@ fn lines<T: serde::de::DeserializeOwned>(name: &str) -> Vec<T> {
 }
 
 fn run(observations: Vec<Observation>, decisions: Vec<Decision>) -> Outcome {
-    resolve("default", observations, decisions, Rules::default()).unwrap()
+    let mut resolver = Resolver::start("default", Rules::default()).unwrap();
+    assert_eq!(resolver.observe(observations).unwrap(), []);
+    for decision in decisions {
+        resolver.decide(decision).unwrap();
+    }
+    resolver.outcome().unwrap()
 }
 
 /// The issues that the given data knows: quality notes are no part of it.

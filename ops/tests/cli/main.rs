@@ -6,6 +6,7 @@ mod bench;
 mod demo;
 mod lag;
 mod pipeline;
+mod resolve;
 mod schema;
 
 use std::{
