@@ -80,6 +80,8 @@ pub(crate) enum Verb {
     Topics(verbs::topics::Topics),
     /// Lists, shows, exports and checks the schemas of events
     Schema(verbs::schema::Schema),
+    /// Publishes a decision: what evidence cannot say
+    Decide(verbs::decide::Decide),
     /// Shows what a file of observations would become, with no log and no database
     Resolve(verbs::resolve::Resolve),
     /// Checks, shows and compares rules of identity

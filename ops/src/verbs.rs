@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod completions;
 pub(crate) mod config;
+pub(crate) mod decide;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod faker;
@@ -41,6 +42,7 @@ pub(crate) async fn run(verb: Verb, context: Context) -> anyhow::Result<()> {
         Verb::Sync(sync) => sync.run(&context).await,
         Verb::Topics(topics) => topics.run(&context).await,
         Verb::Schema(schema) => schema.run(&context).await,
+        Verb::Decide(decide) => decide.run(&context).await,
         Verb::Resolve(resolve) => resolve.run(&context).await,
         Verb::Rules(rules) => rules.run(&context),
         Verb::Config(config) => config.run(&context),

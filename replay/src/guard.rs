@@ -38,7 +38,7 @@ impl Guard {
             if self.said.insert(decision.id.clone()) {
                 tracing::info!(id = decision.id, reason = decision.reason, "the guard has judged a fetch");
                 events.push(NewEvent {
-                    key: Some(format!("{}/{}", fetch.partition, fetch.source).into_bytes().into()),
+                    key: Some(decision.key().into_bytes().into()),
                     value: Some(encode_framed(&decision, self.framing).into()),
                     headers: Vec::new(),
                 });

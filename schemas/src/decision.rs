@@ -57,6 +57,24 @@ pub struct Decision {
     pub reason: String,
 }
 
+impl Decision {
+    /// Key of its event: what it is about, so that what is decided about one thing stays in order.
+    pub fn key(&self) -> String {
+        format!("{}/{}", self.partition, self.target)
+    }
+}
+
+impl std::fmt::Display for Target {
+    /// Its parts, but for when a fetch began: of a source all that is decided is of one thing.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let claims = self.claim.iter().chain(self.claims.iter().flatten());
+        let claims = claims.map(|claim| format!("{}:{}", claim.namespace, claim.value));
+        let source = self.source.iter().map(Source::to_string);
+        let parts = claims.chain(self.record.clone()).chain(source).chain(self.attribute.clone());
+        f.write_str(&parts.collect::<Vec<_>>().join(" "))
+    }
+}
+
 fn default_partition() -> String {
     "default".to_owned()
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod bench;
+mod decide;
 mod demo;
 mod lag;
 mod pipeline;
