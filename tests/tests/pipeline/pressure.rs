@@ -356,6 +356,18 @@ async fn a_log_on_a_full_disk_says_so_keeps_what_it_took_and_goes_on_when_there_
     assert!(is_whole(&read_all(&log, TOPIC, 0).await, taken + 2), "something is torn, or there twice");
 }
 
+/// A pipeline into an empty database, with a hundred records there.
+async fn hundred(url: &str) -> (Arc<dyn LogStore>, DriverHandle) {
+    let views = serviceradar_materializers::PostgresViews::connect(url).await.unwrap();
+    views.migrate().await.unwrap();
+    let log: Arc<dyn LogStore> = Arc::new(MemoryLog::new(Arc::new(SystemClock)));
+    make_topics(&log).await;
+    observations(&log).publish(seen(0, 100)).await.unwrap();
+    let driver = drive(log.clone(), url).await;
+    driver.caught_up().await.unwrap();
+    (log, driver)
+}
+
 async fn says(driver: &DriverHandle, what: impl Fn(&DriverStatus) -> bool) -> DriverStatus {
     driver.watch().wait_for(|status| what(status)).await.unwrap().clone()
 }
@@ -373,13 +385,7 @@ async fn a_database_on_a_full_disk_is_said_and_nothing_is_lost_or_doubled() {
     client.batch_execute(&format!("CREATE DATABASE {name} TABLESPACE {name}")).await.unwrap();
     let (of_server, _) = server.url().rsplit_once('/').unwrap();
     let url = format!("{of_server}/{name}");
-    let views = serviceradar_materializers::PostgresViews::connect(&url).await.unwrap();
-    views.migrate().await.unwrap();
-    let log: Arc<dyn LogStore> = Arc::new(MemoryLog::new(Arc::new(SystemClock)));
-    make_topics(&log).await;
-    observations(&log).publish(seen(0, 100)).await.unwrap();
-    let driver = drive(log.clone(), &url).await;
-    driver.caught_up().await.unwrap();
+    let (log, driver) = hundred(&url).await;
 
     // All the rest of the disk.
     let ballast = disk.path().join("ballast");
@@ -425,13 +431,7 @@ async fn a_database_without_room_for_its_journal_comes_back_by_itself_when_there
     std::os::unix::fs::symlink(disk.path(), &journal).unwrap();
     let server = PrivatePostgres::start(folder.path()).await.unwrap();
     let (url, first) = (server.url().to_owned(), server.pid());
-    let views = serviceradar_materializers::PostgresViews::connect(&url).await.unwrap();
-    views.migrate().await.unwrap();
-    let log: Arc<dyn LogStore> = Arc::new(MemoryLog::new(Arc::new(SystemClock)));
-    make_topics(&log).await;
-    observations(&log).publish(seen(0, 100)).await.unwrap();
-    let driver = drive(log.clone(), &url).await;
-    driver.caught_up().await.unwrap();
+    let (log, driver) = hundred(&url).await;
 
     observations(&log).publish(seen(100, 2 * DEVICES_DEFAULT)).await.unwrap();
     let why = says(&driver, |status| status.database.is_some()).await.database.unwrap();
