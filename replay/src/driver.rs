@@ -8,14 +8,12 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use serviceradar_log::{LogError, LogStore, NewEvent, Publisher};
+use serviceradar_log::{LogError, LogStore};
 use serviceradar_materializers::{
     LAYOUT_VERSION,
     views::{Epoch, Frontier, Resume, TenantWriter, Views, ViewsError},
 };
-use serviceradar_schemas::{
-    Action, Framings, Observation, Source, codec::WriterSchemas, encode_framed, time::Clock, topics::Stream,
-};
+use serviceradar_schemas::{Framings, Source, codec::WriterSchemas, time::Clock};
 use serviceradar_streams::{
     engine::{Closed, Engine, EngineError},
     rows::State,
@@ -385,7 +383,11 @@ impl Driver {
     }
 
     /// Starts readers of the log partitions that have none: from their frontier, or from offset 0.
-    async fn open_lanes(&self, running: &mut Running, frontiers: Vec<Frontier>) -> Result<(), DriverError> {
+    pub(crate) async fn open_lanes(
+        &self,
+        running: &mut Running,
+        frontiers: Vec<Frontier>,
+    ) -> Result<(), DriverError> {
         let config = &self.config;
         let log = &*config.log;
         let mut partitions = self.until_available(|| topics::read_by(log, &config.tenant)).await?;
@@ -438,24 +440,7 @@ impl Driver {
             self.judge(running).await;
             self.make_indexes(running, commit.is_some()).await?;
             self.publish(running).await?;
-            if chores.beat.is_due() {
-                self.keep(running.committer.writer()?.beat().await)?;
-            }
-            if chores.tick.is_due() && self.config.ticks {
-                self.tick().await;
-            }
-            if chores.discover.is_due() {
-                self.open_lanes(running, Vec::new()).await?;
-            }
-            if chores.witness.is_due() {
-                self.check_witnesses(running).await?;
-            }
-            if chores.retention.is_due() {
-                self.forget_journals(running);
-            }
-            if chores.settings.is_due() {
-                self.check_settings().await;
-            }
+            self.do_chores(running, &mut chores).await?;
             if let Some(commit) = commit {
                 running.committer.start(commit)?;
             }
@@ -633,76 +618,6 @@ impl Driver {
             }
         }
     }
-
-    /// On a task of its own: what is old holds up nothing that is new.
-    fn forget_journals(&self, running: &Running) {
-        let Some(kept) = self.config.journals_kept else {
-            return;
-        };
-        // A clock that has leapt ahead must not take away what is young: the log's bounds it.
-        let times = running.lanes.values().map(|lane| lane.frontier().intake_max);
-        let Some(log_time) = times.max().filter(|time| *time > i64::MIN) else {
-            return;
-        };
-        let now = self.config.clock.now().min(log_time);
-        let before = now.saturating_sub(kept.as_micros().try_into().unwrap_or(i64::MAX));
-        let views = self.config.views.clone();
-        tokio::spawn(async move {
-            if let Err(error) = views.forget_journals(before).await {
-                tracing::warn!(%error, "old rows of journals stay for another hour");
-            }
-        });
-    }
-
-    async fn tick(&self) {
-        let config = &self.config;
-        let tick = Observation {
-            event_time: config.clock.now(),
-            partition: "default".to_owned(),
-            source: own_source(&config.writer),
-            native_key: "tick".to_owned(),
-            action: Action::Tick,
-            ..Observation::default()
-        };
-        let event = NewEvent {
-            key: Some(tick.record_key().into_bytes().into()),
-            value: Some(encode_framed(&tick, config.framings.observations).into()),
-            headers: Vec::new(),
-        };
-        let publisher = Publisher::new(config.log.clone(), Stream::Observations.topic(&config.tenant));
-        if let Err(error) = publisher.publish(vec![event]).await {
-            tracing::warn!(%error, "the TICK was not published");
-        }
-    }
-
-    /// Looks whether settings contradict what the streams need. The pipeline goes on all the same: what the log still
-    /// has is read, and nothing would be saved by stopping.
-    async fn check_settings(&self) {
-        match topics::setting_problems(&*self.config.log, &self.config.tenant).await {
-            Ok(problems) => {
-                let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
-                for problem in &problems {
-                    tracing::error!(problem, "the log is set so that it may lose events");
-                }
-                self.board.update(|status| status.setting_problems = problems);
-            }
-            Err(error) => tracing::warn!(%error, "the settings of the log could not be checked"),
-        }
-    }
-
-    async fn check_witnesses(&self, running: &mut Running) -> Result<(), DriverError> {
-        for (partition, lane) in &mut running.lanes {
-            match crate::witness::check(&*self.config.log, partition, &lane.to_check()).await {
-                Ok(checked) => {
-                    checked?;
-                    lane.is_checked();
-                }
-                Err(LogError::Unavailable(_)) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Running {
@@ -727,7 +642,7 @@ pub(crate) async fn with_engine<T: Send + 'static>(
 }
 
 /// The source of a writer's TICKs.
-fn own_source(writer: &str) -> Source {
+pub(crate) fn own_source(writer: &str) -> Source {
     Source { kind: "serviceradar".to_owned(), instance: writer.to_owned() }
 }
 
