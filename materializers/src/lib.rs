@@ -13,4 +13,4 @@ pub use memory::MemoryViews;
 pub use postgres::{Condition, EXTENSIONS, PostgresViews};
 
 /// Version of the layout of the views; part of the fingerprint.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;

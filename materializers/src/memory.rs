@@ -14,7 +14,10 @@ use serviceradar_streams::rows::{
     CountRow, DecisionRow, DeviceRow, EpochOutput, EvidenceRow, EvidenceSpan, IssueRow, RecordRow,
     SnapshotMemberRow, SnapshotRow, State, Uid, WatermarkRow,
 };
-use serviceradar_streams::sources;
+use serviceradar_streams::{
+    sources,
+    sums::{Buckets, Sums},
+};
 
 use tokio::sync::mpsc;
 
@@ -44,6 +47,8 @@ pub struct Tables {
     pub snapshot_members: BTreeMap<SnapshotMemberRow, SnapshotMemberRow>,
     /// `pipeline_watermarks`.
     pub watermarks: BTreeMap<Option<Arc<str>>, WatermarkRow>,
+    /// `pipeline_hashes`.
+    pub sums: Sums,
 }
 
 impl Tables {
@@ -60,7 +65,18 @@ impl Tables {
         apply(&mut self.decisions, &output.decisions)?;
         apply(&mut self.snapshots, &output.snapshots)?;
         apply(&mut self.snapshot_members, &output.snapshot_members)?;
-        apply(&mut self.watermarks, &output.watermarks)
+        apply(&mut self.watermarks, &output.watermarks)?;
+        self.sums.add(&output.sums);
+        Ok(())
+    }
+
+    /// What the rows come to as they are.
+    pub fn sums_of_rows(&self) -> Sums {
+        Sums {
+            devices: Buckets::of(self.devices.values()),
+            records: Buckets::of(self.records.values()),
+            evidence: Buckets::of(self.evidence.values()),
+        }
     }
 
     /// What a restart reads back.

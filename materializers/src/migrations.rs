@@ -14,7 +14,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 6] = [
+const MIGRATIONS: [Migration; 7] = [
     Migration {
         version: 1,
         name: "roles_and_isolation",
@@ -33,6 +33,11 @@ const MIGRATIONS: [Migration; 6] = [
         sql: include_str!("../migrations/0005_keys_uncompressed.sql"),
     },
     Migration { version: 6, name: "retention", sql: include_str!("../migrations/0006_retention.sql") },
+    Migration {
+        version: 7,
+        name: "sums_and_operations",
+        sql: include_str!("../migrations/0007_sums_and_operations.sql"),
+    },
 ];
 
 /// Only one migrates at a time; the key is this program's own.

@@ -9,6 +9,7 @@ mod journals;
 mod outbox;
 pub(crate) mod session;
 pub(crate) mod state;
+mod sums;
 mod tables;
 mod writers;
 
@@ -21,7 +22,10 @@ use std::{
 pub use examine::{Condition, EXTENSIONS};
 use fail::fail_point;
 use serviceradar_schemas::time::Clock;
-use serviceradar_streams::rows::{DeviceRow, State, Uid};
+use serviceradar_streams::{
+    rows::{DeviceRow, State, Uid},
+    sums::Sums,
+};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -70,6 +74,19 @@ impl PostgresViews {
     /// Refuses a database that is not the one that this program's migrations make.
     pub async fn check(&self) -> Result<(), ViewsError> {
         migrations::check(Session::connect(&self.url).await?.client()).await
+    }
+
+    /// What a tenant's tables come to: as the epochs kept it, and as the rows of the active generation are, at one
+    /// moment. Where the two differ, somebody else wrote.
+    pub async fn sums(&self, tenant: &str) -> Result<(Sums, Sums), ViewsError> {
+        let mut session = Session::connect(&self.url).await?;
+        session.become_writer().await?;
+        session.begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        let generation = use_active(&mut session).await?;
+        let kept = sums::read(&mut session, tenant, generation).await?;
+        let of_rows = sums::of_rows(&mut session, tenant).await?;
+        session.begin("COMMIT").await?;
+        Ok((kept, of_rows))
     }
 
     /// What the database is like, asked as the role of the URL. `clock` is this machine's.
@@ -134,6 +151,15 @@ fn held(tenant: &str, holder: Option<String>) -> ViewsError {
     ViewsError::Held { tenant: tenant.to_owned(), writer: holder.unwrap_or_else(|| "a newcomer".to_owned()) }
 }
 
+/// Makes the tables of the active generation those that the session means. Returns its number.
+async fn use_active(session: &mut Session) -> Result<i32, ViewsError> {
+    let select = "SELECT id, schema FROM serviceradar_base.pipeline_generations WHERE state = 'active'";
+    let rows = session.query(select, &[]).await?;
+    let row = rows.first().ok_or_else(|| ViewsError::Schema("no generation is active".to_owned()))?;
+    session.use_generation(row.get(1)).await?;
+    Ok(row.get(0))
+}
+
 /// The active generation; its fingerprint is set by whoever takes it first.
 async fn active_generation(
     session: &mut Session,
@@ -185,13 +211,7 @@ impl Views for PostgresViews {
         let mut session = Session::connect(&self.url).await?;
         session.become_writer().await?;
         session.begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-        let select = "SELECT id, schema FROM serviceradar_base.pipeline_generations WHERE state = 'active'";
-        let rows = session.query(select, &[]).await?;
-        let Some(row) = rows.first() else {
-            return Err(ViewsError::Schema("no generation is active".to_owned()));
-        };
-        let generation: i32 = row.get(0);
-        session.use_generation(row.get(1)).await?;
+        let generation = use_active(&mut session).await?;
         let resume = state::resume(&mut session, tenant, generation).await?;
         if let Some(put) = put {
             state::read(&mut session, tenant, generation, &put).await?;
@@ -412,7 +432,7 @@ impl TenantOutbox for PostgresOutbox {
         limit: usize,
     ) -> Result<Vec<(DeviceRow, u64)>, ViewsError> {
         let mut session = self.0.take().await?;
-        let devices = devices::read(&mut session, &self.0.fence, after, limit).await?;
+        let devices = devices::read(&mut session, &self.0.fence.tenant, after, limit).await?;
         self.0.give_back(session);
         Ok(devices)
     }

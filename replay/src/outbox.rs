@@ -212,7 +212,7 @@ impl Outbox {
             self.entries.published(epoch, sequence).await?;
             return Ok(true);
         };
-        let reached = last.uid.strip_prefix("sr:").and_then(|uuid| uuid.parse().ok()).map(Uid);
+        let reached = last.uid.parse().ok();
         let (generation, framing) = (self.generation, self.framing);
         let event = |(device, epoch): &(DeviceRow, u64)| NewEvent {
             key: Some(device.uid.clone().into_bytes().into()),

@@ -117,16 +117,31 @@ pub fn address_row(
 /// A record's attributes as the views keep them: see `RecordRow::attributes`. They are in the order of their
 /// names.
 pub fn attributes_json(record: &Record, dictionary: &Dictionary) -> Arc<str> {
-    let mut json = String::with_capacity(64 * record.attributes.len() + 2);
-    for attribute in record.attributes.iter() {
+    let attributes = record.attributes.iter();
+    json_of(attributes.map(|attribute| {
+        (&**dictionary.text_of(attribute.name), &*attribute.value, attribute.last.as_deref())
+    }))
+}
+
+/// The text that `attributes_json` made of attributes, whatever a database made of that.
+pub fn canonical_attributes(json: &str) -> Option<Arc<str>> {
+    let attributes = stored_attributes(json)?;
+    Some(json_of(attributes.iter().map(|one| (&*one.name, &*one.value, one.last.as_deref()))))
+}
+
+fn json_of<'a>(
+    attributes: impl ExactSizeIterator<Item = (&'a str, &'a str, Option<&'a Asserted>)>,
+) -> Arc<str> {
+    let mut json = String::with_capacity(64 * attributes.len() + 2);
+    for (name, value, last) in attributes {
         json.push(if json.is_empty() { '{' } else { ',' });
-        push_text(&mut json, dictionary.text_of(attribute.name));
+        push_text(&mut json, name);
         json.push(':');
-        match attribute.last.as_deref() {
-            None => push_text(&mut json, &attribute.value),
+        match last {
+            None => push_text(&mut json, value),
             Some((order, event_time)) => {
                 json.push('[');
-                push_text(&mut json, &attribute.value);
+                push_text(&mut json, value);
                 json.push_str(&format!(",{},\"{}\",{event_time}]", order.time, order.hash));
             }
         }

@@ -28,6 +28,7 @@ pub mod rows;
 pub mod rules;
 pub mod snapshots;
 pub mod sources;
+pub mod sums;
 
 /// Sorts what was noted, each thing once: a load notes millions, too many to keep sorted one by one.
 pub(crate) fn sort_unique<T: Ord>(noted: &mut Vec<T>) {

@@ -4,21 +4,38 @@
 //! restart reads back: together they are the whole state of the dataflow.
 //! Times are microseconds since the Unix epoch.
 
-use std::{convert::Infallible, net::IpAddr, sync::Arc};
+use std::{convert::Infallible, net::IpAddr, str::FromStr, sync::Arc};
 
 pub use serviceradar_schemas::DeviceChange as DeviceRow;
 use serviceradar_schemas::{Collector, Source, Text};
 use uuid::Uuid;
 
-use crate::changes::{Changes, Row, Seen};
+use crate::{
+    changes::{Changes, Row, Seen},
+    sums::Sums,
+};
 
 /// The public id of a device or of a claim; shown as `sr:<uuid>`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Uid(pub Uuid);
 
 impl std::fmt::Display for Uid {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "sr:{}", self.0)
+    }
+}
+
+/// A text that is no `sr:<uuid>`.
+#[derive(Debug, thiserror::Error)]
+#[error("a uid is sr:<uuid>, as the inventory shows it; this is {0:?}")]
+pub struct NoUid(String);
+
+impl FromStr for Uid {
+    type Err = NoUid;
+
+    fn from_str(text: &str) -> Result<Self, NoUid> {
+        let uuid = text.strip_prefix("sr:").and_then(|uuid| uuid.parse().ok());
+        uuid.map(Self).ok_or_else(|| NoUid(text.to_owned()))
     }
 }
 
@@ -85,6 +102,24 @@ pub enum EvidenceState {
 }
 
 impl EvidenceState {
+    const ALL: [Self; 10] = [
+        EvidenceState::Linking,
+        EvidenceState::Corroborating,
+        EvidenceState::Ambiguous,
+        EvidenceState::Quarantined,
+        EvidenceState::Generic,
+        EvidenceState::Bridging,
+        EvidenceState::Blocked,
+        EvidenceState::Refused,
+        EvidenceState::Lapsed,
+        EvidenceState::Expired,
+    ];
+
+    /// That which has this word in the views.
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == word)
+    }
+
     /// The word in the views.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -103,7 +138,7 @@ impl EvidenceState {
 }
 
 /// A source record, as last asserted (`device_records`).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Hash)]
 pub struct RecordRow {
     /// `partition/kind/instance/native key`.
     pub record_key: Arc<str>,
@@ -151,7 +186,7 @@ impl RecordRow {
 }
 
 /// A claim, or an address (namespace `ip`), that a record ever had (`device_evidence`).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Hash)]
 pub struct EvidenceRow {
     /// The record.
     pub record_key: Arc<str>,
@@ -323,7 +358,7 @@ impl Seen<DeviceRow> for DeviceSeen {
 }
 
 /// What a sighting alone changes of a record.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Hash)]
 pub struct RecordSeen {
     /// The record.
     pub record_key: Arc<str>,
@@ -451,6 +486,8 @@ pub struct EpochOutput {
     pub history: Vec<HistoryRow>,
     /// `device_merges`.
     pub merges: Vec<MergeRow>,
+    /// What it adds to the sums of tables.
+    pub sums: Sums,
 }
 
 /// What a restart needs of a row of `device_evidence`: the rest follows.
@@ -515,6 +552,7 @@ impl EpochOutput {
         self.watermarks.then(later.watermarks);
         self.history.extend(later.history);
         self.merges.extend(later.merges);
+        self.sums.add(&later.sums);
     }
 
     /// How many rows it changes; journals are none of them.

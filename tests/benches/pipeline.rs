@@ -368,12 +368,15 @@ fn memory(what: &str) {
     println!("{what:<44} {:>9}", line.trim());
 }
 
-/// Bytes of files that are in a folder, or in folders in it whose names begin so.
+/// Bytes of files that are in a folder, or in folders in it whose names begin so. Those of topics that were deleted
+/// stay for a minute under another name.
 fn bytes_of(folder: &Path, prefix: &str) -> Result<u64> {
     let mut bytes = 0;
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
-        if !entry.file_name().to_string_lossy().starts_with(prefix) {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if !name.starts_with(prefix) || name.ends_with("-delete") {
             continue;
         }
         bytes += match entry.file_type()?.is_dir() {

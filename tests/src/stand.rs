@@ -344,6 +344,8 @@ impl Views {
     /// What a disturbed run left is what one that nothing disturbs makes of the same log.
     pub async fn assert_as_undisturbed(&self, log: Arc<dyn LogStore>, tenant: &str, url: &str, what: &str) {
         self.assert_each_event_once(&log, tenant).await;
+        let (kept, of_rows) = PostgresViews::connect(url).await.unwrap().sums(tenant).await.unwrap();
+        assert_eq!(kept, of_rows, "{what}: the sums of epochs, and of the rows");
         self.keep_and_clear().await;
         let driver = drive_tenant(tenant, log, url).await;
         driver.caught_up().await.unwrap();

@@ -1,9 +1,13 @@
 //! What every implementation of `Views` must do: one function a law, run over each of them.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use serde_json::json;
+use serviceradar_materializers::memory::Tables;
 use serviceradar_materializers::views::{
     DeadLetter, Epoch, Frontier, OutboxEntry, Pieces, Resume, TenantWriter, Views, ViewsError, Witness,
 };
@@ -16,6 +20,7 @@ use serviceradar_streams::rows::{
     MergeRow, Order, Placement, RecordRow, RecordSeen, SnapshotMemberRow, SnapshotRow, State, Uid,
     WatermarkRow,
 };
+use serviceradar_streams::sums::{Buckets, Summed, Sums};
 use uuid::Uuid;
 
 const T0: i64 = 1_767_225_600_000_000;
@@ -44,7 +49,7 @@ pub fn full_record(key: &str, seen: i64) -> RecordRow {
         first_seen: Some(T0),
         last_seen: Some(T0 + seen),
         first_asserted: Some(T0 + 1),
-        attributes: r#"{"name": "x \\ \" ü"}"#.into(),
+        attributes: r#"{"name":"x \\ \" ü"}"#.into(),
         probe: Some((true, T0 + 5)),
         collector: Some(Arc::new(Collector { agent: "a".to_owned(), ..Collector::default() })),
         first_snapshot_begin: Some(T0 - 1),
@@ -220,8 +225,37 @@ pub fn first_epoch() -> Epoch {
             ]),
             history: vec![created(1), created(2)],
             merges: Vec::new(),
+            sums: Sums::default(),
         },
     )
+    .summed(&Tables::default())
+}
+
+trait SummedEpoch {
+    /// With what it adds to the sums of tables that are like this before it.
+    fn summed(self, before: &Tables) -> Self;
+}
+
+impl SummedEpoch for Epoch {
+    fn summed(mut self, before: &Tables) -> Self {
+        fn change<R: Summed>(
+            buckets: &mut Buckets,
+            before: &BTreeMap<R::Key, R>,
+            after: &BTreeMap<R::Key, R>,
+        ) {
+            for key in before.keys().chain(after.keys()).collect::<BTreeSet<_>>() {
+                let sum = |table: &BTreeMap<R::Key, R>| table.get(key).map_or(0, Summed::sum);
+                buckets.change(key, sum(before), sum(after));
+            }
+        }
+        let mut after = before.clone();
+        after.apply(&self.output).unwrap();
+        let sums = &mut self.output.sums;
+        change(&mut sums.devices, &before.devices, &after.devices);
+        change(&mut sums.records, &before.records, &after.records);
+        change(&mut sums.evidence, &before.evidence, &after.evidence);
+        self
+    }
 }
 
 /// What a second sighting leaves of `full_record`.
@@ -240,6 +274,8 @@ fn record_seen(key: &str, seen: i64) -> RecordSeen {
 
 /// What follows it: rows of each table changed, gone and new.
 pub fn second_epoch() -> Epoch {
+    let mut before = Tables::default();
+    before.apply(&first_epoch().output).unwrap();
     epoch(
         2,
         EpochOutput {
@@ -289,6 +325,7 @@ pub fn second_epoch() -> Epoch {
             ..EpochOutput::default()
         },
     )
+    .summed(&before)
 }
 
 /// In one order, whatever the store's.
@@ -352,7 +389,7 @@ pub async fn begins_empty(views: &dyn Views) {
 /// What was committed is what the next writer reads back, every field of it.
 pub async fn reads_back_what_was_committed(views: &dyn Views) {
     let (mut writer, _) = take(views, "w").await.unwrap();
-    let mut expected = serviceradar_materializers::memory::Tables::default();
+    let mut expected = Tables::default();
     for epoch in [first_epoch(), second_epoch()] {
         writer.commit(&epoch).await.unwrap();
         expected.apply(&epoch.output).unwrap();
@@ -413,7 +450,7 @@ pub async fn loads_in_pieces(views: &dyn Views) {
     views.make_indexes(1).await.unwrap();
     let (mut writer, resume) = take(views, "w").await.unwrap();
     assert_eq!((resume.epoch, resume.is_bare), (1, false));
-    let mut expected = serviceradar_materializers::memory::Tables::default();
+    let mut expected = Tables::default();
     expected.apply(&whole.output).unwrap();
     assert_state(state(&mut *writer).await, expected.state());
     writer.commit(&second_epoch()).await.unwrap();

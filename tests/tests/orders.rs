@@ -148,7 +148,8 @@ async fn tables(client: &Client) -> Vec<(String, String)> {
                string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) FILTER (WHERE a.attname <> ALL ($1))
         FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
         WHERE c.relkind = 'r' AND (c.relnamespace = 'views_1'::regnamespace
-              OR c.oid = 'serviceradar_base.pipeline_watermarks'::regclass)
+              OR c.oid IN ('serviceradar_base.pipeline_watermarks'::regclass,
+                        'serviceradar_base.pipeline_hashes'::regclass))
         GROUP BY 1 ORDER BY 1";
     let rows = client.query(select, &[&&BOOKKEEPING[..]]).await.unwrap();
     rows.iter().map(|row| (row.get(0), row.get(1))).collect()

@@ -78,6 +78,36 @@ async fn a_load_forgets_what_one_left_that_broke_off() {
     }
 }
 
+/// The sums that epochs kept are those of the rows, in memory and in PostgreSQL, and show a row that no epoch wrote.
+#[tokio::test]
+async fn sums_of_epochs_are_those_of_the_rows() {
+    let memory = MemoryViews::default();
+    laws::reads_back_what_was_committed(&memory).await;
+    let tables = memory.tables("acme");
+    assert_eq!(tables.sums, tables.sums_of_rows());
+    let database = Database::migrated().await;
+    let (views, client) = (database.views().await, database.client().await);
+    laws::load(&views, "other").await;
+    laws::loads_in_pieces(&views).await;
+    let (kept, of_rows) = views.sums("acme").await.unwrap();
+    assert_eq!((&kept, &of_rows), (&tables.sums, &tables.sums));
+    for wrong in [
+        "UPDATE views_1.device_summaries SET site = 'x' WHERE tenant = 'acme' AND name = 'three'",
+        "UPDATE views_1.record_attributes SET attributes = '{\"name\": \"y\"}' WHERE tenant = 'acme'
+            AND record_key = 'default/armis/hq/1'",
+        "DELETE FROM views_1.device_evidence WHERE tenant = 'acme' AND value = '10.0.0.1'",
+    ] {
+        assert_eq!(client.execute(wrong, &[]).await.unwrap(), 1, "{wrong}");
+    }
+    let (kept, of_rows) = views.sums("acme").await.unwrap();
+    assert_eq!(kept, tables.sums);
+    for ((table, kept), (_, of_rows)) in kept.tables().into_iter().zip(of_rows.tables()) {
+        assert_eq!(kept.difference(of_rows).len(), 1, "{table}");
+    }
+    let (kept, of_rows) = views.sums("other").await.unwrap();
+    assert_eq!(kept, of_rows);
+}
+
 /// What indexes sightings: the ten seconds that a device was last seen in, and sorts by last_seen can go by them.
 #[tokio::test]
 async fn the_period_of_a_sighting_is_its_ten_seconds() {

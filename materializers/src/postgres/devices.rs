@@ -8,7 +8,6 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::{
-    Fence,
     session::Session,
     state::{address, micros},
 };
@@ -23,13 +22,13 @@ const SELECT: &str = "SELECT uid, partition, name, hostname, ip, mac, type, type
 /// The devices after a uid, in the order of their uids, each with the epoch that wrote it last.
 pub(crate) async fn read(
     session: &mut Session,
-    fence: &Fence,
+    tenant: &str,
     after: Option<Uid>,
     limit: usize,
 ) -> Result<Vec<(DeviceRow, u64)>, ViewsError> {
     let after = after.map_or(Uuid::nil(), |uid| uid.0);
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let rows = session.query(SELECT, &[&fence.tenant, &after, &limit]).await?;
+    let rows = session.query(SELECT, &[&tenant, &after, &limit]).await?;
     let read = |row: &Row| {
         device(row).map_err(|error| ViewsError::Refused(format!("a row of devices cannot be read: {error}")))
     };

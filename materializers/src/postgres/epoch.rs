@@ -18,6 +18,7 @@ use super::{
     journals, outbox,
     session::{Parameter, Session},
     state::Micros,
+    sums,
     tables::{AttributesRow, DetailsRow, RowContext, SearchRow, TableRow},
 };
 use crate::{
@@ -63,6 +64,7 @@ pub(crate) async fn write(
     outbox::write(session, &context, entries, &mut next.of_outbox).await?;
     of_records(session, &context, &epoch.output, &mut next.of_changes).await?;
     attributes(session, &context, &epoch.output).await?;
+    sums::add(session, context.tenant, context.generation, &epoch.output.sums).await?;
     rest(session, &context, epoch, next.of_outbox, cleaned_at).await
 }
 
@@ -90,8 +92,10 @@ pub(crate) async fn load(
     };
     let records = async {
         let mut next = RECORDS_CHANGES_FROM;
+        let mut sums = epoch.output.sums.clone();
         empty(session, &context, &TOGETHER).await?;
         while let Some(piece) = pieces.next().await? {
+            sums.add(&piece.sums);
             let piece = Arc::new(piece);
             // Where nobody takes it any more, that one says why.
             if put.send(piece.clone()).await.is_err() {
@@ -100,11 +104,13 @@ pub(crate) async fn load(
             of_records(session, &context, &piece, &mut next).await?;
         }
         drop(put);
-        Ok(())
+        Ok(sums)
     };
     let (devices, records) = tokio::join!(devices, records);
     let () = devices?;
-    let () = records?;
+    let sums = records?;
+    sums::forget(session, context.tenant, context.generation).await?;
+    sums::add(session, context.tenant, context.generation, &sums).await?;
     let mut next = 0;
     outbox::write(session, &context, std::iter::once(all_devices()), &mut next).await?;
     rest(session, &context, epoch, next, cleaned_at).await?;

@@ -82,6 +82,15 @@ pub(crate) async fn read(
     Ok(())
 }
 
+/// Reads the records of a tenant, in pieces.
+pub(crate) async fn records(
+    session: &mut Session,
+    tenant: &str,
+    put: mpsc::Sender<State>,
+) -> Result<(), ViewsError> {
+    Reader { tenant, generation: 0 }.records(session, &put).await
+}
+
 struct Reader<'a> {
     tenant: &'a str,
     generation: i32,
@@ -321,7 +330,7 @@ pub(crate) fn address(row: &Row, at: usize) -> Result<Option<IpAddr>, tokio_post
     Ok(row.try_get::<_, Option<IpInet>>(at)?.map(|ip| ip.address()))
 }
 
-fn order(row: &Row, at: usize) -> Result<Option<Order>, tokio_postgres::Error> {
+pub(crate) fn order(row: &Row, at: usize) -> Result<Option<Order>, tokio_postgres::Error> {
     let Some(time) = micros(row, at)? else {
         return Ok(None);
     };

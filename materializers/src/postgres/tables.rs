@@ -6,7 +6,7 @@ use serviceradar_schemas::{Source, time::SECOND};
 use serviceradar_streams::changes::Row;
 use serviceradar_streams::rows::{
     CountRow, DecisionRow, DeviceRow, DeviceSeen, EvidenceRow, IssueRow, Order, RecordRow, RecordSeen,
-    SnapshotMemberRow, SnapshotRow, WatermarkRow,
+    SnapshotMemberRow, SnapshotRow, Uid, WatermarkRow,
 };
 use uuid::Uuid;
 
@@ -56,7 +56,7 @@ fn period_of(last_seen: i64) -> i64 {
 
 /// The uuid of a uid's text, `sr:<uuid>`. The dataflow writes no other.
 pub(crate) fn uuid_of(uid: &str) -> Uuid {
-    uid.strip_prefix("sr:").and_then(|uuid| uuid.parse().ok()).unwrap_or_default()
+    uid.parse::<Uid>().unwrap_or_default().0
 }
 
 fn put_source(source: &Source, rows: &mut CopyRows) {

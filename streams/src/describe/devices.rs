@@ -1,7 +1,5 @@
 //! Rows of devices, and what they are counted by.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-
 use hashbrown::HashSet;
 use serviceradar_schemas::SourceSummary;
 
@@ -17,6 +15,7 @@ use crate::{
     rows::{DeviceRow, DeviceSeen, EpochOutput, HistoryRow, Placement, Uid},
     sort_unique,
     sources::{OfRecord, summaries},
+    sums::hash,
 };
 
 /// The dimensions by which devices are counted.
@@ -37,11 +36,22 @@ pub(super) struct ToldDevice {
     counted: Box<[Counted]>,
 }
 
-/// Hashes of a row: of what sightings alone leave as it is, and of the rest.
+/// Hashes of a row.
 #[derive(Clone, Copy, PartialEq)]
 struct Hashes {
+    /// Of what sightings alone leave as it is, without sources.
+    row: u64,
+    /// Of that, with sources.
     shown: u64,
+    /// Of what sightings change.
     seen: u64,
+}
+
+impl Hashes {
+    /// The hash of the row in the sums of its table.
+    fn sum(self) -> u64 {
+        self.row.wrapping_add(self.seen)
+    }
 }
 
 /// A device after an epoch.
@@ -91,6 +101,7 @@ impl Describer {
             let before = self.devices.insert(*device, now.told());
             count_changes(before.as_ref(), Some(&now), &mut self.uncounted);
             if let Some(piece) = &mut piece {
+                piece.sums.devices.change(&now.row.uid, 0, now.hashes.sum());
                 piece.devices.new.push(now.whole());
                 piece.history.push(HistoryRow { uid: *uid, change: "created", cause: String::new() });
             }
@@ -123,6 +134,7 @@ impl Describer {
             let seen = device_seen(told.uid, &members);
             let hash = hash(&seen);
             if told.hashes.seen != hash {
+                out.sums.devices.change(&told.uid.to_string(), told.hashes.seen, hash);
                 told.hashes.seen = hash;
                 out.devices.seen.push(seen);
             }
@@ -157,17 +169,19 @@ impl Describer {
         let told = |uid, change, out: &mut EpochOutput| {
             out.history.push(HistoryRow { uid, change, cause: cause(uid) });
         };
-        let vanished = |uid: Uid, out: &mut EpochOutput| {
+        let vanished = |before: &ToldDevice, out: &mut EpochOutput| {
+            let uid = before.uid;
             told(uid, if from.contains(&uid) { "merged" } else { "forgotten" }, out);
+            out.sums.devices.change(&uid.to_string(), before.hashes.sum(), 0);
             out.devices.gone.push(uid.to_string());
         };
         let pins = pins_of_devices(&self.pins, identity, facts, &self.dictionary.borrow());
         let mut counts = Vec::new();
         let mut gone = gone.into_iter().peekable();
         for (uid, device) in named {
-            while let Some((uid, before)) = gone.next_if(|(other, _)| *other < uid) {
+            while let Some((_, before)) = gone.next_if(|(other, _)| *other < uid) {
                 count_changes(Some(&before), None, &mut counts);
-                vanished(uid, out);
+                vanished(&before, out);
             }
             let pins = pins.get(&device).map_or(&[][..], Vec::as_slice);
             let Some(now) = self.device(identity, facts, (device, uid), pins) else {
@@ -177,6 +191,10 @@ impl Describer {
             count_changes(before.as_ref(), Some(&now), &mut counts);
             let told_now = now.told();
             let shown = now.hashes.shown;
+            let was = before.as_ref().map_or(0, |before| before.hashes.sum());
+            if was != now.hashes.sum() {
+                out.sums.devices.change(&now.row.uid, was, now.hashes.sum());
+            }
             match before {
                 None => {
                     told(uid, if to.contains(&uid) { "split" } else { "created" }, out);
@@ -192,9 +210,9 @@ impl Describer {
             }
             self.devices.insert(device, told_now);
         }
-        for (uid, before) in gone {
+        for (_, before) in gone {
             count_changes(Some(&before), None, &mut counts);
-            vanished(uid, out);
+            vanished(&before, out);
         }
         counts
     }
@@ -230,7 +248,8 @@ impl Describer {
         let seen = device_seen(uid, &of_device);
         let choice = choice(&of_device, pins, authority, &dictionary);
         drop(dictionary);
-        let hashes = Hashes { shown: hash_shown(&row, &sources), seen: hash(&seen) };
+        let of_row = hash(&row);
+        let hashes = Hashes { row: of_row, shown: hash_shown(of_row, &sources), seen: hash(&seen) };
         row.sources = sources;
         let counted = counted(&row, &mut self.dictionary.borrow_mut());
         Some(Now { uid, is_retired: row.state == "retired", row, seen, hashes, choice, counted })
@@ -248,13 +267,7 @@ fn members<'a>(identity: &Identity, facts: &'a Facts, device: Device) -> Vec<Mem
         .collect()
 }
 
-fn hash(of: &impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    of.hash(&mut hasher);
-    hasher.finish()
-}
-
-fn hash_shown(row: &DeviceRow, sources: &[SourceSummary]) -> u64 {
+fn hash_shown(row: u64, sources: &[SourceSummary]) -> u64 {
     let sources = sources.iter().map(|of| (&of.source, of.first_seen, of.records, of.open));
     hash(&(row, sources.collect::<Vec<_>>()))
 }

@@ -10,6 +10,7 @@ use crate::{
     place::Placed,
     record::Record,
     rows::{EpochOutput, EvidenceRow, EvidenceState, Placement, RecordRow, RecordSeen, Uid},
+    sums::{Summed, Sums, hash},
 };
 
 /// What was last told of a record, besides what it says itself.
@@ -51,10 +52,12 @@ impl Describer {
         if let Some(piece) = piece {
             let telling = Telling { record, told: &told };
             let first = piece.evidence.new.len();
-            evidence_changes(None, &telling, &dictionary, &mut piece.evidence);
+            evidence_changes(None, &telling, &dictionary, piece);
             piece.evidence.new[first..]
                 .sort_unstable_by(|a, b| (&a.namespace, &a.value).cmp(&(&b.namespace, &b.value)));
-            piece.records.new.push(record_row(&telling, &dictionary));
+            let row = record_row(&telling, &dictionary);
+            piece.sums.records.change(&row.record_key, 0, row.sum());
+            piece.records.new.push(row);
         }
         drop(dictionary);
         *self.slot(id) = Some(told);
@@ -80,15 +83,23 @@ impl Describer {
         let now = told_of(identity, record, evidence);
         let telling = Telling { record, told: &now };
         let before = before.zip(told.as_ref()).map(|(record, told)| Telling { record, told });
-        evidence_changes(before.as_ref(), &telling, &dictionary, &mut out.evidence);
+        evidence_changes(before.as_ref(), &telling, &dictionary, out);
+        let sums = &mut out.sums.records;
         match &before {
-            None => out.records.new.push(record_row(&telling, &dictionary)),
+            None => {
+                let row = record_row(&telling, &dictionary);
+                sums.change(&row.record_key, 0, row.sum());
+                out.records.new.push(row);
+            }
             Some(before) if !is_seen_again(before, &telling) => {
-                out.records.changed.push(record_row(&telling, &dictionary));
+                let row = record_row(&telling, &dictionary);
+                sums.change(&row.record_key, record_row(before, &dictionary).sum(), row.sum());
+                out.records.changed.push(row);
             }
             Some(before) => {
-                let seen = record_seen(record, &dictionary);
-                if record_seen(before.record, &dictionary) != seen {
+                let (was, seen) = (record_seen(before.record, &dictionary), record_seen(record, &dictionary));
+                if was != seen {
+                    sums.change(&seen.record_key, hash(&was), hash(&seen));
                     out.records.seen.push(seen);
                 }
             }
@@ -135,7 +146,7 @@ fn evidence_changes(
     before: Option<&Telling<'_>>,
     now: &Telling<'_>,
     dictionary: &Dictionary,
-    out: &mut Changes<EvidenceRow>,
+    out: &mut EpochOutput,
 ) {
     let unchanged = before.is_some_and(|before| {
         before.record.claims.is(&now.record.claims)
@@ -179,22 +190,34 @@ fn span_changes<S, K: Ord>(
     key: impl Fn(&S) -> K,
     is_same: impl Fn(&S, &S) -> bool,
     row: impl Fn(&S, (EvidenceState, bool)) -> EvidenceRow,
-    out: &mut Changes<EvidenceRow>,
+    EpochOutput { evidence: out, sums, .. }: &mut EpochOutput,
 ) {
+    let gone = |row: EvidenceRow, out: &mut Changes<EvidenceRow>, sums: &mut Sums| {
+        sums.evidence.change(&row.key(), row.sum(), 0);
+        out.gone.push(row.key());
+    };
     let mut old = old.iter().zip(old_told).peekable();
     for (span, told) in new.iter().zip(told) {
-        while let Some((gone, was)) = old.next_if(|(old, _)| key(old) < key(span)) {
-            out.gone.push(row(gone, *was).key());
+        while let Some((old, was)) = old.next_if(|(old, _)| key(old) < key(span)) {
+            gone(row(old, *was), out, sums);
         }
         match old.next_if(|(old, _)| key(old) == key(span)) {
-            None => out.new.push(row(span, *told)),
+            None => {
+                let row = row(span, *told);
+                sums.evidence.change(&row.key(), 0, row.sum());
+                out.new.push(row);
+            }
             Some((before, was)) if was != told || !is_same(before, span) => {
-                out.changed.push(row(span, *told));
+                let (before, row) = (row(before, *was), row(span, *told));
+                sums.evidence.change(&row.key(), before.sum(), row.sum());
+                out.changed.push(row);
             }
             Some(_) => {}
         }
     }
-    out.gone.extend(old.map(|(gone, was)| row(gone, *was).key()));
+    for (old, was) in old {
+        gone(row(old, *was), out, sums);
+    }
 }
 
 /// Whether only sightings changed the row.

@@ -15,6 +15,7 @@ use serviceradar_streams::{
     },
     snapshots::Undecided,
     sources,
+    sums::{Buckets, Sums},
 };
 
 use crate::Checked;
@@ -36,6 +37,8 @@ pub(crate) struct Tables {
     pub(crate) watermarks: Table<WatermarkRow>,
     /// What the guard is asked to judge.
     pub(crate) undecided: Vec<Undecided>,
+    /// As the epochs kept them.
+    pub(crate) sums: Sums,
 }
 
 impl Tables {
@@ -70,6 +73,10 @@ impl Tables {
         fold(&mut self.snapshots, &output.snapshots, |_, _| {})?;
         fold(&mut self.members, &output.snapshot_members, |_, _| {})?;
         fold(&mut self.watermarks, &output.watermarks, |_, _| {})?;
+        self.sums.add(&output.sums);
+        prop_assert_eq!(&self.sums.devices, &Buckets::of(self.devices.values()), "sums of devices");
+        prop_assert_eq!(&self.sums.records, &Buckets::of(self.records.values()), "sums of records");
+        prop_assert_eq!(&self.sums.evidence, &Buckets::of(self.evidence.values()), "sums of evidence");
         self.undecided = closed.undecided.clone();
         let key = |fetch: &Undecided| (fetch.partition.clone(), fetch.source.clone(), fetch.begin);
         self.undecided.sort_by_key(key);
