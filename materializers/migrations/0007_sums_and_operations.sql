@@ -21,6 +21,10 @@ CREATE TABLE serviceradar_base.pipeline_operations (
   PRIMARY KEY (id, phase)
 );
 
+-- Why a device shows what it shows hangs on the rules.
+CREATE OR REPLACE VIEW serviceradar.pipeline_generations AS
+  SELECT id, schema, state, fingerprint, started_at, promoted_at, rules FROM serviceradar_base.pipeline_generations;
+
 COMMENT ON TABLE serviceradar_base.pipeline_hashes IS 'Sums of the hashes of a table''s rows, by buckets of their keys, as the epochs kept them';
 COMMENT ON COLUMN serviceradar_base.pipeline_hashes.tenant IS 'The tenant';
 COMMENT ON COLUMN serviceradar_base.pipeline_hashes.generation IS 'The generation';

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::{
     postgres::{
         session::{Session, views_error},
-        state,
+        state::{self, Micros},
     },
     views::{Resume, ViewsError},
 };
@@ -113,6 +113,23 @@ pub struct Answer {
     pub rows: Vec<Vec<Value>>,
 }
 
+/// Most fetches that are told to be held.
+const HELD_MAX: i64 = 100;
+
+/// A fetch that ends nothing, because the guard or an operator held it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Held {
+    /// The partition.
+    pub partition: String,
+    /// `kind/instance`.
+    pub source: String,
+    /// When it began.
+    #[serde(with = "serviceradar_schemas::time::rfc3339")]
+    pub begin: i64,
+    /// Why, in words.
+    pub why: String,
+}
+
 /// How many there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
@@ -126,7 +143,7 @@ pub struct Totals {
 
 /// A session that reads one tenant.
 pub struct Inventory {
-    session: Session,
+    pub(crate) session: Session,
     tenant: String,
 }
 
@@ -175,6 +192,23 @@ impl Inventory {
             (SELECT count(*) FROM device_records)";
         let row = self.session.query_one(select, &[&kind]).await?;
         Ok(Totals { devices: row.get(0), devices_of_kind: row.get(1), records: row.get(2) })
+    }
+
+    /// The fetches that were held, and that no later one of their source was accepted over: they end nothing.
+    pub async fn held(&mut self) -> Result<Vec<Held>, ViewsError> {
+        let select = "SELECT h.partition, h.source_kind || '/' || h.source_instance, h.begin, h.detail
+            FROM snapshots h WHERE h.verdict = 'held' AND NOT EXISTS (
+                SELECT FROM snapshots a WHERE a.partition = h.partition AND a.source_kind = h.source_kind
+                    AND a.source_instance = h.source_instance AND a.verdict = 'accepted' AND a.begin > h.begin)
+            ORDER BY h.partition, 2, h.begin DESC LIMIT $1";
+        let rows = self.session.query(select, &[&HELD_MAX]).await?;
+        let read = |row: &tokio_postgres::Row| Held {
+            partition: row.get(0),
+            source: row.get(1),
+            begin: row.get::<_, Micros>(2).0,
+            why: row.get(3),
+        };
+        Ok(rows.iter().map(read).collect())
     }
 
     /// The names of devices, of those that are there and have one.

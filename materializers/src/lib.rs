@@ -2,6 +2,7 @@
 //!
 //! [`views`] is the contract; [`PostgresViews`] keeps it in PostgreSQL, [`MemoryViews`] in memory.
 
+pub mod explain;
 pub mod inventory;
 pub mod memory;
 mod migrations;

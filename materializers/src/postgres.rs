@@ -1,7 +1,7 @@
 //! Views in PostgreSQL: who may write a tenant, and where it stands.
 
 mod copy;
-mod devices;
+pub(crate) mod devices;
 mod epoch;
 mod examine;
 mod indexes;
@@ -24,6 +24,7 @@ use fail::fail_point;
 use serviceradar_schemas::time::Clock;
 use serviceradar_streams::{
     rows::{DeviceRow, State, Uid},
+    rules::Rules,
     sums::Sums,
 };
 use tokio::sync::mpsc;
@@ -74,6 +75,14 @@ impl PostgresViews {
     /// Refuses a database that is not the one that this program's migrations make.
     pub async fn check(&self) -> Result<(), ViewsError> {
         migrations::check(Session::connect(&self.url).await?.client()).await
+    }
+
+    /// The rules that the active generation was built with; none before its first writer.
+    pub async fn rules(&self) -> Result<Option<Rules>, ViewsError> {
+        let mut session = Session::connect(&self.url).await?;
+        session.become_writer().await?;
+        let select = "SELECT rules FROM serviceradar_base.pipeline_generations WHERE state = 'active'";
+        rules_of(&mut session, select).await
     }
 
     /// What a tenant's tables come to: as the epochs kept it, and as the rows of the active generation are, at one
@@ -149,6 +158,15 @@ impl PostgresViews {
 
 fn held(tenant: &str, holder: Option<String>) -> ViewsError {
     ViewsError::Held { tenant: tenant.to_owned(), writer: holder.unwrap_or_else(|| "a newcomer".to_owned()) }
+}
+
+/// The rules in the first column of the first row, where there are any.
+pub(crate) async fn rules_of(session: &mut Session, select: &str) -> Result<Option<Rules>, ViewsError> {
+    let rows = session.query(select, &[]).await?;
+    let rules: Option<serde_json::Value> = rows.first().and_then(|row| row.get(0));
+    let unreadable =
+        |error| ViewsError::Refused(format!("the rules of the generation cannot be read: {error}"));
+    rules.map(serde_json::from_value).transpose().map_err(unreadable)
 }
 
 /// Makes the tables of the active generation those that the session means. Returns its number.

@@ -138,7 +138,7 @@ pub enum ViewsError {
     },
     /// The active generation was built by other rules or another layout.
     #[error(
-        "the views were built with fingerprint {found}, this program and its rules have {wanted}: use an empty database (a demo: another --dir), or the program and rules that built them"
+        "the views were built with fingerprint {found}, this program and its rules have {wanted}: use the program and rules that built them (without `rules` a pipeline goes on with theirs), or an empty database (a demo: another --dir)"
     )]
     Fingerprint {
         /// As the active generation has it.

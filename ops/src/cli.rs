@@ -80,6 +80,8 @@ pub(crate) enum Verb {
     Topics(verbs::topics::Topics),
     /// Lists, shows, exports and checks the schemas of events
     Schema(verbs::schema::Schema),
+    /// Explains why these records are one device, why two devices are not one, and why a value is shown
+    Explain(verbs::explain::Explain),
     /// Publishes a decision: what evidence cannot say
     Decide(verbs::decide::Decide),
     /// Shows what a file of observations would become, with no log and no database
@@ -102,6 +104,7 @@ impl Verb {
         match self {
             Verb::Demo(demo) => demo.population.keys(),
             Verb::Faker(faker) => faker.keys(),
+            Verb::Run(run) => run.keys(),
             _ => Vec::new(),
         }
     }

@@ -16,6 +16,7 @@ pub use layers::{Layers, Origin};
 use serviceradar_ingest::faker::DEVICES_MAX;
 use serviceradar_log::{Identity, KafkaConfig, Login, Tls};
 use serviceradar_schemas::topics;
+use serviceradar_streams::rules::Rules;
 
 /// Longest that anything is kept for, days: a century is for ever.
 const DAYS_KEPT_MAX: u64 = 36_500;
@@ -162,6 +163,8 @@ pub struct Config {
     /// Whether somebody asked for that address.
     pub listen_given: bool,
     pub log_level: String,
+    /// The document, read.
+    pub rules: Option<Rules>,
     pub schema_registry: SchemaRegistry,
     pub tenant: String,
     pub log_partitions: u32,
@@ -197,6 +200,7 @@ impl Config {
             listen: parse(layers, "listen")?,
             listen_given: layers.get("listen")?.origin != Origin::Default,
             log_level: parse(layers, "log_level")?,
+            rules: rules(layers)?,
             schema_registry: SchemaRegistry {
                 password: optional(layers, "schema_registry.password")?.map(Secret),
                 url: registry_url(layers)?,
@@ -283,6 +287,16 @@ fn kafka(layers: &Layers) -> Result<Option<KafkaConfig>, ConfigError> {
         password,
     });
     Ok(Some(KafkaConfig { servers, tls, login }))
+}
+
+/// The rules of the file that is named.
+fn rules(layers: &Layers) -> Result<Option<Rules>, ConfigError> {
+    let Some(file) = optional(layers, "rules")? else {
+        return Ok(None);
+    };
+    let text = std::fs::read_to_string(&file)
+        .map_err(|error| wrong(layers, "rules", &format!("it cannot be read: {error}")))?;
+    Rules::from_toml(&text).map(Some).map_err(|error| wrong(layers, "rules", &error.to_string()))
 }
 
 /// Two values that are of use together alone.

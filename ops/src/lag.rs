@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use serviceradar_materializers::{
-    inventory::Inventory,
+    inventory::{Held, Inventory},
     views::{Resume, ViewsError},
 };
 use serviceradar_ops::{config::Config, postgres::PrivatePostgres};
@@ -26,6 +26,14 @@ pub(crate) async fn standing(config: &Config, tenant: &str) -> Result<Option<Res
         inventory => inventory,
     };
     inventory?.standing().await.map(Some)
+}
+
+/// The fetches that are held.
+pub(crate) async fn held(config: &Config) -> Result<Vec<Held>, ViewsError> {
+    match database_url(config) {
+        Some(url) => Inventory::connect(&url, &config.tenant).await?.held().await,
+        None => Ok(Vec::new()),
+    }
 }
 
 /// The longest lag of several log partitions, seconds; none where one is not known.

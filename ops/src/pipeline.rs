@@ -8,7 +8,6 @@ use serviceradar_materializers::PostgresViews;
 use serviceradar_ops::{config::Config, metrics::Metric, postgres::PrivatePostgres};
 use serviceradar_replay::{Driver, DriverConfig, DriverHandle, DriverStatus, Phase};
 use serviceradar_schemas::time::{Clock, SystemClock};
-use serviceradar_streams::rules::Rules;
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -63,11 +62,15 @@ impl Pipeline {
             views.check().await?;
         }
         first().await?;
+        let rules = match &config.rules {
+            Some(rules) => rules.clone(),
+            None => views.rules().await?.unwrap_or_default(),
+        };
         let driver = Driver::start(DriverConfig {
             tenant: config.tenant.clone(),
             writer: writer(config)?,
             workers: WORKERS,
-            rules: Rules::default(),
+            rules,
             log: log.clone(),
             writers: schemas.writers,
             framings: schemas.framings,

@@ -6,6 +6,7 @@ pub(crate) mod config;
 pub(crate) mod decide;
 pub(crate) mod demo;
 pub(crate) mod doctor;
+pub(crate) mod explain;
 pub(crate) mod faker;
 pub(crate) mod migrate;
 pub(crate) mod resolve;
@@ -42,6 +43,7 @@ pub(crate) async fn run(verb: Verb, context: Context) -> anyhow::Result<()> {
         Verb::Sync(sync) => sync.run(&context).await,
         Verb::Topics(topics) => topics.run(&context).await,
         Verb::Schema(schema) => schema.run(&context).await,
+        Verb::Explain(explain) => explain.run(&context).await,
         Verb::Decide(decide) => decide.run(&context).await,
         Verb::Resolve(resolve) => resolve.run(&context).await,
         Verb::Rules(rules) => rules.run(&context),

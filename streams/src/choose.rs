@@ -33,24 +33,66 @@ impl Member<'_> {
     }
 }
 
+impl<'a> Member<'a> {
+    /// The values that it offers.
+    pub fn offers<'b>(
+        &'b self,
+        authority: &'b Authority,
+        dictionary: &'a Dictionary,
+    ) -> impl Iterator<Item = Offer<'a>> + use<'a, 'b> {
+        let record = self.record;
+        let kind = &*dictionary.source_entry(record.source).source.kind;
+        let heard = self.speaks() && record.now.open;
+        heard.then(|| record.current_attributes()).into_iter().flatten().filter_map(
+            move |(attribute, (_, at))| {
+                let name = &**dictionary.text_of(attribute.name);
+                let weight = (false, at >= record.now.fresh_from, authority.of(kind, name), at);
+                (name != "quality").then_some(Offer { name, weight, value: &attribute.value })
+            },
+        )
+    }
+
+    /// The addresses that it holds. Whether it speaks is for the caller to ask.
+    pub fn address_offers(
+        &self,
+        authority: &Authority,
+        dictionary: &Dictionary,
+    ) -> impl Iterator<Item = AddressOffer> + use<'a> {
+        let record = self.record;
+        let authority = authority.of(&dictionary.source_entry(record.source).source.kind, "ip");
+        record.addresses.iter().filter(|span| span.current).map(move |span| {
+            let at = record.asserted(&span.last).1;
+            let first_listed = record.place.is_some_and(|(_, ip)| ip == span.ip);
+            AddressOffer { fresh: at >= record.now.fresh_from, authority, at, first_listed, ip: span.ip }
+        })
+    }
+}
+
+/// Of an offer, all that decides but the hash of its value: whether it is pinned, whether it is fresh, authority, event
+/// time.
+pub type Weight = (bool, bool, u8, i64);
+
 /// A value that a record, or a pin, offers for an attribute. The greatest by (pinned, fresh, authority, event
 /// time, hash of value) wins.
 #[derive(Clone, Copy)]
-struct Offer<'a> {
-    name: &'a str,
-    /// All that decides but the hash, which is asked where the rest ties.
-    weight: (bool, bool, u8, i64),
-    value: &'a str,
+pub struct Offer<'a> {
+    /// The attribute.
+    pub name: &'a str,
+    /// The hash of the value is asked where the rest ties.
+    pub weight: Weight,
+    /// The value.
+    pub value: &'a str,
 }
 
 impl Offer<'_> {
-    fn outweighs(&self, other: &Self) -> bool {
+    /// Which of two outweighs the other: the greater.
+    pub fn against(&self, other: &Self) -> Ordering {
         self.weight.cmp(&other.weight).then_with(|| {
             if self.value == other.value {
                 return Ordering::Equal;
             }
             id_hash(self.value).cmp(&id_hash(other.value))
-        }) == Ordering::Greater
+        })
     }
 }
 
@@ -63,7 +105,7 @@ impl<'a> Winners<'a> {
         offers.sort_by_key(|offer| offer.name);
         offers.dedup_by(|later, first| {
             let same = later.name == first.name;
-            if same && later.outweighs(first) {
+            if same && later.against(first) == Ordering::Greater {
                 *first = *later;
             }
             same
@@ -121,6 +163,13 @@ pub struct Pin<'a> {
     pub value: &'a str,
     /// When.
     pub at: i64,
+}
+
+impl<'a> Pin<'a> {
+    /// The value that it offers.
+    pub fn offer(&self) -> Offer<'a> {
+        Offer { name: self.attribute, weight: (true, true, u8::MAX, self.at), value: self.value }
+    }
 }
 
 /// What of a device's row follows from when its records were seen, and is no sighting: whether it answers, and, where
@@ -241,37 +290,31 @@ fn winners<'a>(
     dictionary: &'a Dictionary,
 ) -> Winners<'a> {
     let mut offers: Vec<Offer<'a>> = Vec::with_capacity(OFFERS_EXPECTED);
-    for member in members.iter().filter(|member| member.speaks() && member.record.now.open) {
-        let record = member.record;
-        let kind = &dictionary.source_entry(record.source).source.kind;
-        for (attribute, (_, at)) in record.current_attributes() {
-            let name = &**dictionary.text_of(attribute.name);
-            if name != "quality" {
-                let weight = (false, at >= record.now.fresh_from, authority.of(kind, name), at);
-                offers.push(Offer { name, weight, value: &attribute.value });
-            }
-        }
+    for member in members {
+        offers.extend(member.offers(authority, dictionary));
     }
-    offers.extend(pins.iter().map(|pin| Offer {
-        name: pin.attribute,
-        weight: (true, true, u8::MAX, pin.at),
-        value: pin.value,
-    }));
+    offers.extend(pins.iter().map(Pin::offer));
     Winners::of(offers)
 }
 
 fn winner_ip(spoken: &[&Member<'_>], authority: &Authority, dictionary: &Dictionary) -> Option<IpAddr> {
-    let offers = spoken.iter().flat_map(|member| {
-        let record = member.record;
-        let rank = authority.of(&dictionary.source_entry(record.source).source.kind, "ip");
-        record.addresses.iter().filter(|span| span.current).map(move |span| {
-            let at = record.asserted(&span.last).1;
-            let first_listed = record.place.is_some_and(|(_, ip)| ip == span.ip);
-            // Of the addresses of one sighting the first listed is meant.
-            (at >= record.now.fresh_from, rank, at, first_listed, span.ip)
-        })
-    });
-    offers.max().map(|(_, _, _, _, ip)| ip)
+    let offers = spoken.iter().flat_map(|member| member.address_offers(authority, dictionary));
+    offers.max().map(|offer| offer.ip)
+}
+
+/// An address that a record of a device holds: of all of them the greatest is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AddressOffer {
+    /// Whether it is fresh.
+    pub fresh: bool,
+    /// Of the record's source.
+    pub authority: u8,
+    /// Event time of its last assertion.
+    pub at: i64,
+    /// Of the addresses of one sighting the first listed is meant.
+    first_listed: bool,
+    /// The address.
+    pub ip: IpAddr,
 }
 
 /// MACs that records currently assert, universally administered ones first.

@@ -180,7 +180,8 @@ impl Taken {
         (self.decision.partition.clone(), self.kind.family(), self.target.clone())
     }
 
-    fn effect(&self) -> Effect {
+    /// What it does while it is in force.
+    pub fn effect(&self) -> Effect {
         match (self.kind, self.target.clone()) {
             (Kind::Allow, Target::Claim(claim)) => Effect::Allow(claim),
             (Kind::PinUid, Target::Claim(claim)) => Effect::PinUid(claim),

@@ -11,6 +11,7 @@ pub mod describe;
 pub mod dictionary;
 pub mod engine;
 pub mod evidence;
+pub mod explain;
 pub mod facts;
 pub mod fold;
 pub mod identity;

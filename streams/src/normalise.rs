@@ -69,11 +69,17 @@ impl ClaimKey {
         }
     }
 
-    fn sort_key(&self) -> (u8, &str, Text) {
+    /// Namespace and value.
+    pub fn text(&self) -> (&str, Text) {
         match self {
-            ClaimKey::Mac(mac) => (self.tier(), "mac", crate::claim::mac_text(*mac).into()),
-            ClaimKey::Text(namespace, value) => (self.tier(), namespace, value.clone()),
+            ClaimKey::Mac(mac) => ("mac", crate::claim::mac_text(*mac).into()),
+            ClaimKey::Text(namespace, value) => (namespace, value.clone()),
         }
+    }
+
+    fn sort_key(&self) -> (u8, &str, Text) {
+        let (namespace, value) = self.text();
+        (self.tier(), namespace, value)
     }
 }
 

@@ -227,6 +227,12 @@ pub struct IssueRow {
     pub detail: String,
 }
 
+impl IssueRow {
+    /// What an issue may be.
+    pub const KINDS: [&str; 7] =
+        ["ambiguous", "bridging", "conflict", "generic", "oversized", "quality", "quarantined"];
+}
+
 /// How many devices have a value of a dimension (`device_counts`).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CountRow {

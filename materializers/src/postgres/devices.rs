@@ -13,11 +13,11 @@ use super::{
 };
 use crate::views::ViewsError;
 
-const SELECT: &str = "SELECT uid, partition, name, hostname, ip, mac, type, type_id, vendor_name, model, os,
+/// What [`device`] reads of `devices`.
+pub(crate) const DEVICE_COLUMNS: &str = "uid, partition, name, hostname, ip, mac, type, type_id, vendor_name, model, os,
         hw_info, risk_score, risk_level, risk_level_id, is_available, availability_at, discovery_sources, sources,
         confidence, state, first_seen, last_seen, agent_id, gateway_id, network_interfaces, site, tags, metadata,
-        records, flags, epoch
-    FROM devices WHERE tenant = $1 AND uid > $2 ORDER BY uid LIMIT $3";
+        records, flags, epoch";
 
 /// The devices after a uid, in the order of their uids, each with the epoch that wrote it last.
 pub(crate) async fn read(
@@ -28,16 +28,20 @@ pub(crate) async fn read(
 ) -> Result<Vec<(DeviceRow, u64)>, ViewsError> {
     let after = after.map_or(Uuid::nil(), |uid| uid.0);
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let rows = session.query(SELECT, &[&tenant, &after, &limit]).await?;
-    let read = |row: &Row| {
-        device(row).map_err(|error| ViewsError::Refused(format!("a row of devices cannot be read: {error}")))
-    };
-    rows.iter().map(read).collect()
+    let select =
+        format!("SELECT {DEVICE_COLUMNS} FROM devices WHERE tenant = $1 AND uid > $2 ORDER BY uid LIMIT $3");
+    let rows = session.query(&select, &[&tenant, &after, &limit]).await?;
+    rows.iter().map(device).collect()
 }
 
 type Unreadable = Box<dyn std::error::Error + Send + Sync>;
 
-fn device(row: &Row) -> Result<(DeviceRow, u64), Unreadable> {
+/// Reads a device, and the epoch that wrote it last.
+pub(crate) fn device(row: &Row) -> Result<(DeviceRow, u64), ViewsError> {
+    read_device(row).map_err(|error| ViewsError::Refused(format!("a row of devices cannot be read: {error}")))
+}
+
+fn read_device(row: &Row) -> Result<(DeviceRow, u64), Unreadable> {
     fn json<T: DeserializeOwned>(row: &Row, at: usize) -> Result<T, Unreadable> {
         Ok(serde_json::from_value(row.try_get(at)?)?)
     }

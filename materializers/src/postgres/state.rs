@@ -6,8 +6,8 @@ use cidr::IpInet;
 use futures_util::TryStreamExt;
 use serviceradar_schemas::{Collector, Decision, Source, Target};
 use serviceradar_streams::rows::{
-    DecisionRow, EvidenceSpan, Order, Placement, RecordRow, SnapshotMemberRow, SnapshotRow, State, Uid,
-    WatermarkRow,
+    DecisionRow, EvidenceRow, EvidenceSpan, EvidenceState, Order, Placement, RecordRow, SnapshotMemberRow,
+    SnapshotRow, State, Uid, WatermarkRow,
 };
 use tokio::sync::mpsc;
 use tokio_postgres::{
@@ -135,34 +135,11 @@ impl Reader<'_> {
     }
 
     async fn records(&self, session: &mut Session, put: &mpsc::Sender<State>) -> Result<(), ViewsError> {
-        let select = "SELECT record_key, uid, placement, open, first_seen, last_seen, first_asserted,
-                attributes::text, probe_up, probe_at, collector_agent, collector_gateway, collector_address,
-                first_snapshot_begin, place, place_time, place_hash, assert_time, assert_hash, assert_event_time,
-                full_time, full_hash, full_event_time, end_time, end_hash, last_snapshot_begin
-            FROM device_records WHERE tenant = $1";
-        let mut collectors: HashMap<Collector3, Arc<Collector>> = HashMap::new();
-        let read = |row: &Row| {
-            Ok(RecordRow {
-                record_key: row.try_get::<_, &str>(0)?.into(),
-                uid: row.try_get::<_, Option<Uuid>>(1)?.map(Uid),
-                placement: placement(row.try_get(2)?),
-                open: row.try_get(3)?,
-                first_seen: micros(row, 4)?,
-                last_seen: micros(row, 5)?,
-                first_asserted: micros(row, 6)?,
-                attributes: row.try_get::<_, &str>(7)?.into(),
-                probe: row.try_get::<_, Option<bool>>(8)?.zip(micros(row, 9)?),
-                collector: collector(row, &mut collectors)?,
-                first_snapshot_begin: micros(row, 13)?,
-                place: address(row, 14)?.zip(order(row, 15)?),
-                last_assert: order(row, 17)?.zip(micros(row, 19)?),
-                last_full: order(row, 20)?.zip(micros(row, 22)?),
-                last_end: order(row, 23)?,
-                last_snapshot_begin: micros(row, 25)?,
-            })
-        };
+        let select = format!("SELECT {RECORD_COLUMNS} FROM device_records WHERE tenant = $1");
+        let mut collectors = Collectors::new();
+        let read = |row: &Row| record_row(row, &mut collectors);
         let state = |records| State { records, ..State::default() };
-        self.pieces(session, select, read, (RECORDS_IN_PIECE, state), put).await
+        self.pieces(session, &select, read, (RECORDS_IN_PIECE, state), put).await
     }
 
     async fn evidence(&self, session: &mut Session, put: &mpsc::Sender<State>) -> Result<(), ViewsError> {
@@ -195,36 +172,9 @@ impl Reader<'_> {
     }
 
     async fn decisions(&self, session: &mut Session) -> Result<Vec<DecisionRow>, ViewsError> {
-        let select = "SELECT id, partition, action, target, value, revokes, in_force, actor, reason, at
-            FROM decisions WHERE tenant = $1 ORDER BY id";
-        let rows = self
-            .rows(session, select, |row| {
-                let target: serde_json::Value = row.try_get(3)?;
-                let at = row.try_get::<_, Micros>(9)?.0;
-                let decision = Decision {
-                    id: row.try_get(0)?,
-                    event_time: at,
-                    partition: row.try_get(1)?,
-                    action: row.try_get(2)?,
-                    target: Target::default(),
-                    value: row.try_get(4)?,
-                    revokes: row.try_get(5)?,
-                    actor: row.try_get(7)?,
-                    reason: row.try_get(8)?,
-                };
-                Ok((target, DecisionRow { decision, at, in_force: row.try_get(6)? }))
-            })
-            .await?;
-        let read = |(target, mut row): (serde_json::Value, DecisionRow)| {
-            row.decision.target = serde_json::from_value(target).map_err(|error| {
-                ViewsError::Refused(format!(
-                    "decision {:?} has an unreadable target: {error}",
-                    row.decision.id
-                ))
-            })?;
-            Ok(row)
-        };
-        rows.into_iter().map(read).collect()
+        let select = format!("SELECT {DECISION_COLUMNS} FROM decisions WHERE tenant = $1 ORDER BY id");
+        let rows = session.query(&select, &[&self.tenant]).await?;
+        rows.iter().map(decision_row).collect()
     }
 
     async fn snapshots(&self, session: &mut Session) -> Result<Vec<SnapshotRow>, ViewsError> {
@@ -305,13 +255,39 @@ impl Reader<'_> {
     }
 }
 
-/// Agent, gateway, address.
-type Collector3 = (String, String, String);
+/// What [`record_row`] reads of `device_records`.
+pub(crate) const RECORD_COLUMNS: &str =
+    "record_key, uid, placement, open, first_seen, last_seen, first_asserted,
+    attributes::text, probe_up, probe_at, collector_agent, collector_gateway, collector_address,
+    first_snapshot_begin, place, place_time, place_hash, assert_time, assert_hash, assert_event_time,
+    full_time, full_hash, full_event_time, end_time, end_hash, last_snapshot_begin";
 
-fn collector(
-    row: &Row,
-    known: &mut HashMap<Collector3, Arc<Collector>>,
-) -> Result<Option<Arc<Collector>>, tokio_postgres::Error> {
+/// Collectors by agent, gateway and address: few.
+pub(crate) type Collectors = HashMap<(String, String, String), Arc<Collector>>;
+
+/// Reads a record.
+pub(crate) fn record_row(row: &Row, collectors: &mut Collectors) -> Result<RecordRow, tokio_postgres::Error> {
+    Ok(RecordRow {
+        record_key: row.try_get::<_, &str>(0)?.into(),
+        uid: row.try_get::<_, Option<Uuid>>(1)?.map(Uid),
+        placement: placement(row.try_get(2)?),
+        open: row.try_get(3)?,
+        first_seen: micros(row, 4)?,
+        last_seen: micros(row, 5)?,
+        first_asserted: micros(row, 6)?,
+        attributes: row.try_get::<_, &str>(7)?.into(),
+        probe: row.try_get::<_, Option<bool>>(8)?.zip(micros(row, 9)?),
+        collector: collector(row, collectors)?,
+        first_snapshot_begin: micros(row, 13)?,
+        place: address(row, 14)?.zip(order(row, 15)?),
+        last_assert: order(row, 17)?.zip(micros(row, 19)?),
+        last_full: order(row, 20)?.zip(micros(row, 22)?),
+        last_end: order(row, 23)?,
+        last_snapshot_begin: micros(row, 25)?,
+    })
+}
+
+fn collector(row: &Row, known: &mut Collectors) -> Result<Option<Arc<Collector>>, tokio_postgres::Error> {
     let Some(agent) = row.try_get::<_, Option<String>>(10)? else {
         return Ok(None);
     };
@@ -320,6 +296,62 @@ fn collector(
         Arc::new(Collector { agent: agent.clone(), gateway: gateway.clone(), address: address.clone() })
     });
     Ok(Some(collector.clone()))
+}
+
+/// What [`evidence_row`] reads of `device_evidence`.
+pub(crate) const EVIDENCE_COLUMNS: &str =
+    "record_key, namespace, value, claim_uid, ip, state, leads, first_seen,
+    first_asserted, last_time, last_hash, last_seen";
+
+/// Reads a row of evidence, whole.
+pub(crate) fn evidence_row(row: &Row) -> Result<EvidenceRow, ViewsError> {
+    let word: &str = row.try_get(5).map_err(views_error)?;
+    let state = EvidenceState::of_word(word)
+        .ok_or_else(|| ViewsError::Refused(format!("evidence has the state {word:?}, which is none")))?;
+    let read = || {
+        Ok(EvidenceRow {
+            record_key: row.try_get::<_, &str>(0)?.into(),
+            namespace: row.try_get::<_, &str>(1)?.into(),
+            value: row.try_get::<_, &str>(2)?.into(),
+            claim_uid: row.try_get(3)?,
+            ip: address(row, 4)?,
+            state,
+            leads: row.try_get(6)?,
+            first_seen: row.try_get::<_, Micros>(7)?.0,
+            first_asserted: row.try_get::<_, Micros>(8)?.0,
+            last: order(row, 9)?.zip(micros(row, 11)?),
+        })
+    };
+    read().map_err(views_error)
+}
+
+/// What [`decision_row`] reads of `decisions`.
+pub(crate) const DECISION_COLUMNS: &str =
+    "id, partition, action, target, value, revokes, in_force, actor, reason, at";
+
+/// Reads a decision.
+pub(crate) fn decision_row(row: &Row) -> Result<DecisionRow, ViewsError> {
+    let read = || {
+        let target: serde_json::Value = row.try_get(3)?;
+        let at = row.try_get::<_, Micros>(9)?.0;
+        let decision = Decision {
+            id: row.try_get(0)?,
+            event_time: at,
+            partition: row.try_get(1)?,
+            action: row.try_get(2)?,
+            target: Target::default(),
+            value: row.try_get(4)?,
+            revokes: row.try_get(5)?,
+            actor: row.try_get(7)?,
+            reason: row.try_get(8)?,
+        };
+        Ok((target, DecisionRow { decision, at, in_force: row.try_get(6)? }))
+    };
+    let (target, mut decided) = read().map_err(views_error)?;
+    decided.decision.target = serde_json::from_value(target).map_err(|error| {
+        ViewsError::Refused(format!("decision {:?} has an unreadable target: {error}", decided.decision.id))
+    })?;
+    Ok(decided)
 }
 
 pub(crate) fn micros(row: &Row, at: usize) -> Result<Option<i64>, tokio_postgres::Error> {
@@ -338,7 +370,7 @@ pub(crate) fn order(row: &Row, at: usize) -> Result<Option<Order>, tokio_postgre
     Ok(Some(Order { time, hash: hash.cast_unsigned() }))
 }
 
-fn source(row: &Row, at: usize) -> Result<Source, tokio_postgres::Error> {
+pub(crate) fn source(row: &Row, at: usize) -> Result<Source, tokio_postgres::Error> {
     Ok(Source { kind: row.try_get(at)?, instance: row.try_get(at + 1)? })
 }
 

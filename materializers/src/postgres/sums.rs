@@ -6,11 +6,10 @@ use futures_util::TryStreamExt;
 use serviceradar_streams::{
     changes::Row as _,
     evidence::canonical_attributes,
-    rows::{EvidenceRow, EvidenceState, State, Uid},
+    rows::{State, Uid},
     sums::{Buckets, Summed, Sums},
 };
 use tokio::sync::mpsc;
-use tokio_postgres::{Row, types::FromSql};
 
 use super::{
     devices,
@@ -96,38 +95,12 @@ pub(crate) async fn of_rows(session: &mut Session, tenant: &str) -> Result<Sums,
 }
 
 async fn evidence(session: &mut Session, tenant: &str, sums: &mut Buckets) -> Result<(), ViewsError> {
-    let select =
-        "SELECT record_key, namespace, value, claim_uid, ip, state, leads, first_seen, first_asserted,
-            last_time, last_hash, last_seen
-        FROM device_evidence WHERE tenant = $1";
-    let rows = session.client().query_raw(select, [tenant]).await.map_err(views_error)?;
+    let select = format!("SELECT {} FROM device_evidence WHERE tenant = $1", state::EVIDENCE_COLUMNS);
+    let rows = session.client().query_raw(&select, [tenant]).await.map_err(views_error)?;
     let mut rows = pin!(rows);
-    let read = |row: &Row| -> Result<EvidenceRow, ViewsError> {
-        let word: &str = get(row, 5)?;
-        Ok(EvidenceRow {
-            record_key: get::<&str>(row, 0)?.into(),
-            namespace: get::<&str>(row, 1)?.into(),
-            value: get::<&str>(row, 2)?.into(),
-            claim_uid: get(row, 3)?,
-            ip: state::address(row, 4).map_err(views_error)?,
-            state: EvidenceState::of_word(word).ok_or_else(|| {
-                ViewsError::Refused(format!("evidence has the state {word:?}, which is none"))
-            })?,
-            leads: get(row, 6)?,
-            first_seen: state::micros(row, 7).map_err(views_error)?.unwrap_or_default(),
-            first_asserted: state::micros(row, 8).map_err(views_error)?.unwrap_or_default(),
-            last: state::order(row, 9)
-                .map_err(views_error)?
-                .zip(state::micros(row, 11).map_err(views_error)?),
-        })
-    };
     while let Some(row) = rows.try_next().await.map_err(views_error)? {
-        let row = read(&row)?;
+        let row = state::evidence_row(&row)?;
         sums.change(&row.key(), 0, row.sum());
     }
     Ok(())
-}
-
-fn get<'a, T: FromSql<'a>>(row: &'a Row, at: usize) -> Result<T, ViewsError> {
-    row.try_get(at).map_err(views_error)
 }

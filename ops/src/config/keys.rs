@@ -28,7 +28,7 @@ pub const VARIABLE_PREFIX: &str = "SERVICERADAR_";
 pub const FILE_SUFFIX: &str = "_file";
 
 /// All keys, in order of their names.
-pub const KEYS: [Key; 31] = [
+pub const KEYS: [Key; 32] = [
     key("armis.aql", "in:devices", "Which devices to fetch, in Armis' query language."),
     key("armis.concurrency", "4", "Pages fetched at once, 1 to 32."),
     key(
@@ -89,6 +89,11 @@ pub const KEYS: [Key; 31] = [
         "retention.journals_d",
         "0",
         "Days that journals (device_history, device_merges) are kept; 0 is for ever.",
+    ),
+    key(
+        "rules",
+        "",
+        "The rules of identity, a TOML document (`rules show` prints one). Unset: those that the views were built with, or the program's where there are none yet.",
     ),
     secret("schema_registry.password", "The password of `schema_registry.user`."),
     key(

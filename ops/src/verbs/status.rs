@@ -3,14 +3,14 @@
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::Value;
-use serviceradar_materializers::views::Frontier;
+use serviceradar_materializers::{inventory::Held, views::Frontier};
 use serviceradar_replay::{
     DriverStatus,
     clocks::ClockOff,
     lag::look,
     topics::{read_by, setting_problems},
 };
-use serviceradar_schemas::time::{Clock, SystemClock};
+use serviceradar_schemas::time::{self, Clock, SystemClock};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -41,8 +41,13 @@ impl Status {
                 None => return Err(NotRunning { dir: context.config.dir.clone(), why }.into()),
             },
         };
+        let mut status = status;
+        // Where the database does not answer, the rest says so.
+        let held = lag::held(&context.config).await.unwrap_or_default();
+        status["held"] = serde_json::to_value(&held)?;
         let (figures, partitions, problems) = split(&status);
-        let clocks = clocks(&status);
+        let mut told = clocks(&status);
+        told.extend(held.iter().map(in_words));
         match context.format {
             Format::Json => output::line(&status.to_string())?,
             Format::Table => {
@@ -50,7 +55,7 @@ impl Status {
                 output::line("")?;
                 let columns = ["log partition", "frontier", "end", "lag events", "lag seconds", "stalled"];
                 output::rows(context.format, &columns, &partitions)?;
-                for problem in problems.iter().copied().chain(clocks.iter().map(String::as_str)) {
+                for problem in problems.iter().copied().chain(told.iter().map(String::as_str)) {
                     output::line(&format!("\n{problem}"))?;
                 }
             }
@@ -136,6 +141,15 @@ fn split(status: &Value) -> (Rows, Rows, Vec<&str>) {
         }
     }
     (figures, partitions, problems)
+}
+
+/// Why a fetch is held, and what to do.
+fn in_words(held: &Held) -> String {
+    let Held { partition, source, begin, why } = held;
+    let begin = time::format(*begin);
+    format!(
+        "the fetch of {source} in {partition} that began at {begin} is held, and ends nothing: {why}\n  if it is right, accept it: serviceradar decide accept-snapshot {source} {begin} --partition {partition} --reason '…'"
+    )
 }
 
 /// Whose clocks are off, and what to do.

@@ -5,6 +5,7 @@
 mod bench;
 mod decide;
 mod demo;
+mod explain;
 mod lag;
 mod pipeline;
 mod resolve;

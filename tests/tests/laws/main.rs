@@ -6,6 +6,7 @@
 
 mod additions;
 mod agreement;
+mod explaining;
 mod groups;
 mod journals;
 mod normal_form;

@@ -161,7 +161,7 @@ pub(crate) fn batch(events: &[Event]) -> Batch {
 }
 
 /// The rules of a world: two subnets have leases of their own, and caps may be small.
-fn rules(world: &World) -> Rules {
+pub(crate) fn rules(world: &World) -> Rules {
     let subnet = |cidr: &str, lease| Subnet { cidr: cidr.into(), lease };
     let mut rules = Rules::default();
     rules.leases.subnets = vec![subnet("10.8.0.0/16", Lease::Static), subnet("10.9.0.0/16", Lease::Guest)];
