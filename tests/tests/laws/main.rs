@@ -6,14 +6,17 @@
 
 mod additions;
 mod agreement;
+mod graphs;
 mod groups;
 mod journals;
 mod normal_form;
 mod order;
+mod parts;
 mod regressions;
 #[allow(clippy::unwrap_used, reason = "a database that fails is no law broken")]
 mod restart;
 mod run;
+mod situations;
 mod structure;
 mod survivorship;
 mod tables;
@@ -30,13 +33,17 @@ type Checked<T = ()> = Result<T, TestCaseError>;
 fn cases() -> ProptestConfig {
     let asked = ProptestConfig::default();
     ProptestConfig {
-        rng_seed: match asked.rng_seed {
-            RngSeed::Random => RngSeed::Fixed(3),
-            fixed => fixed,
-        },
+        rng_seed: RngSeed::Fixed(seed(&asked)),
         failure_persistence: None,
         max_shrink_iters: 50_000,
         max_global_rejects: u32::MAX,
         ..asked
+    }
+}
+
+fn seed(asked: &ProptestConfig) -> u64 {
+    match asked.rng_seed {
+        RngSeed::Random => 3,
+        RngSeed::Fixed(seed) => seed,
     }
 }

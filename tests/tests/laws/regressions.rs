@@ -9,6 +9,7 @@ use crate::{
     Checked,
     additions::revoke_restores,
     agreement::agrees,
+    graphs::Opinion,
     journals::journals,
     order::{duplicates, incremental, permutation, reload, scopes_apart},
     run::at_once,
@@ -39,7 +40,7 @@ fn every_law(world: &World) -> Checked {
         reload(world, at)?;
     }
     scopes_apart(world, "default")?;
-    agrees(world)?;
+    agrees(world, &mut Opinion::start())?;
     journals(world)?;
     for law in [placements, counts, redirects, exclusive] {
         at_every_epoch(world, law)?;

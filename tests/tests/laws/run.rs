@@ -113,13 +113,10 @@ pub(crate) fn epochs<'a>(events: &'a [Event], world: &World) -> Vec<&'a [Event]>
     epochs
 }
 
-/// The events in another order; intake times stay with their events.
+/// The events in another order, which begins anew where it ends; intake times stay with their events.
 pub(crate) fn reordered(events: &[Event], order: &[u16]) -> Vec<Event> {
-    let mut placed: Vec<(u16, &Event)> = events
-        .iter()
-        .enumerate()
-        .map(|(place, event)| (order.get(place).copied().unwrap_or(0), event))
-        .collect();
+    let mut placed: Vec<(u16, &Event)> =
+        events.iter().enumerate().map(|(place, event)| (order[place % order.len()], event)).collect();
     placed.sort_by_key(|(place, _)| *place);
     placed.into_iter().map(|(_, event)| event.clone()).collect()
 }
@@ -161,7 +158,7 @@ pub(crate) fn batch(events: &[Event]) -> Batch {
 }
 
 /// The rules of a world: two subnets have leases of their own, and caps may be small.
-fn rules(world: &World) -> Rules {
+pub(crate) fn rules(world: &World) -> Rules {
     let subnet = |cidr: &str, lease| Subnet { cidr: cidr.into(), lease };
     let mut rules = Rules::default();
     rules.leases.subnets = vec![subnet("10.8.0.0/16", Lease::Static), subnet("10.9.0.0/16", Lease::Guest)];

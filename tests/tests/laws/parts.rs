@@ -1,0 +1,60 @@
+//! The long run: more logs than one thread has time for, in parts that threads take one after the other.
+//! Each part has worlds of its own, so that they are the same ones however many cores there are.
+
+use std::{
+    cell::RefCell,
+    panic::resume_unwind,
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+};
+
+use proptest::test_runner::{Config, RngSeed, TestRunner};
+use serviceradar_tests::worlds::{World, worlds};
+
+use crate::{Checked, cases, seed};
+
+/// Logs of a run, unless `PROPTEST_CASES` asks for another number.
+pub(crate) const LOGS: u32 = 10_000;
+/// Its parts.
+pub(crate) const PARTS: u32 = 16;
+
+fn config(part: u32) -> Config {
+    let asked = cases();
+    let is_asked = std::env::var_os("PROPTEST_CASES").is_some();
+    Config {
+        cases: if is_asked { asked.cases } else { LOGS }.div_ceil(PARTS),
+        rng_seed: RngSeed::Fixed(seed(&asked).wrapping_mul(PARTS.into()).wrapping_add(part.into())),
+        ..asked
+    }
+}
+
+/// Checks the worlds of the first few parts. Each thread starts with something, and keeps it from world to world.
+pub(crate) fn in_parts<S>(
+    parts: u32,
+    start: impl Fn() -> S + Sync,
+    law: impl Fn(&World, &mut S) -> Checked + Sync,
+) {
+    let next = AtomicU32::new(0);
+    let take_parts = || {
+        let kept = RefCell::new(start());
+        loop {
+            let part = next.fetch_add(1, Ordering::Relaxed);
+            if part >= parts {
+                break;
+            }
+            let law = |world| law(&world, &mut kept.borrow_mut());
+            if let Err(failed) = TestRunner::new(config(part)).run(&worlds(), law) {
+                next.store(parts, Ordering::Relaxed);
+                panic!("in part {part}: {failed}");
+            }
+        }
+    };
+    thread::scope(|scope| {
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        for thread in (0..threads).map(|_| scope.spawn(take_parts)).collect::<Vec<_>>() {
+            if let Err(failed) = thread.join() {
+                resume_unwind(failed);
+            }
+        }
+    });
+}
