@@ -16,7 +16,7 @@ use serviceradar_tests::{
 use crate::{
     Checked,
     graphs::{Opinion, Steps, same_groups},
-    parts::{PARTS, in_parts},
+    parts::{in_parts, logs},
     run::{Run, TENANT, epochs},
     tables::Tables,
 };
@@ -163,5 +163,5 @@ pub(crate) fn differ<K: Ord + std::fmt::Debug, V: PartialEq + std::fmt::Debug>(
 
 #[test]
 fn engine_oracle_and_propagate_agree_at_every_epoch() {
-    in_parts(PARTS, Opinion::start, agrees);
+    in_parts(logs(), Opinion::start, agrees);
 }

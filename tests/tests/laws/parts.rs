@@ -16,21 +16,23 @@ use crate::{Checked, cases, seed};
 /// Logs of a run, unless `PROPTEST_CASES` asks for another number.
 pub(crate) const LOGS: u32 = 10_000;
 /// Its parts.
-pub(crate) const PARTS: u32 = 16;
+const PARTS: u32 = 16;
 
-fn config(part: u32) -> Config {
+fn config(logs: u32, part: u32) -> Config {
     let asked = cases();
-    let is_asked = std::env::var_os("PROPTEST_CASES").is_some();
-    Config {
-        cases: if is_asked { asked.cases } else { LOGS }.div_ceil(PARTS),
-        rng_seed: RngSeed::Fixed(seed(&asked).wrapping_mul(PARTS.into()).wrapping_add(part.into())),
-        ..asked
-    }
+    let seed = seed(&asked).wrapping_mul(PARTS.into()).wrapping_add(part.into());
+    Config { cases: logs.div_ceil(PARTS), rng_seed: RngSeed::Fixed(seed), ..asked }
 }
 
-/// Checks the worlds of the first few parts. Each thread starts with something, and keeps it from world to world.
+/// As many logs as asked for.
+pub(crate) fn logs() -> u32 {
+    if std::env::var_os("PROPTEST_CASES").is_some() { cases().cases } else { LOGS }
+}
+
+/// Checks so many worlds. Each thread starts with something, and keeps it from world to
+/// world.
 pub(crate) fn in_parts<S>(
-    parts: u32,
+    logs: u32,
     start: impl Fn() -> S + Sync,
     law: impl Fn(&World, &mut S) -> Checked + Sync,
 ) {
@@ -39,12 +41,12 @@ pub(crate) fn in_parts<S>(
         let kept = RefCell::new(start());
         loop {
             let part = next.fetch_add(1, Ordering::Relaxed);
-            if part >= parts {
+            if part >= PARTS {
                 break;
             }
             let law = |world| law(&world, &mut kept.borrow_mut());
-            if let Err(failed) = TestRunner::new(config(part)).run(&worlds(), law) {
-                next.store(parts, Ordering::Relaxed);
+            if let Err(failed) = TestRunner::new(config(logs, part)).run(&worlds(), law) {
+                next.store(PARTS, Ordering::Relaxed);
                 panic!("in part {part}: {failed}");
             }
         }

@@ -11,7 +11,7 @@ use crate::{
     agreement::agrees,
     graphs::Opinion,
     journals::journals,
-    order::{duplicates, incremental, permutation, reload, scopes_apart},
+    order::{duplicates, incremental, permutation, reload, scopes_apart, snapshot_plus_tail},
     run::at_once,
     structure::{at_every_epoch, counts, exclusive, placements, redirects},
 };
@@ -38,6 +38,7 @@ fn every_law(world: &World) -> Checked {
     duplicates(world, &last_first)?;
     for at in 0..=world.steps.len() {
         reload(world, at)?;
+        snapshot_plus_tail(world, at)?;
     }
     scopes_apart(world, "default")?;
     agrees(world, &mut Opinion::start())?;

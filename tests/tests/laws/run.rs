@@ -70,6 +70,16 @@ impl Run {
         self.tables.take(&closed)
     }
 
+    /// An epoch whose observations come so many at a time.
+    pub(crate) fn epoch_in_batches(&mut self, events: &[Event], size: usize) -> Checked {
+        let Batch { sightings, decisions } = batch(events);
+        for part in sightings.chunks(size) {
+            self.engine.feed(part.to_vec())?;
+        }
+        let closed = self.engine.epoch(Batch { decisions, ..Batch::default() })?;
+        self.tables.take(&closed)
+    }
+
     /// An epoch of some events.
     pub(crate) fn epoch(&mut self, events: &[Event]) -> Checked<Closed> {
         let closed = self.engine.epoch(batch(events))?;

@@ -11,11 +11,13 @@ use serviceradar_tests::{
     worlds::World,
 };
 
-use crate::{agreement::Log, parts::in_parts, run::epochs};
+use crate::{
+    agreement::Log,
+    parts::{LOGS, in_parts},
+    run::epochs,
+};
 
-/// Of the parts of the run in which engine and oracle agree, those that are looked at.
-const PARTS_SEEN: u32 = 8;
-/// In how many of their worlds each situation is to be.
+/// In how many worlds of a run each situation is to be.
 const WORLDS_MIN: u32 = 20;
 
 /// Each situation, and whether a world has it.
@@ -198,7 +200,7 @@ fn situations(world: &World) -> Situations {
 fn worlds_have_what_is_hard_often_enough() {
     let counts: Mutex<BTreeMap<String, u32>> = Mutex::default();
     let start = || ();
-    in_parts(PARTS_SEEN, start, |world, ()| {
+    in_parts(LOGS, start, |world, ()| {
         let situations = situations(world);
         let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
         for (name, has) in situations {
