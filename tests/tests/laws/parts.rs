@@ -29,8 +29,8 @@ pub(crate) fn logs() -> u32 {
     if std::env::var_os("PROPTEST_CASES").is_some() { cases().cases } else { LOGS }
 }
 
-/// Checks so many worlds. Each thread starts with something, and keeps it from world to
-/// world.
+/// Checks so many worlds. Each thread starts with something, and keeps it from world to world.
+#[expect(clippy::panic, reason = "a world that fails is printed as it can be pasted")]
 pub(crate) fn in_parts<S>(
     logs: u32,
     start: impl Fn() -> S + Sync,
