@@ -106,15 +106,16 @@ fn told(tables: &Tables) -> Checked<Outcome> {
 }
 
 /// After each epoch engine and oracle say the same, and of cores and blocks `propagate` too.
-pub(crate) fn agrees(world: &World, opinion: &mut Opinion) -> Checked {
-    let (mut run, mut steps, mut log) = (Run::start(world, 1)?, Steps::new(world), Log::default());
+pub(crate) fn agrees(world: &World) -> Checked {
+    let (mut run, mut log) = (Run::start(world, 1)?, Log::default());
+    let (mut steps, mut opinion) = (Steps::new(world), Opinion::start());
     for epoch in epochs(&world.events, world) {
         run.epoch(epoch)?;
         steps.epoch(epoch);
         log.extend(epoch);
         let oracle = log.resolve(world);
         same_identity(&run.tables, &oracle)?;
-        same_groups(&steps, &oracle.graph, opinion)?;
+        same_groups(&steps, &oracle.graph, &mut opinion)?;
     }
     Ok(())
 }
@@ -163,5 +164,5 @@ pub(crate) fn differ<K: Ord + std::fmt::Debug, V: PartialEq + std::fmt::Debug>(
 
 #[test]
 fn engine_oracle_and_propagate_agree_at_every_epoch() {
-    in_parts(logs(), Opinion::start, agrees);
+    in_parts(logs(), agrees);
 }

@@ -97,7 +97,7 @@ impl Steps {
     }
 }
 
-/// `propagate` on two graphs, which go from world to world by what is different.
+/// `propagate` on two graphs, which go from epoch to epoch by what is different.
 pub(crate) struct Opinion {
     cores: Labelled,
     blocks: Labelled,

@@ -2,7 +2,6 @@
 //! Each part has worlds of its own, so that they are the same ones however many cores there are.
 
 use std::{
-    cell::RefCell,
     panic::resume_unwind,
     sync::atomic::{AtomicU32, Ordering},
     thread,
@@ -29,23 +28,17 @@ pub(crate) fn logs() -> u32 {
     if std::env::var_os("PROPTEST_CASES").is_some() { cases().cases } else { LOGS }
 }
 
-/// Checks so many worlds. Each thread starts with something, and keeps it from world to world.
+/// Checks so many worlds.
 #[expect(clippy::panic, reason = "a world that fails is printed as it can be pasted")]
-pub(crate) fn in_parts<S>(
-    logs: u32,
-    start: impl Fn() -> S + Sync,
-    law: impl Fn(&World, &mut S) -> Checked + Sync,
-) {
+pub(crate) fn in_parts(logs: u32, law: impl Fn(&World) -> Checked + Sync) {
     let next = AtomicU32::new(0);
     let take_parts = || {
-        let kept = RefCell::new(start());
         loop {
             let part = next.fetch_add(1, Ordering::Relaxed);
             if part >= PARTS {
                 break;
             }
-            let law = |world| law(&world, &mut kept.borrow_mut());
-            if let Err(failed) = TestRunner::new(config(logs, part)).run(&worlds(), law) {
+            if let Err(failed) = TestRunner::new(config(logs, part)).run(&worlds(), |world| law(&world)) {
                 next.store(PARTS, Ordering::Relaxed);
                 panic!("in part {part}: {failed}");
             }

@@ -9,7 +9,6 @@ use crate::{
     Checked,
     additions::revoke_restores,
     agreement::agrees,
-    graphs::Opinion,
     journals::journals,
     order::{duplicates, incremental, permutation, reload, scopes_apart, snapshot_plus_tail},
     run::at_once,
@@ -41,7 +40,7 @@ fn every_law(world: &World) -> Checked {
         snapshot_plus_tail(world, at)?;
     }
     scopes_apart(world, "default")?;
-    agrees(world, &mut Opinion::start())?;
+    agrees(world)?;
     journals(world)?;
     for law in [placements, counts, redirects, exclusive] {
         at_every_epoch(world, law)?;

@@ -199,8 +199,7 @@ fn situations(world: &World) -> Situations {
 #[test]
 fn worlds_have_what_is_hard_often_enough() {
     let counts: Mutex<BTreeMap<String, u32>> = Mutex::default();
-    let start = || ();
-    in_parts(LOGS, start, |world, ()| {
+    in_parts(LOGS, |world| {
         let situations = situations(world);
         let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
         for (name, has) in situations {
