@@ -12,7 +12,7 @@ use crate::{
     facts::Facts,
     fold::RecordChange,
     judge::{Judge, Link},
-    macs::{Linked, Macs},
+    macs::{Linked, Macs, Place},
     place::{Context, PlaceChanges, Placer},
     rules::Rules,
     sort_unique,
@@ -127,6 +127,16 @@ impl Identity {
     pub fn context<'a>(&'a self, facts: &'a Facts) -> Context<'a> {
         let linked = Linked { facts, judge: &self.judge };
         Context { linked, macs: &self.macs, blocks: &self.blocks }
+    }
+
+    /// The core of a record.
+    pub fn core(&self, record: RecordId) -> Option<Label> {
+        self.cores.label(record_node(record))
+    }
+
+    /// The block of a core or MAC-only record; none where it shares no MAC, and is alone.
+    pub fn block(&self, place: Place) -> Option<Label> {
+        self.graph.label(node_of(place))
     }
 
     /// How many records the biggest core or block has, claims and MACs counted in.

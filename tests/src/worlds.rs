@@ -5,20 +5,23 @@
 //! hard: MACs that machines share, pasted serials, late and repeated events, equal times, fetches
 //! and their verdicts, decisions of every kind, and times at the very end of each window.
 
+mod shapes;
 mod strategy;
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, ops::Range};
 
 use serviceradar_schemas::{
     Action, Address, Claim, Collector, Coverage, Decision, Observation, Probe, Snapshot, Source, Target,
+    time::DAY,
 };
 
 pub use strategy::{OneLine, orders, rulings, worlds};
 
-/// Most steps of a random world: enough for three sources to meet, few enough to read.
+/// Most steps of a world without a shape: enough for three sources to meet, few enough to read.
 pub const STEPS_MAX: usize = 32;
 /// When worlds begin: 2026-03-01, microseconds.
 pub const BEGINNING: i64 = 1_772_323_200_000_000;
+const YEAR: i64 = 365 * DAY;
 /// Kind and instance of the sources.
 pub const SOURCES: [(&str, &str); 8] = [
     ("armis", "hq"),
@@ -30,8 +33,6 @@ pub const SOURCES: [(&str, &str); 8] = [
     ("integration", "i1"),
     ("mapper", "m2"),
 ];
-/// How many records a source has in a partition, at most.
-pub const KEYS: u8 = 4;
 /// The partitions; most happens in the first.
 pub const PARTITIONS: [&str; 2] = ["default", "lab"];
 /// What records claim. `strategy` knows the places.
@@ -71,6 +72,10 @@ pub const CLAIMS: [(&str, &str); 34] = [
     ("mac", "ff:ff:ff:ff:ff:ff"),
     ("detached", "default/mapper/m1/1"),
 ];
+/// Places beyond that list: as many MACs and serials as chains and hubs need.
+pub const MANY_MACS: Range<u8> = 64..128;
+/// See `MANY_MACS`.
+pub const MANY_SERIALS: Range<u8> = 128..192;
 /// Where records are; the last two in subnets with leases of their own, one written in two ways.
 pub const ADDRESSES: [&str; 6] =
     ["10.0.0.1", "10.0.0.2", "::ffff:10.0.0.1/24", "2001:db8::1", "10.8.0.1", "10.9.0.1"];
@@ -105,8 +110,10 @@ pub enum Deed {
     End { source: u8, key: u8 },
     /// A fetch begins.
     Begin { source: u8 },
-    /// A fetch ends, and tells by how many too many records it had.
+    /// A fetch ends, and tells by how many too many records it had. Of its source's fetches 0 is the latest.
     Finish { source: u8, fetch: u8, more: i64 },
+    /// An event is delivered again; 0 is the latest.
+    Again { ago: u8 },
     /// Somebody decides, or takes back such a decision.
     Decide { ruling: Ruling, revoke: bool },
 }
@@ -124,7 +131,7 @@ pub struct Assert {
     pub values: Vec<(u8, u8)>,
     /// 0 none, 1 down, 2 up.
     pub probe: u8,
-    /// Which of the fetches that its source has begun.
+    /// Which of the fetches that its source has begun; 0 is the latest.
     pub fetch: Option<u8>,
     /// With id and times of the record's event before: at equal order both count.
     pub twin: bool,
@@ -204,8 +211,11 @@ impl World {
     /// The world of some steps.
     pub fn of(steps: Vec<Step>, small_caps: bool) -> Self {
         let mut told = Telling { now: BEGINNING, ..Telling::default() };
-        let events = steps.iter().map(|step| told.event(step)).collect();
-        World { steps, small_caps, events }
+        for step in &steps {
+            let event = told.event(step);
+            told.events.push(event);
+        }
+        World { steps, small_caps, events: told.events }
     }
 
     /// The intake time of the last event.
@@ -218,7 +228,7 @@ impl World {
 #[derive(Default)]
 struct Telling {
     now: i64,
-    told: usize,
+    events: Vec<Event>,
     /// Begins by partition and source.
     fetches: BTreeMap<(String, Source), Vec<Snapshot>>,
     /// Native keys that each fetch listed.
@@ -230,11 +240,10 @@ struct Telling {
 impl Telling {
     fn event(&mut self, step: &Step) -> Event {
         self.now += step.after;
-        self.told += 1;
         let partition = PARTITIONS[usize::from(step.elsewhere)].to_owned();
         let event_time = self.now - step.late;
         let observation = Observation {
-            id: format!("e{:03}", self.told),
+            id: format!("e{:03}", self.events.len()),
             event_time,
             partition: partition.clone(),
             ..Observation::default()
@@ -250,6 +259,7 @@ impl Telling {
             },
             Deed::Begin { source: of } => self.begin(*of, observation),
             Deed::Finish { source: of, fetch, more } => self.finish(*of, *fetch, *more, observation),
+            Deed::Again { ago } => return self.again(*ago, observation),
             Deed::Decide { ruling, revoke } => {
                 let decision = self.decision(ruling, *revoke, partition, event_time);
                 return Event::Decision(decision, self.now);
@@ -288,8 +298,31 @@ impl Telling {
         observation
     }
 
+    /// An event from before, which comes in later; where its times count only as far as the log's, as
+    /// it came in then: otherwise it would say something else. Where there is none, time passes.
+    fn again(&self, ago: u8, tick: Observation) -> Event {
+        let Some(place) = usize::from(ago).checked_rem(self.events.len()) else {
+            return Event::Observation(
+                Observation { action: Action::Tick, source: source(0), ..tick },
+                self.now,
+            );
+        };
+        let mut event = self.events[self.events.len() - 1 - place].clone();
+        let (times, intake) = match &mut event {
+            Event::Observation(it, intake) => {
+                ([Some(it.event_time), it.snapshot.as_ref().map(|fetch| fetch.begin)], intake)
+            }
+            Event::Decision(it, intake) => ([Some(it.event_time), it.target.begin], intake),
+        };
+        if times.into_iter().flatten().all(|time| (BEGINNING - YEAR..=*intake).contains(&time)) {
+            *intake = self.now;
+        }
+        event
+    }
+
     fn begin(&mut self, of: u8, observation: Observation) -> Observation {
-        let snapshot = Snapshot { id: format!("f{}", self.told), begin: observation.event_time, count: None };
+        let snapshot =
+            Snapshot { id: format!("f{}", self.events.len()), begin: observation.event_time, count: None };
         let fetches = self.fetches.entry((observation.partition.clone(), source(of)));
         fetches.or_default().push(snapshot.clone());
         Observation {
@@ -320,7 +353,7 @@ impl Telling {
     /// One of the fetches that a source has begun.
     fn fetch(&self, partition: &str, source: &Source, which: u8) -> Option<Snapshot> {
         let begun = self.fetches.get(&(partition.to_owned(), source.clone()))?;
-        begun.get(usize::from(which) % begun.len()).cloned()
+        begun.iter().rev().nth(usize::from(which) % begun.len()).cloned()
     }
 
     fn decision(&self, ruling: &Ruling, revoke: bool, partition: String, at: i64) -> Decision {
@@ -366,7 +399,7 @@ impl Telling {
             }
         };
         Decision {
-            id: format!("d{:03}", self.told),
+            id: format!("d{:03}", self.events.len()),
             event_time: at,
             partition,
             action: if revoke { "revoke" } else { action }.into(),
@@ -374,7 +407,7 @@ impl Telling {
             value,
             revokes: revoke.then(|| action.into()),
             actor: "ops".into(),
-            reason: format!("because of {}", self.told),
+            reason: format!("because of {}", self.events.len()),
         }
     }
 }
@@ -387,13 +420,19 @@ pub fn source(place: u8) -> Source {
 
 /// A claim by its place.
 pub fn claim(place: u8) -> Claim {
+    if MANY_MACS.contains(&place) {
+        return Claim { namespace: "mac".into(), value: format!("00:1b:21:01:00:{place:02x}").into() };
+    }
+    if MANY_SERIALS.contains(&place) {
+        return Claim { namespace: "serial".into(), value: format!("acme:m-{place}").into() };
+    }
     let (namespace, value) = CLAIMS[usize::from(place) % CLAIMS.len()];
     Claim { namespace: namespace.into(), value: value.into() }
 }
 
 /// An agent's key is what others call it by; a mapper's has slashes in it.
 fn native_key(source: u8, key: u8) -> String {
-    let key = key % KEYS + 1;
+    let key = u16::from(key) + 1;
     match SOURCES[usize::from(source) % SOURCES.len()].0 {
         "mapper" => format!("if/{key}"),
         _ => key.to_string(),

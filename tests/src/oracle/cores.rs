@@ -13,32 +13,39 @@ use super::{
 pub(super) struct Cores {
     /// The core of each record that is in one.
     pub(super) of: BTreeMap<String, String>,
+    /// What makes them: each record with each claim that links it, and the claims of `link` decisions.
+    pub(super) edges: BTreeSet<(Node, Node)>,
     /// The exclusive namespaces that a core holds.
     holds: BTreeMap<String, BTreeSet<String>>,
 }
 
+/// What cores are made of.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Node {
+pub(super) enum Node {
     Record(String),
     Claim(Claim),
 }
 
 impl Cores {
     pub(super) fn new(links: &Links, decisions: &InForce) -> Self {
-        let mut groups = Groups::new();
+        let mut edges = BTreeSet::new();
         let mut linking = BTreeSet::new();
         for (record, claims) in links {
             for claim in claims.keys().filter(|claim| normalise::tier(claim) == 1) {
-                groups.merge(&Node::Record(record.clone()), &Node::Claim(claim.clone()));
+                edges.insert((Node::Record(record.clone()), Node::Claim(claim.clone())));
                 linking.insert(claim);
             }
         }
         for (a, b) in &decisions.links {
             if linking.contains(a) && linking.contains(b) {
-                groups.merge(&Node::Claim(a.clone()), &Node::Claim(b.clone()));
+                edges.insert((Node::Claim(a.clone()), Node::Claim(b.clone())));
             }
         }
-        let mut cores = Self { of: BTreeMap::new(), holds: BTreeMap::new() };
+        let mut groups = Groups::new();
+        for (a, b) in &edges {
+            groups.merge(a, b);
+        }
+        let mut cores = Self { of: BTreeMap::new(), edges, holds: BTreeMap::new() };
         for (record, claims) in links {
             if !claims.keys().any(|claim| normalise::tier(claim) == 1) {
                 continue;

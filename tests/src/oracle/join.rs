@@ -37,6 +37,7 @@ impl Clusters {
         records: &BTreeMap<String, Record>,
         cores: &Cores,
         edges: &Edges,
+        blocks: &BTreeMap<String, String>,
         rules: &OracleRules,
     ) -> Self {
         let holds = cores.all().map(|core| (Node::Core(core.clone()), cores.holds(core)));
@@ -46,7 +47,7 @@ impl Clusters {
             joined: BTreeSet::new(),
             issues: BTreeSet::new(),
         };
-        let big = oversized(cores, edges, rules);
+        let big = oversized(cores, blocks, rules);
         for record in &edges.left_out {
             clusters.issue("bridging", "record", record);
         }
@@ -162,27 +163,34 @@ pub(super) fn node(cores: &Cores, record: &String) -> Node {
     cores.of.get(record).map_or(Node::Loose(record.clone()), |core| Node::Core(core.clone()))
 }
 
-/// The cores and MAC-only records of blocks of too many records, each with the smallest record key
-/// of its block.
-fn oversized(cores: &Cores, edges: &Edges, rules: &OracleRules) -> BTreeMap<Node, String> {
-    let mut blocks = Groups::new();
+/// The block of each record of a core or of MAC-only ones: the smallest record key in it.
+pub(super) fn blocks(cores: &Cores, edges: &Edges) -> BTreeMap<String, String> {
+    let mut groups = Groups::new();
     let mut records: BTreeSet<&String> = cores.of.keys().collect();
     for (record, mac) in edges.allowed.iter().chain(edges.judged.keys()) {
-        blocks.merge(&node(cores, record), &Node::Mac(mac.clone()));
+        groups.merge(&node(cores, record), &Node::Mac(mac.clone()));
         records.insert(record);
     }
-    let mut members: BTreeMap<Node, BTreeSet<&String>> = BTreeMap::new();
+    let mut smallest: BTreeMap<Node, &String> = BTreeMap::new();
+    let mut blocks = BTreeMap::new();
     for record in records {
-        members.entry(blocks.of(&node(cores, record))).or_default().insert(record);
+        let first = smallest.entry(groups.of(&node(cores, record))).or_insert(record);
+        blocks.insert(record.clone(), first.clone());
     }
-    let mut big = BTreeMap::new();
-    for block in members.into_values().filter(|block| block.len() > rules.block_cap) {
-        let Some(smallest) = block.first() else {
-            continue;
-        };
-        for record in &block {
-            big.insert(node(cores, record), (*smallest).clone());
-        }
+    blocks
+}
+
+/// The cores and MAC-only records of blocks of too many records, each with the smallest record key
+/// of its block.
+fn oversized(
+    cores: &Cores,
+    blocks: &BTreeMap<String, String>,
+    rules: &OracleRules,
+) -> BTreeMap<Node, String> {
+    let mut sizes: BTreeMap<&String, usize> = BTreeMap::new();
+    for block in blocks.values() {
+        *sizes.entry(block).or_default() += 1;
     }
-    big
+    let big = blocks.iter().filter(|(_, block)| sizes[block] > rules.block_cap);
+    big.map(|(record, block)| (node(cores, record), block.clone())).collect()
 }

@@ -28,7 +28,7 @@ use self::{
     cores::Cores,
     edges::Edges,
     fold::Record,
-    join::{Clusters, Node},
+    join::{Clusters, Node as Cluster},
     name::{Devices, Evidence},
     normalise::Claim,
 };
@@ -87,6 +87,30 @@ pub struct Outcome {
     pub watermarks: BTreeMap<String, i64>,
     /// Record key → when it was seen.
     pub seen: BTreeMap<String, Seen>,
+    /// What it was made of.
+    pub graph: Graph,
+}
+
+/// The graphs of steps 2 and 4; records by their keys, groups by the smallest of theirs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Graph {
+    /// Record → core.
+    pub cores: BTreeMap<String, String>,
+    /// Record → block.
+    pub blocks: BTreeMap<String, String>,
+    /// Edges that make the cores.
+    pub core_edges: BTreeSet<(Node, Node)>,
+    /// Edges of MACs that survived, which make blocks of cores and MAC-only records.
+    pub mac_edges: BTreeSet<(Node, Node)>,
+}
+
+/// A node of these graphs.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Node {
+    /// A record, by its key.
+    Record(String),
+    /// A claim of a partition.
+    Claim(String, Claim),
 }
 
 /// What a tenant's log comes to: a function of the set of observations, each with its intake time,
@@ -104,7 +128,8 @@ pub fn resolve(
         let judged = judge::judge(&records, &decisions, rules, watermark);
         let cores = Cores::new(&judged.links, &decisions);
         let edges = Edges::new(&records, &judged.links, &cores, &decisions);
-        let clusters = Clusters::new(&records, &cores, &edges, rules);
+        let blocks = join::blocks(&cores, &edges);
+        let clusters = Clusters::new(&records, &cores, &edges, &blocks, rules);
         let evidence = Evidence {
             records: &records,
             decisions: &decisions,
@@ -117,6 +142,7 @@ pub fn resolve(
         let devices = Devices::new(&evidence, |claim| scope.uid(claim));
         let attached = attach::attach(&records, &devices.anchored, rules);
         scope.report(&evidence, &devices, &attached, &mut outcome);
+        scope.draw(&cores, &edges, blocks, &mut outcome.graph);
     }
     outcome
 }
@@ -152,8 +178,24 @@ impl Scope<'_> {
         self.redirect(evidence, devices, attached, outcome);
     }
 
+    fn draw(&self, cores: &Cores, edges: &Edges, blocks: BTreeMap<String, String>, graph: &mut Graph) {
+        graph.cores.extend(cores.of.clone());
+        graph.blocks.extend(blocks);
+        let node = |node: &cores::Node| match node {
+            cores::Node::Record(key) => Node::Record(key.clone()),
+            cores::Node::Claim(claim) => self.node(claim),
+        };
+        graph.core_edges.extend(cores.edges.iter().map(|(a, b)| (node(a), node(b))));
+        let macs = edges.allowed.iter().chain(edges.judged.keys());
+        graph.mac_edges.extend(macs.map(|(record, mac)| (Node::Record(record.clone()), self.node(mac))));
+    }
+
+    fn node(&self, claim: &Claim) -> Node {
+        Node::Claim(self.partition.to_owned(), claim.clone())
+    }
+
     /// The uid of a device.
-    fn named(&self, device: &Node, devices: &Devices) -> Option<String> {
+    fn named(&self, device: &Cluster, devices: &Devices) -> Option<String> {
         devices.anchors.get(device).map(|claim| self.uid(claim))
     }
 

@@ -8,7 +8,7 @@ use std::{
 use proptest::{collection::vec, prelude::*, sample::select};
 use serviceradar_schemas::time::{DAY, HOUR, MINUTE, SECOND};
 
-use super::{ADDRESSES, ATTRIBUTES, Assert, CLAIMS, Deed, Ruling, STEPS_MAX, Step, World};
+use super::{ADDRESSES, ATTRIBUTES, Assert, CLAIMS, Deed, Ruling, STEPS_MAX, Step, World, shapes::shape};
 
 /// The windows and leases of the rules, at whose ends something changes.
 const WINDOWS: [i64; 7] = [15 * MINUTE, HOUR, 6 * HOUR, DAY, 72 * HOUR, 7 * DAY, 30 * DAY];
@@ -19,10 +19,14 @@ const TIER_1: Range<u8> = 11..27;
 /// An event time this late is before the year 2000: a clock that was never set.
 const NEVER_SET: i64 = 30 * 365 * DAY;
 
-/// Random worlds.
+/// Random worlds: of steps alone, and of shapes with some steps between them.
 pub fn worlds() -> impl Strategy<Value = World> {
-    let small_caps = prop::bool::weighted(0.25);
-    (vec(step(), 1..=STEPS_MAX), small_caps).prop_map(|(steps, small)| World::of(steps, small))
+    let shaped = vec(prop_oneof![2 => shape(), 1 => vec(step(), 1..8)], 1..=3);
+    let steps = prop_oneof![
+        3 => vec(step(), 1..=STEPS_MAX),
+        1 => shaped.prop_map(|parts| parts.concat()),
+    ];
+    (steps, prop::bool::weighted(0.25)).prop_map(|(steps, small_caps)| World::of(steps, small_caps))
 }
 
 /// Where each event of a world goes when it is put in another order.
@@ -47,7 +51,7 @@ impl<T> Deref for OneLine<T> {
     }
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub(super) fn step() -> impl Strategy<Value = Step> {
     let (cut, elsewhere) = (prop::bool::weighted(0.3), prop::bool::weighted(0.1));
     (after(), late(), cut, elsewhere, deed()).prop_map(|(after, late, cut, elsewhere, deed)| Step {
         after,
@@ -59,7 +63,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// At the end of a window, a moment before it, or a minute: watermarks are whole minutes.
-fn edge() -> impl Strategy<Value = i64> {
+pub(super) fn edge() -> impl Strategy<Value = i64> {
     (select(&WINDOWS[..]), select(&[0, 1, MINUTE][..])).prop_map(|(window, less)| window - less)
 }
 
@@ -99,6 +103,7 @@ fn deed() -> impl Strategy<Value = Deed> {
         (rulings(), prop::bool::weighted(0.25)).prop_map(|(ruling, revoke)| Deed::Decide { ruling, revoke });
     prop_oneof![
         1 => Just(Deed::Tick),
+        1 => (0..8u8).prop_map(|ago| Deed::Again { ago }),
         16 => assert().prop_map(Deed::Assert),
         1 => end,
         1 => source().prop_map(|source| Deed::Begin { source }),

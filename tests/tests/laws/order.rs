@@ -33,6 +33,19 @@ pub(crate) fn duplicates(world: &World, order: &[u16]) -> Checked {
     same(&doubled, &at_once(world, &world.events)?, "all of it twice")
 }
 
+/// Wherever epochs are cut, and however much of one comes at a time: the same tables.
+pub(crate) fn split(world: &World, cuts: &[u16], batch: usize) -> Checked {
+    let mut run = Run::start(world, 1)?;
+    let mut begin = 0;
+    for end in 1..=world.events.len() {
+        if end == world.events.len() || cuts[end % cuts.len()].is_multiple_of(4) {
+            run.epoch_in_batches(&world.events[begin..end], batch)?;
+            begin = end;
+        }
+    }
+    as_from_scratch(&run, world, &world.events, "cut elsewhere")
+}
+
 /// After each epoch the tables are those of all events so far.
 pub(crate) fn incremental(world: &World) -> Checked {
     let mut run = Run::start(world, 1)?;
@@ -64,6 +77,14 @@ pub(crate) fn reload(world: &World, at: usize) -> Checked {
         run.epoch(epoch)?;
     }
     as_from_scratch(&run, world, &world.events, "gone on")
+}
+
+/// Views at any event, and what came after it in one epoch, are all of it: for other workers too.
+pub(crate) fn snapshot_plus_tail(world: &World, at: usize) -> Checked {
+    let (before, tail) = world.events.split_at(at % (world.events.len() + 1));
+    let mut run = Run::resume(world, at_once(world, before)?, 2)?;
+    run.epoch(tail)?;
+    as_from_scratch(&run, world, &world.events, "snapshot and tail")
 }
 
 /// Empty views that are filled by a load hold what one epoch tells, and go on from there.
@@ -113,6 +134,11 @@ proptest! {
     }
 
     #[test]
+    fn batch_and_epoch_split_change_nothing(world in worlds(), cuts in orders(), batch in 1..5usize) {
+        split(&world, &cuts, batch)?;
+    }
+
+    #[test]
     fn incremental_equals_from_scratch_at_every_epoch(world in worlds()) {
         incremental(&world)?;
     }
@@ -125,6 +151,11 @@ proptest! {
     #[test]
     fn reload_at_any_epoch_changes_nothing(world in worlds(), at in 0..STEPS_MAX) {
         reload(&world, at)?;
+    }
+
+    #[test]
+    fn snapshot_plus_tail_equals_full_replay(world in worlds(), at in 0..STEPS_MAX) {
+        snapshot_plus_tail(&world, at)?;
     }
 
     #[test]

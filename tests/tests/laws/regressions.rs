@@ -10,7 +10,7 @@ use crate::{
     additions::revoke_restores,
     agreement::agrees,
     journals::journals,
-    order::{duplicates, incremental, permutation, reload, scopes_apart},
+    order::{duplicates, incremental, permutation, reload, scopes_apart, snapshot_plus_tail},
     run::at_once,
     structure::{at_every_epoch, counts, exclusive, placements, redirects},
 };
@@ -37,6 +37,7 @@ fn every_law(world: &World) -> Checked {
     duplicates(world, &last_first)?;
     for at in 0..=world.steps.len() {
         reload(world, at)?;
+        snapshot_plus_tail(world, at)?;
     }
     scopes_apart(world, "default")?;
     agrees(world)?;

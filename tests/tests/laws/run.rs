@@ -70,6 +70,16 @@ impl Run {
         self.tables.take(&closed)
     }
 
+    /// An epoch whose observations come so many at a time.
+    pub(crate) fn epoch_in_batches(&mut self, events: &[Event], size: usize) -> Checked {
+        let Batch { sightings, decisions } = batch(events);
+        for part in sightings.chunks(size) {
+            self.engine.feed(part.to_vec())?;
+        }
+        let closed = self.engine.epoch(Batch { decisions, ..Batch::default() })?;
+        self.tables.take(&closed)
+    }
+
     /// An epoch of some events.
     pub(crate) fn epoch(&mut self, events: &[Event]) -> Checked<Closed> {
         let closed = self.engine.epoch(batch(events))?;
@@ -113,13 +123,10 @@ pub(crate) fn epochs<'a>(events: &'a [Event], world: &World) -> Vec<&'a [Event]>
     epochs
 }
 
-/// The events in another order; intake times stay with their events.
+/// The events in another order, which begins anew where it ends; intake times stay with their events.
 pub(crate) fn reordered(events: &[Event], order: &[u16]) -> Vec<Event> {
-    let mut placed: Vec<(u16, &Event)> = events
-        .iter()
-        .enumerate()
-        .map(|(place, event)| (order.get(place).copied().unwrap_or(0), event))
-        .collect();
+    let mut placed: Vec<(u16, &Event)> =
+        events.iter().enumerate().map(|(place, event)| (order[place % order.len()], event)).collect();
     placed.sort_by_key(|(place, _)| *place);
     placed.into_iter().map(|(_, event)| event.clone()).collect()
 }
