@@ -169,9 +169,9 @@ impl Blocks {
             self.undo_lone(*place, &mut out);
         }
         for label in dirty {
-            let members = graph.members(label);
+            let members: Vec<Node> = graph.members(label).collect();
             if !members.is_empty() {
-                let decided = self.decide_block(members, macs, linked);
+                let decided = self.decide_block(&members, macs, linked);
                 self.keep(&decided, &mut out);
                 self.blocks.insert(label, decided);
             }

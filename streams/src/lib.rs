@@ -20,6 +20,7 @@ pub mod judge;
 pub mod list;
 pub mod macs;
 pub mod normalise;
+pub mod paged;
 pub mod place;
 pub mod record;
 pub mod resolve;
