@@ -215,6 +215,21 @@ impl Placer {
         self.leads.get(&(scope, ip)).copied()
     }
 
+    /// Where all claims and addresses lead: from uid to uid, sorted.
+    pub fn redirects(&self, context: &Context<'_>) -> Vec<(Uid, Uid)> {
+        let dictionary = self.dictionary.borrow();
+        let claims = (0..dictionary.claims() as ClaimId).filter_map(|claim| {
+            let lead = self.lead(*context, claim, &dictionary)?;
+            Some((dictionary.claim_entry(claim).uid, self.uid(lead.device)?))
+        });
+        let addresses = self.leads.iter().filter_map(|((scope, ip), lead)| {
+            Some((dictionary.address_uid(*scope, *ip), self.uid(lead.device)?))
+        });
+        let mut redirects: Vec<(Uid, Uid)> = claims.chain(addresses).collect();
+        redirects.sort_unstable();
+        redirects
+    }
+
     /// Places anew what an epoch touched: records by `changes`, nodes, MACs and claims by what the
     /// operators before have changed.
     pub fn place(

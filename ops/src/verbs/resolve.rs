@@ -1,7 +1,7 @@
 //! `resolve`: what a file of observations would become.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fmt::Display,
     fs::File,
     io::{self, BufRead, BufReader, Read, Write},
@@ -16,6 +16,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use serviceradar_schemas::{Decision, Observation, json as event_json};
 use serviceradar_streams::{
+    normalise::{Refusal, Sighting},
     resolve::{Outcome, Resolver},
     rules::Rules,
 };
@@ -68,23 +69,26 @@ impl Resolve {
         };
         let mut resolver = Resolver::start(tenant, rules)?;
         let mut refused = Refused(0);
-        let (put, take) = mpsc::sync_channel::<Vec<(usize, Observation)>>(CHUNKS_WAITING);
+        let (put, take) = mpsc::sync_channel::<Chunk>(CHUNKS_WAITING);
         let path = self.file.clone();
         let reading = thread::Builder::new().name("reading".to_owned()).spawn(move || {
-            let mut chunk = Vec::with_capacity(CHUNK);
+            let mut chunk = Chunk::default();
             read_lines(&path, |line, observation| {
-                chunk.push((line, observation));
+                match Resolver::prepare(observation) {
+                    Ok(sighting) => chunk.sightings.push(sighting),
+                    Err(why) => chunk.refused.push((line, why)),
+                }
                 // Who takes no more has failed.
-                chunk.len() < CHUNK
-                    || put.send(std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK))).is_ok()
+                chunk.sightings.len() + chunk.refused.len() < CHUNK
+                    || put.send(std::mem::take(&mut chunk)).is_ok()
             })?;
             _ = put.send(chunk);
             anyhow::Ok(())
         })?;
-        for chunk in take {
-            let (lines, observations): (Vec<usize>, Vec<Observation>) = chunk.into_iter().unzip();
-            for (at, why) in resolver.observe(observations)? {
-                refused.tell(&self.file, lines[at], &why);
+        for Chunk { sightings, refused: lines } in take {
+            resolver.observe(sightings)?;
+            for (line, why) in lines {
+                refused.tell(&self.file, line, &why);
             }
         }
         reading.join().map_err(|_| anyhow!("{} could not be read", self.file.display()))??;
@@ -101,6 +105,14 @@ impl Resolve {
         }
         Ok(resolver.outcome()?)
     }
+}
+
+/// Some lines of a file, read.
+#[derive(Default)]
+struct Chunk {
+    sightings: Vec<Sighting>,
+    /// By line, why.
+    refused: Vec<(usize, Refusal)>,
 }
 
 /// Lines that the pipeline would put among the dead letters: how many.
@@ -162,9 +174,12 @@ fn print_json(outcome: &Outcome) -> anyhow::Result<()> {
         let line = Line { record_key, placement, uid: row.uid.as_ref().map(uid) };
         writeln!(out, "{}", serde_json::to_string(&line)?)?;
     }
-    let redirects: BTreeMap<String, String> =
-        outcome.redirects.iter().map(|(from, to)| (uid(from), uid(to))).collect();
-    writeln!(out, "{}", json!({ "redirects": redirects }))?;
+    // One object, but as long as the file: written as it goes.
+    out.write_all(b"{\"redirects\":{")?;
+    for (at, (from, to)) in outcome.redirects.iter().enumerate() {
+        write!(out, "{}\"{from}\":\"{to}\"", if at > 0 { "," } else { "" })?;
+    }
+    out.write_all(b"}}\n")?;
     let of_identity = outcome.issues.iter().filter(|issue| issue.kind != "quality");
     let issues: BTreeSet<[&str; 4]> =
         of_identity.map(|issue| [issue.kind, &*issue.partition, &*issue.namespace, &*issue.value]).collect();
