@@ -7,6 +7,7 @@ pub mod fuzz;
 pub mod log_conformance;
 pub mod observations;
 pub mod oracle;
+pub mod propagate;
 pub mod services;
 pub mod stand;
 pub mod tenant;
