@@ -37,6 +37,14 @@ impl<T: Clone> Paged<T> {
     }
 }
 
+impl<T> Paged<T> {
+    /// All places of the pages there are, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
+        let pages = self.pages.iter().zip(0..);
+        pages.flat_map(|(page, at): (_, u32)| (at * PAGE as u32..).zip(page.iter()))
+    }
+}
+
 impl<T> Index<u32> for Paged<T> {
     type Output = T;
 

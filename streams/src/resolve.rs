@@ -64,8 +64,8 @@ impl Resolver {
     }
 
     /// What all that was taken in becomes.
-    pub fn outcome(mut self) -> Result<Outcome, EngineError> {
-        self.engine.load(self.decisions)?;
+    pub fn outcome(&mut self) -> Result<Outcome, EngineError> {
+        self.engine.load(std::mem::take(&mut self.decisions))?;
         let (records, redirects) = self.engine.places()?;
         Ok(Outcome { records, redirects, issues: self.engine.issues()? })
     }
