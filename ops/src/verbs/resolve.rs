@@ -14,7 +14,7 @@ use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use serviceradar_schemas::{Decision, Observation, json as event_json};
+use serviceradar_schemas::{Decision, json as event_json};
 use serviceradar_streams::{
     normalise::{Refusal, Sighting},
     resolve::{Outcome, Resolver},

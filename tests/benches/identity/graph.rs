@@ -61,7 +61,7 @@ fn per_device(bytes: f64) -> String {
 }
 
 /// The operator.
-pub fn operator() -> Figures {
+pub(crate) fn operator() -> Figures {
     let mut figures = Figures::new();
     let mut put = |name: &str, value: String| _ = figures.insert(name.to_owned(), value);
     let edges = world::all_edges(RECORDS);
@@ -99,7 +99,7 @@ pub fn operator() -> Figures {
 }
 
 /// Differential's `propagate`.
-pub fn propagate() -> Figures {
+pub(crate) fn propagate() -> Figures {
     let mut figures = Figures::new();
     let mut put = |name: &str, value: String| _ = figures.insert(name.to_owned(), value);
     let edges = world::all_edges(RECORDS);
@@ -166,7 +166,7 @@ impl UnionFind {
 }
 
 /// The union-find.
-pub fn union_find() -> Figures {
+pub(crate) fn union_find() -> Figures {
     let mut edges: Vec<Edge> = world::all_edges(RECORDS).into_iter().map(|(edge, _)| edge).collect();
     let before = resident();
     let (sets, time) = timed(|| UnionFind::of(edges.iter().copied()));
@@ -185,7 +185,7 @@ pub fn union_find() -> Figures {
 }
 
 /// Twice as many records, batch by batch.
-pub fn pauses() -> Figures {
+pub(crate) fn pauses() -> Figures {
     let mut components = Components::default();
     let mut times = Times::default();
     for first in (0..2 * RECORDS).step_by(BATCH) {
@@ -197,7 +197,7 @@ pub fn pauses() -> Figures {
 }
 
 /// One claim that many records have, each of another device.
-pub fn hub() -> Figures {
+pub(crate) fn hub() -> Figures {
     let mut components = Components::default();
     components.apply(world::all_edges(RECORDS));
     let claim = (4 * RECORDS as Node) << 1 | 1;

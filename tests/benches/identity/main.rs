@@ -2,7 +2,8 @@
 //!
 //! 500,000 devices, 2 records each, 3 claims a record; one worker. The operator of components beside differential's
 //! `propagate` and a plain union-find, which must agree; then steps 1 to 6, a hub, and silence. Each measurement has a
-//! process of its own, so that none finds the memory of another. `-- write FILE` writes the observations, for `resolve`.
+//! process of its own, so that none finds the memory of another; times are CPU times. `-- write FILE` writes the
+//! observations, for `resolve`.
 
 mod graph;
 mod measure;
@@ -57,6 +58,7 @@ fn run(what: &str) -> Result<Figures> {
 }
 
 fn all() -> Result<()> {
+    println!("Times are CPU times of one thread.");
     println!("{:<58} {:>14} {:>14} {:>14}  wanted", "", "ours", "propagate", "union-find");
     let (ours, theirs, plain) = (run("operator")?, run("propagate")?, run("union-find")?);
     let row = |name: &str, key: &str, wanted: &str| {

@@ -10,42 +10,42 @@ use serviceradar_schemas::{Action, Address, Claim, Coverage, Observation, Source
 use crate::Result;
 
 /// Records of 500,000 devices.
-pub const RECORDS: usize = 1_000_000;
+pub(crate) const RECORDS: usize = 1_000_000;
 /// Records of a batch.
-pub const BATCH: usize = 10_000;
+pub(crate) const BATCH: usize = 10_000;
 /// 2026-03-01, microseconds.
-pub const BEGINNING: i64 = 1_772_323_200_000_000;
+pub(crate) const BEGINNING: i64 = 1_772_323_200_000_000;
 /// Prime, and so a way through all records that leaves none out and does not go by neighbours.
 const STRIDE: usize = 611_953;
 
 /// An edge between nodes, as the operator takes it.
-pub type Edge = (u32, u32);
+pub(crate) type Edge = (u32, u32);
 
 /// The claims of a record, as nodes. Of a record that changed, its third is that of a neighbouring device.
-pub fn claims(record: usize, changed: bool) -> [u32; 3] {
+pub(crate) fn claims(record: usize, changed: bool) -> [u32; 3] {
     let (device, which) = (record / 2, record % 2);
     let third = if changed { device ^ 1 } else { device };
     [device * 4, device * 4 + 1, third * 4 + 2 + which].map(|claim| (claim as u32) << 1 | 1)
 }
 
 /// The edges of a record.
-pub fn edges(record: usize, changed: bool) -> impl Iterator<Item = Edge> {
+pub(crate) fn edges(record: usize, changed: bool) -> impl Iterator<Item = Edge> {
     claims(record, changed).into_iter().map(move |claim| ((record as u32) << 1, claim))
 }
 
 /// The edges of all records.
-pub fn all_edges(records: usize) -> Vec<(Edge, isize)> {
+pub(crate) fn all_edges(records: usize) -> Vec<(Edge, isize)> {
     (0..records).flat_map(|record| edges(record, false)).map(|edge| (edge, 1)).collect()
 }
 
 /// The record that comes or changes at a place in the order.
-pub fn nth_changed(at: usize) -> usize {
+pub(crate) fn nth_changed(at: usize) -> usize {
     at.wrapping_mul(STRIDE) % RECORDS
 }
 
 /// What a record says. One that changed has another address, and of NetBox another third claim: a network card was
 /// replaced.
-pub fn observation(record: usize, changes: usize) -> Observation {
+pub(crate) fn observation(record: usize, changes: usize) -> Observation {
     let device = record / 2;
     let mac = |vendor: usize| Claim {
         namespace: "mac".into(),
@@ -79,7 +79,7 @@ pub fn observation(record: usize, changes: usize) -> Observation {
 }
 
 /// Writes the observations as JSON lines, in no order of devices.
-pub fn write(file: &str) -> Result<()> {
+pub(crate) fn write(file: &str) -> Result<()> {
     let mut out = BufWriter::new(File::create(file)?);
     for at in 0..RECORDS {
         serde_json::to_writer(&mut out, &observation(nth_changed(at), 0))?;
