@@ -1,6 +1,9 @@
 //! Data on stdout: aligned columns for people, one JSON object per line for programs.
 
-use std::io::{self, Write};
+use std::{
+    borrow::Cow,
+    io::{self, Write},
+};
 
 use clap::ValueEnum;
 use serde_json::{Map, Value};
@@ -40,28 +43,38 @@ pub(crate) fn line(text: &str) -> io::Result<()> {
 }
 
 fn table(columns: &[&str], rows: &[Vec<Value>]) -> String {
-    let header = columns.iter().map(|name| name.to_string()).collect();
-    let lines: Vec<Vec<String>> =
-        std::iter::once(header).chain(rows.iter().map(|row| row.iter().map(cell).collect())).collect();
-    let width = |column: usize| {
-        lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..columns.len()).map(width).collect();
-    let mut text = String::new();
-    for line in &lines {
-        let cells = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
-        text.push('\n');
+    let mut widths: Vec<usize> = columns.iter().map(|name| name.chars().count()).collect();
+    for row in rows {
+        for (width, value) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell(value).chars().count());
+        }
+    }
+    let mut text =
+        String::with_capacity((rows.len() + 1) * widths.iter().map(|width| width + 2).sum::<usize>());
+    put_line(&mut text, &widths, columns.iter().map(|name| Cow::Borrowed(*name)));
+    for row in rows {
+        put_line(&mut text, &widths, row.iter().map(cell));
     }
     text
 }
 
-fn cell(value: &Value) -> String {
+fn put_line<'a>(text: &mut String, widths: &[usize], cells: impl Iterator<Item = Cow<'a, str>>) {
+    let line = text.len();
+    for (cell, width) in cells.zip(widths) {
+        text.push_str(&cell);
+        text.extend(std::iter::repeat_n(' ', width - cell.chars().count() + 2));
+    }
+    text.truncate(line + text[line..].trim_end().len());
+    text.push('\n');
+}
+
+fn cell(value: &Value) -> Cow<'_, str> {
     match value {
-        Value::Null => "-".to_owned(),
+        Value::Null => "-".into(),
         // A line break in a value must not look like a row.
-        Value::String(text) => text.replace(['\n', '\r'], " "),
-        other => other.to_string(),
+        Value::String(text) if text.contains(['\n', '\r']) => text.replace(['\n', '\r'], " ").into(),
+        Value::String(text) => text.into(),
+        other => other.to_string().into(),
     }
 }
 

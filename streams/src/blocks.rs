@@ -6,11 +6,12 @@ use std::{cell::RefCell, collections::BTreeSet, rc::Rc};
 use hashbrown::HashMap;
 
 use crate::{
+    by_place::ByPlace,
     components::{Components, Label, Node},
     dictionary::{ClaimId, ClaimValue, Dictionary, RecordId},
     join::{Block, BlockEdge, BlockNode, join},
     macs::{Edge, Linked, MacChanges, Macs, NodeInfo, Place},
-    sort_unique,
+    sort_unique, sort_unique_labels,
 };
 
 /// A cluster: named by one of its nodes.
@@ -44,7 +45,7 @@ struct Decided {
 pub struct Blocks {
     dictionary: Rc<RefCell<Dictionary>>,
     cap: usize,
-    nodes: HashMap<Place, Option<Cluster>>,
+    nodes: ByPlace<Option<Option<Cluster>>>,
     macs: HashMap<ClaimId, Option<Cluster>>,
     blocks: HashMap<Label, Decided>,
     /// Cores over the cap that share no MAC.
@@ -82,7 +83,7 @@ impl Blocks {
         Self {
             dictionary,
             cap,
-            nodes: HashMap::new(),
+            nodes: ByPlace::default(),
             macs: HashMap::new(),
             blocks: HashMap::new(),
             lone: HashMap::new(),
@@ -95,7 +96,7 @@ impl Blocks {
 
     /// The cluster of a node; none where it is no node, or joined nothing.
     pub fn cluster(&self, place: Place) -> Option<Cluster> {
-        self.nodes.get(&place).copied().flatten()
+        self.nodes[place].flatten()
     }
 
     /// Whether an edge was refused because it contradicts what stood.
@@ -151,7 +152,7 @@ impl Blocks {
                 None => alone.push(*place),
             }
         }
-        sort_unique(&mut dirty);
+        sort_unique_labels(&mut dirty);
         sort_unique(&mut alone);
         let mut out = Undone::default();
         for label in &dirty {
@@ -169,9 +170,9 @@ impl Blocks {
             self.undo_lone(*place, &mut out);
         }
         for label in dirty {
-            let members = graph.members(label);
+            let members: Vec<Node> = graph.members(label).collect();
             if !members.is_empty() {
-                let decided = self.decide_block(members, macs, linked);
+                let decided = self.decide_block(&members, macs, linked);
                 self.keep(&decided, &mut out);
                 self.blocks.insert(label, decided);
             }
@@ -195,12 +196,12 @@ impl Blocks {
 
     fn undo(&mut self, decided: &Decided, out: &mut Undone) {
         for (place, cluster) in &decided.nodes {
-            self.nodes.remove(place);
-            out.nodes.entry(*place).or_insert(Some(*cluster));
+            self.nodes[*place] = None;
+            out.nodes.push((*place, Some(*cluster)));
         }
         for (mac, cluster) in &decided.macs {
             self.macs.remove(mac);
-            out.macs.entry(*mac).or_insert(Some(*cluster));
+            out.macs.push((*mac, Some(*cluster)));
         }
         for (place, mac) in &decided.conflicts {
             self.conflicts.remove(mac);
@@ -216,19 +217,18 @@ impl Blocks {
     }
 
     fn undo_lone(&mut self, place: Place, out: &mut Undone) {
-        if let Some(cluster) = self.nodes.remove(&place) {
-            out.nodes.entry(place).or_insert(Some(cluster));
+        if let Some(cluster) = self.nodes[place].take() {
+            out.nodes.push((place, Some(cluster)));
         }
     }
 
     fn keep(&mut self, decided: &Decided, out: &mut Undone) {
         for (place, cluster) in &decided.nodes {
-            let before = self.nodes.insert(*place, *cluster);
-            out.nodes.entry(*place).or_insert(before);
+            out.nodes.push((*place, self.nodes[*place].replace(*cluster)));
         }
         for (mac, cluster) in &decided.macs {
             let before = self.macs.insert(*mac, *cluster);
-            out.macs.entry(*mac).or_insert(before);
+            out.macs.push((*mac, before));
         }
         for (place, mac) in &decided.conflicts {
             out.refused.insert((*place, *mac));
@@ -241,8 +241,7 @@ impl Blocks {
 
     /// A node that shares no MAC is a cluster of its own.
     fn keep_lone(&mut self, place: Place, out: &mut Undone) {
-        let before = self.nodes.insert(place, Some(place));
-        out.nodes.entry(place).or_insert(before);
+        out.nodes.push((place, self.nodes[place].replace(Some(place))));
     }
 
     fn decide_block(&mut self, members: &[Node], macs: &Macs, linked: Linked<'_>) -> Decided {
@@ -300,17 +299,15 @@ impl Blocks {
     }
 
     /// What is different from what was undone.
-    fn difference(&self, undone: Undone, touched: &[Place]) -> BlockChanges {
+    fn difference(&self, mut undone: Undone, touched: &[Place]) -> BlockChanges {
+        first_of_each(&mut undone.nodes);
+        first_of_each(&mut undone.macs);
         let mut nodes: Vec<Place> = touched.to_vec();
-        let differs =
-            |place: &Place, before: &Option<Option<Cluster>>| self.nodes.get(place) != before.as_ref();
-        nodes.extend(
-            undone.nodes.iter().filter(|(place, before)| differs(place, before)).map(|(place, _)| *place),
-        );
-        let macs = undone.macs.iter().filter(|(mac, before)| self.macs.get(*mac) != before.as_ref());
-        let mut macs: Vec<ClaimId> = macs.map(|(mac, _)| *mac).collect();
-        macs.sort_unstable();
+        let moved = undone.nodes.iter().filter(|(place, before)| self.nodes[*place] != *before);
+        nodes.extend(moved.map(|(place, _)| *place));
         sort_unique(&mut nodes);
+        let macs = undone.macs.iter().filter(|(mac, before)| self.macs.get(mac) != before.as_ref());
+        let macs = macs.map(|(mac, _)| *mac).collect();
         BlockChanges {
             nodes,
             macs,
@@ -320,11 +317,17 @@ impl Blocks {
     }
 }
 
-/// What was decided of the blocks that are being decided anew: absent where nothing was.
+/// Sorts by what comes first, and keeps of equals the earliest.
+fn first_of_each<K: Copy + Ord, V>(noted: &mut Vec<(K, V)>) {
+    noted.sort_by_key(|(key, _)| *key);
+    noted.dedup_by_key(|(key, _)| *key);
+}
+
+/// What was decided of the blocks that are being decided anew, of each the first time first: absent where nothing was.
 #[derive(Default)]
 struct Undone {
-    nodes: HashMap<Place, Option<Option<Cluster>>>,
-    macs: HashMap<ClaimId, Option<Option<Cluster>>>,
+    nodes: Vec<(Place, Option<Option<Cluster>>)>,
+    macs: Vec<(ClaimId, Option<Option<Cluster>>)>,
     /// Edges whose refusal came or went, or may have.
     refused: BTreeSet<(Place, ClaimId)>,
     /// Likewise records.

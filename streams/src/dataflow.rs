@@ -31,8 +31,9 @@ use crate::{
     issues::Issues,
     normalise::Sighting,
     record::Record,
+    resolve::Placed,
     restore::Piece,
-    rows::{CountRow, EpochOutput, IssueRow, State},
+    rows::{CountRow, EpochOutput, IssueRow, State, Uid},
     rules::Rules,
     snapshots::{Snapshots, Undecided},
 };
@@ -229,6 +230,25 @@ impl Dataflow {
     /// All issues there are.
     pub fn issues(&self) -> Vec<IssueRow> {
         self.identity.borrow().issues.all()
+    }
+
+    /// Where all records are, in no particular order.
+    pub fn placed(&self) -> Vec<Placed> {
+        let folding = self.fold.borrow();
+        let (dictionary, placer) = (self.dictionary.borrow(), &self.identity.borrow().identity.placer);
+        let placed = |record: RecordId| {
+            let at = placer.placed(record);
+            let uid = at.device.and_then(|device| placer.uid(device));
+            Placed { record_key: dictionary.record_entry(record).key.clone(), placement: at.placement, uid }
+        };
+        folding.fold.facts().records().map(|record| placed(record.id)).collect()
+    }
+
+    /// Where claims and addresses lead: from uid to uid, sorted.
+    pub fn redirects(&self) -> Vec<(Uid, Uid)> {
+        let folding = self.fold.borrow();
+        let identity = &self.identity.borrow().identity;
+        identity.placer.redirects(&identity.context(folding.fold.facts()))
     }
 
     /// Tells all rows of devices, records and evidence, or remembers them: see `Describer::rows`.

@@ -245,6 +245,11 @@ impl Dictionary {
         id
     }
 
+    /// How many claims there are.
+    pub fn claims(&self) -> usize {
+        self.claims.len()
+    }
+
     /// The private claim of a detached record.
     pub fn detached_claim(&mut self, record: RecordId) -> ClaimId {
         let key = self.records[record as usize].key.clone();

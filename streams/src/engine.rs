@@ -18,8 +18,9 @@ use crate::{
     dataflow::{Closing, Dataflow, Event, Gauges},
     decisions::{Decisions, Taken},
     normalise::Sighting,
+    resolve::Placed,
     restore::Piece,
-    rows::{DecisionRow, EpochOutput, IssueRow, State},
+    rows::{DecisionRow, EpochOutput, IssueRow, State, Uid},
     rules::Rules,
     snapshots::Undecided,
 };
@@ -64,20 +65,23 @@ enum Command {
     /// Not answered: what went wrong is told once all is there.
     Restore(Box<Piece>),
     Restored,
+    /// Not answered: who waits for its turn waits long enough.
     Feed(Vec<Event>),
     Epoch(Vec<Event>, Telling),
     Issues,
     Rows,
     Remember,
+    Places,
 }
 
 enum Answer {
     Restored(Result<(), String>),
-    Fed,
     Closed(Box<Closing>),
     Issues(Vec<IssueRow>),
     /// A piece of the rows; none: there are no more.
     Rows(Option<Box<EpochOutput>>),
+    Placed(Vec<Placed>),
+    Redirects(Vec<(Uid, Uid)>),
 }
 
 /// Whether an epoch tells rows of devices, records and evidence.
@@ -178,17 +182,11 @@ impl Engine {
         self.close(batch, Telling::Rows)
     }
 
-    /// Takes in a part of the first epoch, which `load` closes. It is worked through as it comes: of a log of any
-    /// length nothing is held but what it comes to.
+    /// Takes in a part of the first epoch, which `load` closes. It is worked through as it comes, while the next is
+    /// made ready: of a log of any length nothing is held but what it comes to.
     pub fn feed(&mut self, sightings: Vec<Sighting>) -> Result<(), EngineError> {
         for (worker, share) in self.workers.iter().zip(self.shares(sightings)) {
             worker.tell(Command::Feed(share))?;
-        }
-        for worker in &self.workers {
-            match worker.hear()? {
-                Answer::Fed => {}
-                _ => return Err(EngineError::WorkerEnded),
-            }
         }
         Ok(())
     }
@@ -213,6 +211,32 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Where all records are, by key, and where claims and addresses lead, by uid: without a row being made.
+    pub fn places(&mut self) -> Result<(Vec<Placed>, Vec<(Uid, Uid)>), EngineError> {
+        for worker in &self.workers {
+            worker.tell(Command::Places)?;
+        }
+        let (mut records, mut redirects) = (Vec::new(), Vec::new());
+        for worker in &self.workers {
+            match worker.hear()? {
+                Answer::Placed(some) => records.extend(some),
+                _ => return Err(EngineError::WorkerEnded),
+            }
+        }
+        // While the workers find out the rest.
+        records.sort_unstable();
+        for worker in &self.workers {
+            match worker.hear()? {
+                Answer::Redirects(some) => redirects.extend(some),
+                _ => return Err(EngineError::WorkerEnded),
+            }
+        }
+        if self.workers.len() > 1 {
+            redirects.sort_unstable();
+        }
+        Ok((records, redirects))
     }
 
     /// The events of each worker.
@@ -326,11 +350,17 @@ impl Worker {
                             }
                             Command::Feed(events) => {
                                 dataflow.feed(worker, events);
-                                Answer::Fed
+                                continue;
                             }
                             Command::Epoch(events, telling) => {
                                 let is_quiet = telling == Telling::Nothing;
                                 Answer::Closed(Box::new(dataflow.epoch(worker, events, is_quiet)))
+                            }
+                            Command::Places => {
+                                if outbox.send(Answer::Placed(dataflow.placed())).is_err() {
+                                    break;
+                                }
+                                Answer::Redirects(dataflow.redirects())
                             }
                             Command::Issues => Answer::Issues(dataflow.issues()),
                             Command::Rows => {

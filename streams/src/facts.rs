@@ -5,25 +5,26 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashMap;
-
 use crate::{
     dictionary::{ClaimId, RecordId},
     record::{ClaimSpan, Record},
 };
 
-/// Of a claim that no record has.
+/// Of a claim that no record has. Records are less than `SEVERAL`.
 const NOBODY: RecordId = RecordId::MAX;
-/// Of a claim that several records had.
-const SEVERAL: RecordId = RecordId::MAX - 1;
+/// Set of a claim that several records had: the rest is its number among those.
+const SEVERAL: u32 = 1 << 31;
+
+/// A claim that several records had, by its number among those. It stays one.
+pub type SharedId = u32;
 
 /// The records of a worker.
 #[derive(Default)]
 pub struct Facts {
     records: Vec<Option<Arc<Record>>>,
-    /// By claim: the one record that ever had it, or `NOBODY`, or `SEVERAL`.
+    /// By claim: the one record that ever had it, or `NOBODY`, or its number with `SEVERAL`.
     sole: Vec<RecordId>,
-    several: HashMap<ClaimId, Vec<RecordId>>,
+    several: Vec<Vec<RecordId>>,
 }
 
 impl Facts {
@@ -55,14 +56,20 @@ impl Facts {
     pub fn claimants(&self, claim: ClaimId) -> &[RecordId] {
         match self.sole.get(claim as usize) {
             None | Some(&NOBODY) => &[],
-            Some(&SEVERAL) => self.several.get(&claim).map_or(&[], Vec::as_slice),
+            Some(one) if one & SEVERAL != 0 => &self.several[(one & !SEVERAL) as usize],
             Some(record) => std::slice::from_ref(record),
         }
     }
 
     /// Whether several records ever had a claim.
     pub fn is_shared(&self, claim: ClaimId) -> bool {
-        self.sole.get(claim as usize) == Some(&SEVERAL)
+        self.shared(claim).is_some()
+    }
+
+    /// The number of a claim that several records had.
+    pub fn shared(&self, claim: ClaimId) -> Option<SharedId> {
+        let one = *self.sole.get(claim as usize)?;
+        (one != NOBODY && one & SEVERAL != 0).then_some(one & !SEVERAL)
     }
 
     /// Takes in which claims a record has: `before` of it, and those it has now.
@@ -92,10 +99,11 @@ impl Facts {
                 return;
             }
             one if one == record => return,
-            SEVERAL => self.several.entry(claim).or_default(),
+            one if one & SEVERAL != 0 => &mut self.several[(one & !SEVERAL) as usize],
             one => {
-                self.sole[index] = SEVERAL;
-                self.several.entry(claim).insert(vec![one]).into_mut()
+                self.sole[index] = self.several.len() as SharedId | SEVERAL;
+                self.several.push(Vec::from([one.min(record), one.max(record)]));
+                return;
             }
         };
         if let Err(at) = several.binary_search(&record) {
@@ -109,8 +117,8 @@ impl Facts {
         };
         if *sole == record {
             *sole = NOBODY;
-        } else if let Some(several) = self.several.get_mut(&claim) {
-            several.retain(|other| *other != record);
+        } else if *sole != NOBODY && *sole & SEVERAL != 0 {
+            self.several[(*sole & !SEVERAL) as usize].retain(|other| *other != record);
         }
     }
 }

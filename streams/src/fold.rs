@@ -15,6 +15,7 @@ use crate::{
     dictionary::{ClaimId, Dictionary, RecordId, ScopeId, SourceId, Values},
     facts::Facts,
     normalise::Sighting,
+    paged::Paged,
     record::Record,
     restore::{Piece, Restoring},
     rows::WatermarkRow,
@@ -42,8 +43,9 @@ pub struct Fold {
     /// Begins of accepted fetches.
     accepted: HashMap<SourceId, BTreeSet<i64>>,
     detached: HashMap<RecordId, ClaimId>,
-    /// What this epoch has touched: the record as it was before.
-    touched: HashMap<RecordId, Option<Arc<Record>>>,
+    /// What this epoch has touched, each once: the record as it was before.
+    touched: Vec<(RecordId, Option<Arc<Record>>)>,
+    is_touched: Paged<bool>,
     moved: BTreeSet<Option<ScopeId>>,
     /// Watermarks that the views have a row of.
     told: BTreeSet<Option<ScopeId>>,
@@ -92,7 +94,8 @@ impl Fold {
             tick: None,
             accepted: HashMap::new(),
             detached: HashMap::new(),
-            touched: HashMap::new(),
+            touched: Vec::new(),
+            is_touched: Paged::new(false),
             moved: BTreeSet::new(),
             told: BTreeSet::new(),
         }
@@ -194,8 +197,9 @@ impl Fold {
     }
 
     fn touch(&mut self, record: RecordId) {
-        let facts = &self.facts;
-        self.touched.entry(record).or_insert_with(|| facts.record(record).cloned());
+        if !std::mem::replace(&mut self.is_touched[record], true) {
+            self.touched.push((record, self.facts.record(record).cloned()));
+        }
     }
 
     /// Closes the epoch: what changed, each record once, in the order of their labels.
@@ -203,10 +207,11 @@ impl Fold {
         let dictionary = self.dictionary.clone();
         let dictionary = dictionary.borrow();
         self.ring(&dictionary);
-        let mut touched: Vec<_> = self.touched.drain().collect();
+        let mut touched = std::mem::take(&mut self.touched);
         touched.sort_unstable_by_key(|(record, _)| *record);
         let mut changes = Vec::with_capacity(touched.len());
         for (id, before) in touched {
+            self.is_touched[id] = false;
             let Some(record) = self.facts.slot(id) else {
                 continue;
             };
@@ -304,7 +309,7 @@ impl Fold {
     pub fn restored(&mut self) {
         for record in std::mem::take(&mut self.restoring).records() {
             let id = record.id;
-            self.touched.insert(id, None);
+            self.touch(id);
             *self.facts.slot(id) = Some(Arc::new(record));
         }
     }

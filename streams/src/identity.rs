@@ -5,7 +5,6 @@ use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use crate::{
     blocks::{Blocks, mac_of, node_of},
-    claim::Namespace,
     components::{Components, Label, Node},
     decisions::Scoped,
     dictionary::{ClaimId, Dictionary, RecordId},
@@ -15,12 +14,11 @@ use crate::{
     macs::{Linked, Macs, Place},
     place::{Context, PlaceChanges, Placer},
     rules::Rules,
-    sort_unique,
+    sort_unique_labels,
 };
 
 /// The state of identity.
 pub struct Identity {
-    dictionary: Rc<RefCell<Dictionary>>,
     /// Verdicts on claims.
     pub judge: Judge,
     cores: Components,
@@ -54,6 +52,15 @@ fn claim_node(claim: ClaimId) -> Node {
     claim << 1 | 1
 }
 
+/// Edges of the graph of cores: between a record and each tier 1 claim that links it, and between
+/// the claims of `link` decisions.
+fn core_edges(links: &[(Link, isize)], ties: &[((ClaimId, ClaimId), isize)]) -> Vec<((Node, Node), isize)> {
+    let tier_1 = links.iter().filter(|(link, _)| !link.is_mac);
+    let edges = tier_1.map(|(link, diff)| ((record_node(link.record), claim_node(link.claim)), *diff));
+    let ties = ties.iter().map(|((a, b), diff)| ((claim_node(*a), claim_node(*b)), *diff));
+    edges.chain(ties).collect()
+}
+
 impl Identity {
     /// Empty.
     pub fn new(dictionary: Rc<RefCell<Dictionary>>, rules: &Arc<Rules>) -> Self {
@@ -63,8 +70,7 @@ impl Identity {
             macs: Macs::new(dictionary.clone()),
             graph: Components::default(),
             blocks: Blocks::new(dictionary.clone(), rules.caps.block),
-            placer: Placer::new(dictionary.clone(), rules.leases.clone()),
-            dictionary,
+            placer: Placer::new(dictionary, rules.leases.clone()),
         }
     }
 
@@ -76,7 +82,7 @@ impl Identity {
         effects: &[(Scoped, isize)],
     ) -> IdentityChanges {
         let judged = self.judge.judge(facts, changes, effects);
-        let moves = self.cores.apply(self.core_edges(&judged.links, &judged.ties));
+        let moves = self.cores.apply(core_edges(&judged.links, &judged.ties));
         let of_records: Vec<(RecordId, Option<Label>)> = moves
             .iter()
             .filter(|(node, _, _)| node & 1 == 0)
@@ -91,7 +97,7 @@ impl Identity {
         // Claims of which more may have changed than where they lead.
         let mut told: Vec<ClaimId> = judged.verdicts.iter().chain(&macs.ambiguous).copied().collect();
         told.extend(blocks.refused.iter().map(|(_, mac)| *mac));
-        sort_unique(&mut told);
+        sort_unique_labels(&mut told);
         let linking = judged.links.iter().map(|(link, _)| link.claim);
         let touched = told.iter().chain(&blocks.macs).copied().chain(linking).collect();
         let context = Context { linked, macs: &self.macs, blocks: &self.blocks };
@@ -104,23 +110,8 @@ impl Identity {
         evidence.extend(nodes.flat_map(|place| self.macs.records_of(place)));
         evidence.extend(told.iter().flat_map(|claim| facts.claimants(*claim)));
         evidence.extend(&places.leads);
-        sort_unique(&mut evidence);
+        sort_unique_labels(&mut evidence);
         IdentityChanges { places, evidence, claims: told }
-    }
-
-    /// Edges of the graph of cores: between a record and each tier 1 claim that links it, and between
-    /// the claims of `link` decisions.
-    fn core_edges(
-        &self,
-        links: &[(Link, isize)],
-        ties: &[((ClaimId, ClaimId), isize)],
-    ) -> Vec<((Node, Node), isize)> {
-        let dictionary = self.dictionary.borrow();
-        let tier_1 =
-            links.iter().filter(|(link, _)| dictionary.claim_entry(link.claim).kind != Namespace::Mac);
-        let edges = tier_1.map(|(link, diff)| ((record_node(link.record), claim_node(link.claim)), *diff));
-        let ties = ties.iter().map(|((a, b), diff)| ((claim_node(*a), claim_node(*b)), *diff));
-        edges.chain(ties).collect()
     }
 
     /// What steps 1 to 4 know, for looking up.

@@ -3,7 +3,7 @@
 
 use std::{cell::RefCell, collections::BTreeSet, rc::Rc};
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 
 use crate::{
     claim::Namespace,
@@ -15,7 +15,7 @@ use crate::{
     record::{ClaimSpan, Record, Status},
     rows::RecordRow,
     rules::Caps,
-    sort_unique,
+    sort_unique, sort_unique_labels,
 };
 
 /// A claim that links its record.
@@ -29,6 +29,8 @@ pub struct Link {
     pub current: bool,
     /// Whether an operator allowed the claim.
     pub allowed: bool,
+    /// Whether the claim is a MAC: else it is of tier 1.
+    pub is_mac: bool,
 }
 
 /// What a claim may do, whoever makes it.
@@ -155,11 +157,11 @@ impl Judge {
         for (before, after) in changes {
             self.index(facts, before.as_deref(), after, &mut dirty_claims, &mut dirty_records);
         }
-        sort_unique(&mut dirty_claims);
+        sort_unique_labels(&mut dirty_claims);
         for claim in dirty_claims {
             self.rejudge(facts, claim, &mut dirty_records, &mut out);
         }
-        sort_unique(&mut dirty_records);
+        sort_unique_labels(&mut dirty_records);
         for record in dirty_records {
             self.relink(facts, record, &mut out);
         }
@@ -270,7 +272,7 @@ impl Judge {
         if !entry.kind.is_tier_1() || entry.kind == Namespace::Detached {
             return false;
         }
-        let mut values: HashMap<u32, HashSet<ClaimId>> = HashMap::new();
+        let mut values: Vec<(u32, ClaimId)> = Vec::new();
         for record in facts.claimants(claim).iter().filter_map(|claimant| facts.record(*claimant)) {
             let asserts = record
                 .claim(claim)
@@ -281,15 +283,13 @@ impl Judge {
             for span in record.claims.iter().filter(|span| span.status == Status::Current) {
                 let other = dictionary.claim_entry(span.claim);
                 if other.kind.is_exclusive() && other.namespace != entry.namespace {
-                    let values = values.entry(other.namespace).or_default();
-                    values.insert(span.claim);
-                    if values.len() > self.caps.exclusive_values {
-                        return true;
-                    }
+                    values.push((other.namespace, span.claim));
                 }
             }
         }
-        false
+        sort_unique(&mut values);
+        let mut of_each = values.chunk_by(|(a, _), (b, _)| a == b);
+        of_each.any(|values| values.len() > self.caps.exclusive_values)
     }
 
     /// Works out anew the links of a record.
@@ -311,11 +311,12 @@ impl Judge {
         let link = |span: &ClaimSpan| {
             let entry = dictionary.claim_entry(span.claim);
             let verdict = self.verdict(span.claim);
-            let linkable = entry.kind != Namespace::Mac || entry.tier() == 2 || verdict.allowed;
+            let is_mac = entry.kind == Namespace::Mac;
+            let linkable = !is_mac || entry.tier() == 2 || verdict.allowed;
             let counts = verdict.allowed || own == Some(span.claim) || !bridging.contains(&entry.namespace);
             let links = is_live(record, span, &dictionary) && linkable && counts && verdict.is_usable();
             let current = span.status == Status::Current;
-            links.then_some(Link { record: id, claim: span.claim, current, allowed: verdict.allowed })
+            links.then_some(Link { record: id, claim: span.claim, current, allowed: verdict.allowed, is_mac })
         };
         let links: Box<[Link]> = record.claims.iter().filter_map(link).collect();
         let before = self.links(id);

@@ -9,13 +9,13 @@ use std::{cell::RefCell, collections::BTreeSet, rc::Rc};
 use hashbrown::{HashMap, HashSet};
 
 use crate::{
-    claim::Namespace,
     components::Label,
     dictionary::{ClaimId, Dictionary, RecordId},
     facts::Facts,
     fold::RecordChange,
     judge::{Judge, Link},
-    sort_unique,
+    paged::Paged,
+    sort_unique, sort_unique_labels,
 };
 
 /// A core, or a record that is in none and claims MACs.
@@ -68,7 +68,7 @@ pub struct MacChanges {
     pub shared: Vec<((Place, ClaimId), isize)>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct CoreState {
     records: Vec<RecordId>,
     holds: Vec<u32>,
@@ -98,9 +98,9 @@ pub struct Linked<'a> {
 
 impl Linked<'_> {
     /// The MACs that link a record.
-    fn macs<'s>(&'s self, record: RecordId, dictionary: &'s Dictionary) -> impl Iterator<Item = &'s Link> {
+    fn macs(&self, record: RecordId) -> impl Iterator<Item = &Link> {
         let links = self.judge.links(record).iter();
-        links.filter(|link| dictionary.claim_entry(link.claim).kind == Namespace::Mac)
+        links.filter(|link| link.is_mac)
     }
 
     /// The links of a claim.
@@ -115,7 +115,7 @@ pub struct Macs {
     dictionary: Rc<RefCell<Dictionary>>,
     /// By record: its core, or `NO_CORE`.
     core_of: Vec<Label>,
-    cores: HashMap<Label, CoreState>,
+    cores: Paged<CoreState>,
     shared: HashMap<ClaimId, MacState>,
     left_out: HashSet<RecordId>,
 }
@@ -142,7 +142,7 @@ impl Macs {
         Self {
             dictionary,
             core_of: Vec::new(),
-            cores: HashMap::new(),
+            cores: Paged::new(CoreState::default()),
             shared: HashMap::new(),
             left_out: HashSet::new(),
         }
@@ -171,6 +171,10 @@ impl Macs {
         self.core_of.get(record as usize).copied().filter(|label| *label != NO_CORE)
     }
 
+    fn core_state(&self, label: Label) -> Option<&CoreState> {
+        Some(&self.cores[label]).filter(|core| !core.records.is_empty())
+    }
+
     /// The node that a record is, or is in.
     pub fn place(&self, record: RecordId) -> Place {
         self.core(record).map_or(Place::MacOnly(record), Place::Core)
@@ -179,7 +183,7 @@ impl Macs {
     /// Whether the edges of a node stand, but for what each MAC says.
     fn keeps_edges(&self, place: Place) -> bool {
         match place {
-            Place::Core(label) => self.cores.get(&label).is_some_and(|core| !core.dropped),
+            Place::Core(label) => self.core_state(label).is_some_and(|core| !core.dropped),
             Place::MacOnly(record) => !self.left_out.contains(&record),
         }
     }
@@ -187,12 +191,9 @@ impl Macs {
     /// How many records a node has; none where it is no node.
     pub fn records_in(&self, place: Place, linked: Linked<'_>) -> Option<usize> {
         match place {
-            Place::Core(label) => self.cores.get(&label).map(|core| core.records.len()),
+            Place::Core(label) => self.core_state(label).map(|core| core.records.len()),
             Place::MacOnly(record) if self.core(record).is_some() => None,
-            Place::MacOnly(record) => {
-                let dictionary = self.dictionary.borrow();
-                linked.macs(record, &dictionary).any(|link| self.survives(link)).then_some(1)
-            }
+            Place::MacOnly(record) => linked.macs(record).any(|link| self.survives(link)).then_some(1),
         }
     }
 
@@ -202,14 +203,13 @@ impl Macs {
         self.records_in(place, linked)?;
         let (holds, records) = match place {
             Place::Core(label) => {
-                let core = self.cores.get(&label)?;
+                let core = self.core_state(label)?;
                 (core.holds.clone(), core.records.clone())
             }
             Place::MacOnly(record) => (Vec::new(), vec![record]),
         };
-        let dictionary = self.dictionary.borrow();
         let mut edges: Vec<Edge> = Vec::new();
-        for link in records.iter().flat_map(|record| linked.macs(*record, &dictionary)) {
+        for link in records.iter().flat_map(|record| linked.macs(*record)) {
             match self.shared.get(&link.claim) {
                 Some(state) => edges.extend(state.told.iter().filter(|edge| edge.place == place)),
                 None if matches!(place, Place::Core(_)) && !linked.facts.is_shared(link.claim) => {}
@@ -237,7 +237,7 @@ impl Macs {
     /// The records of a node.
     pub fn records_of<'a>(&'a self, place: &'a Place) -> &'a [RecordId] {
         match place {
-            Place::Core(label) => self.cores.get(label).map_or(&[], |core| &core.records),
+            Place::Core(label) => &self.cores[*label].records,
             Place::MacOnly(record) => std::slice::from_ref(record),
         }
     }
@@ -268,34 +268,34 @@ impl Macs {
         let dictionary = dictionary.borrow();
         for (link, _) in links {
             dirty.records.push(link.record);
-            if dictionary.claim_entry(link.claim).kind == Namespace::Mac {
+            if link.is_mac {
                 self.note_mac(link.claim, linked, &mut dirty);
             }
         }
         self.recore(cores, &mut dirty);
-        sort_unique(&mut dirty.records);
+        sort_unique_labels(&mut dirty.records);
         for record in std::mem::take(&mut dirty.records) {
-            for link in linked.macs(record, &dictionary) {
+            for link in linked.macs(record) {
                 self.note_mac(link.claim, linked, &mut dirty);
             }
             dirty.cores.extend(self.core(record));
             dirty.nodes.push(Place::MacOnly(record));
             dirty.records.push(record);
         }
-        sort_unique(&mut dirty.cores);
+        sort_unique_labels(&mut dirty.cores);
         for label in std::mem::take(&mut dirty.cores) {
             dirty.nodes.push(Place::Core(label));
             self.settle_core(label, linked, &dictionary, &mut dirty);
             dirty.cores.push(label);
         }
         let mut out = MacChanges::default();
-        sort_unique(&mut dirty.macs);
+        sort_unique_labels(&mut dirty.macs);
         for mac in std::mem::take(&mut dirty.macs) {
             self.judge_mac(mac, linked, &mut dirty.nodes, &mut out);
             dirty.macs.push(mac);
         }
-        self.judge_nodes(linked, &dictionary, &mut dirty, &mut out);
-        sort_unique(&mut dirty.macs);
+        self.judge_nodes(linked, &mut dirty, &mut out);
+        sort_unique_labels(&mut dirty.macs);
         for mac in std::mem::take(&mut dirty.macs) {
             self.tell(mac, linked, &mut dirty.nodes, &mut out);
         }
@@ -326,15 +326,13 @@ impl Macs {
             }
         }
         for (label, records) in leaving {
-            if let Some(core) = self.cores.get_mut(&label) {
-                core.records.retain(|record| !records.contains(record));
-            }
+            self.cores[label].records.retain(|record| !records.contains(record));
         }
         for (record, label) in moves {
             dirty.records.push(*record);
             if let Some(label) = label {
                 self.core_of[*record as usize] = *label;
-                self.cores.entry(*label).or_default().records.push(*record);
+                self.cores[*label].records.push(*record);
                 dirty.cores.push(*label);
             }
         }
@@ -342,9 +340,7 @@ impl Macs {
 
     /// Works out what a core holds. Where that changes, so may every MAC that it claims.
     fn settle_core(&mut self, label: Label, linked: Linked<'_>, dictionary: &Dictionary, dirty: &mut Dirty) {
-        let Some(mut core) = self.cores.remove(&label) else {
-            return;
-        };
+        let mut core = std::mem::take(&mut self.cores[label]);
         if core.records.is_empty() {
             return;
         }
@@ -355,13 +351,13 @@ impl Macs {
         sort_unique(&mut holds);
         let open = core.records.iter().any(|record| linked.facts.record(*record).is_some_and(|r| r.now.open));
         if holds != core.holds || open != core.open {
-            for link in core.records.iter().flat_map(|record| linked.macs(*record, dictionary)) {
+            for link in core.records.iter().flat_map(|record| linked.macs(*record)) {
                 self.note_mac(link.claim, linked, dirty);
             }
         }
         (core.holds, core.open) = (holds, open);
         core.records.sort_unstable();
-        self.cores.insert(label, core);
+        self.cores[label] = core;
     }
 
     fn judge_mac(&mut self, mac: ClaimId, linked: Linked<'_>, nodes: &mut Vec<Place>, out: &mut MacChanges) {
@@ -375,7 +371,7 @@ impl Macs {
         }
         let edges = self.first_per_node(edges);
         let holds = |edge: &Edge| match edge.place {
-            Place::Core(label) => self.cores.get(&label).map_or(&[][..], |core| &core.holds),
+            Place::Core(label) => &self.cores[label].holds[..],
             Place::MacOnly(_) => &[],
         };
         let clashes = |edge: &Edge, only_current: bool| {
@@ -428,13 +424,7 @@ impl Macs {
 
     /// Judges the nodes that have a dirty MAC: closed cores, and MAC-only records between two cores.
     /// Where such a verdict turns, the other MACs of the node are to be told anew.
-    fn judge_nodes(
-        &mut self,
-        linked: Linked<'_>,
-        dictionary: &Dictionary,
-        dirty: &mut Dirty,
-        out: &mut MacChanges,
-    ) {
+    fn judge_nodes(&mut self, linked: Linked<'_>, dirty: &mut Dirty, out: &mut MacChanges) {
         let (mut cores, mut loners) = (dirty.cores.clone(), dirty.records.clone());
         for link in dirty.macs.iter().flat_map(|mac| linked.of_claim(*mac)) {
             match self.place(link.record) {
@@ -442,38 +432,38 @@ impl Macs {
                 Place::MacOnly(record) => loners.push(record),
             }
         }
-        sort_unique(&mut cores);
-        sort_unique(&mut loners);
+        sort_unique_labels(&mut cores);
+        sort_unique_labels(&mut loners);
         for label in cores {
-            let dropped = self.is_abandoned(label, linked, dictionary);
-            let Some(core) = self.cores.get_mut(&label).filter(|core| core.dropped != dropped) else {
+            let dropped = self.is_abandoned(label, linked);
+            if self.core_state(label).is_none_or(|core| core.dropped == dropped) {
                 continue;
-            };
-            core.dropped = dropped;
+            }
+            self.cores[label].dropped = dropped;
             dirty.nodes.push(Place::Core(label));
-            for record in &self.cores[&label].records {
-                linked.macs(*record, dictionary).for_each(|link| self.note_mac(link.claim, linked, dirty));
+            for record in &self.cores[label].records {
+                linked.macs(*record).for_each(|link| self.note_mac(link.claim, linked, dirty));
             }
         }
         for record in loners {
-            let left_out = self.is_bridge(record, linked, dictionary);
+            let left_out = self.is_bridge(record, linked);
             let changed = if left_out { self.left_out.insert(record) } else { self.left_out.remove(&record) };
             if changed {
                 out.left_out.push(record);
                 dirty.nodes.push(Place::MacOnly(record));
-                linked.macs(record, dictionary).for_each(|link| self.note_mac(link.claim, linked, dirty));
+                linked.macs(record).for_each(|link| self.note_mac(link.claim, linked, dirty));
             }
         }
     }
 
     /// A core without an open record keeps its edges only if one other node currently claims all the
     /// MACs that are left to it (it was re-created there).
-    fn is_abandoned(&self, label: Label, linked: Linked<'_>, dictionary: &Dictionary) -> bool {
-        let Some(core) = self.cores.get(&label).filter(|core| !core.open) else {
+    fn is_abandoned(&self, label: Label, linked: Linked<'_>) -> bool {
+        let Some(core) = self.core_state(label).filter(|core| !core.open) else {
             return false;
         };
         let place = Place::Core(label);
-        let links = core.records.iter().flat_map(|record| linked.macs(*record, dictionary));
+        let links = core.records.iter().flat_map(|record| linked.macs(*record));
         let mut macs: Vec<(ClaimId, bool)> = links.map(|link| (link.claim, link.allowed)).collect();
         sort_unique(&mut macs);
         let mut heirs: Option<BTreeSet<Place>> = None;
@@ -497,12 +487,12 @@ impl Macs {
     }
 
     /// A MAC-only record that currently claims MACs of two cores that clash, which claim them currently.
-    fn is_bridge(&self, record: RecordId, linked: Linked<'_>, dictionary: &Dictionary) -> bool {
+    fn is_bridge(&self, record: RecordId, linked: Linked<'_>) -> bool {
         if self.core(record).is_some() {
             return false;
         }
         let mut cores: Vec<Label> = Vec::new();
-        for link in linked.macs(record, dictionary).filter(|link| link.current && !link.allowed) {
+        for link in linked.macs(record).filter(|link| link.current && !link.allowed) {
             let Some(mac) = self.shared.get(&link.claim).filter(|mac| !mac.ambiguous) else {
                 continue;
             };
@@ -513,9 +503,9 @@ impl Macs {
                 },
             ));
         }
-        sort_unique(&mut cores);
+        sort_unique_labels(&mut cores);
         let mut seen: HashSet<u32> = HashSet::new();
-        let holds = cores.iter().filter_map(|label| self.cores.get(label));
+        let holds = cores.iter().map(|label| &self.cores[*label]);
         holds.flat_map(|core| core.holds.iter()).any(|namespace| !seen.insert(*namespace))
     }
 

@@ -1,10 +1,18 @@
 //! Place: which claim belongs where, what each device is called, and where visitors go.
 //! Source: `identity.md`, "From evidence to devices", 5 to 7.
 
-use std::{cell::RefCell, cmp::Ordering, collections::BTreeMap, net::IpAddr, rc::Rc, sync::Arc};
+mod attach;
+mod devices;
+mod name;
+
+use std::{cell::RefCell, net::IpAddr, rc::Rc, sync::Arc};
 
 use hashbrown::{HashMap, HashSet};
 
+use self::{
+    attach::{AddressId, Addresses},
+    devices::Devices,
+};
 use crate::{
     blocks::{Blocks, Cluster},
     claim::Namespace,
@@ -13,10 +21,11 @@ use crate::{
     facts::Facts,
     fold::RecordChange,
     macs::{Linked, Macs, Place},
+    paged::Paged,
     record::{ClaimSpan, Record},
     rows::{Placement, Uid},
     rules::Leases,
-    sort_unique,
+    sort_unique, sort_unique_labels,
 };
 
 /// What a device is made of.
@@ -74,7 +83,7 @@ pub struct Lead {
 }
 
 /// A claim that several records had. Of any other all this follows from its one record.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct ClaimState {
     /// Its tier, when last placed.
     tier: u8,
@@ -88,15 +97,28 @@ struct ClaimState {
 /// The members and the name of a device.
 #[derive(Clone, Debug, Default)]
 pub struct Members {
-    /// Its records, by how they belong: anchored, attached, provisional or closed.
-    pub records: BTreeMap<RecordId, Placement>,
+    /// Its records, sorted, and how they belong: anchored, attached, provisional or closed.
+    pub records: Vec<(RecordId, Placement)>,
     /// Its name.
     pub uid: Option<Uid>,
 }
 
 impl Members {
     fn is_anchored(&self) -> bool {
-        self.records.values().any(|placement| *placement == Placement::Anchored)
+        self.records.iter().any(|(_, placement)| *placement == Placement::Anchored)
+    }
+
+    fn remove(&mut self, record: RecordId) {
+        if let Ok(at) = self.records.binary_search_by_key(&record, |(id, _)| *id) {
+            self.records.remove(at);
+        }
+    }
+
+    fn insert(&mut self, record: RecordId, placement: Placement) {
+        match self.records.binary_search_by_key(&record, |(id, _)| *id) {
+            Ok(at) => self.records[at].1 = placement,
+            Err(at) => self.records.insert(at, (record, placement)),
+        }
     }
 }
 
@@ -145,7 +167,7 @@ struct Dirty {
     named: Vec<RecordId>,
     /// That several records had.
     claims: Vec<ClaimId>,
-    addresses: Vec<(ScopeId, IpAddr)>,
+    addresses: Vec<AddressId>,
 }
 
 /// The state of the operator.
@@ -154,10 +176,9 @@ pub struct Placer {
     leases: Leases,
     /// By record.
     placed: Vec<Placed>,
-    claims: HashMap<ClaimId, ClaimState>,
-    devices: HashMap<Device, Members>,
-    /// Open records by the addresses they have currently.
-    at: HashMap<(ScopeId, IpAddr), Vec<RecordId>>,
+    claims: Paged<Option<ClaimState>>,
+    devices: Devices,
+    addresses: Addresses,
     leads: HashMap<(ScopeId, IpAddr), Lead>,
     pins: HashSet<ClaimId>,
 }
@@ -169,9 +190,9 @@ impl Placer {
             dictionary,
             leases,
             placed: Vec::new(),
-            claims: HashMap::new(),
-            devices: HashMap::new(),
-            at: HashMap::new(),
+            claims: Paged::new(None),
+            devices: Devices::default(),
+            addresses: Addresses::default(),
             leads: HashMap::new(),
             pins: HashSet::new(),
         }
@@ -184,23 +205,28 @@ impl Placer {
 
     /// A device.
     pub fn members(&self, device: Device) -> Option<&Members> {
-        self.devices.get(&device)
+        self.devices.get(device)
     }
 
     /// All devices that have a name, in no particular order.
     pub fn named(&self) -> impl Iterator<Item = (Uid, Device)> {
-        self.devices.iter().filter_map(|(device, members)| Some((members.uid?, *device)))
+        self.devices.iter().filter_map(|(device, members)| Some((members.uid?, device)))
     }
 
     /// The name of a device.
     pub fn uid(&self, device: Device) -> Option<Uid> {
-        self.devices.get(&device).and_then(|members| members.uid)
+        self.devices.get(device).and_then(|members| members.uid)
+    }
+
+    /// What is known of a claim that several records had.
+    fn state(&self, context: &Context<'_>, claim: ClaimId) -> Option<&ClaimState> {
+        self.claims[context.facts().shared(claim)?].as_ref()
     }
 
     /// Where a claim leads.
     pub fn lead(&self, context: Context<'_>, claim: ClaimId, dictionary: &Dictionary) -> Option<Lead> {
         match context.facts().claimants(claim) {
-            _ if context.facts().is_shared(claim) => self.claims.get(&claim)?.lead,
+            _ if context.facts().is_shared(claim) => self.state(&context, claim)?.lead,
             [record] if context.tier(claim, dictionary) < 3 => {
                 let placed = self.placed(*record);
                 let leads = placed.cluster().is_some() || placed.is_visit();
@@ -213,6 +239,21 @@ impl Placer {
     /// Where an address leads, which somebody visits.
     pub fn address_lead(&self, scope: ScopeId, ip: IpAddr) -> Option<Lead> {
         self.leads.get(&(scope, ip)).copied()
+    }
+
+    /// Where all claims and addresses lead: from uid to uid, sorted.
+    pub fn redirects(&self, context: &Context<'_>) -> Vec<(Uid, Uid)> {
+        let dictionary = self.dictionary.borrow();
+        let claims = (0..dictionary.claims() as ClaimId).filter_map(|claim| {
+            let lead = self.lead(*context, claim, &dictionary)?;
+            Some((dictionary.claim_entry(claim).uid, self.uid(lead.device)?))
+        });
+        let addresses = self.leads.iter().filter_map(|((scope, ip), lead)| {
+            Some((dictionary.address_uid(*scope, *ip), self.uid(lead.device)?))
+        });
+        let mut redirects: Vec<(Uid, Uid)> = claims.chain(addresses).collect();
+        redirects.sort_unstable();
+        redirects
     }
 
     /// Places anew what an epoch touched: records by `changes`, nodes, MACs and claims by what the
@@ -233,26 +274,26 @@ impl Placer {
         }
         dirty.records.extend(nodes.iter().flat_map(|place| context.macs.records_of(place)));
         self.touch(context, touched, &mut dirty, &mut out);
-        sort_unique(&mut dirty.records);
+        sort_unique_labels(&mut dirty.records);
         for record in &dirty.records {
             claims_of(context, *record, &mut dirty.claims);
         }
-        sort_unique(&mut dirty.claims);
+        sort_unique_labels(&mut dirty.claims);
         self.relink(context, &mut dirty);
         self.rehome(context, &mut dirty, &mut out);
         let clusters = self.rebelong(context, &mut dirty, &mut out);
         self.rename(context, clusters, &mut out);
-        sort_unique(&mut dirty.addresses);
-        for (scope, ip) in std::mem::take(&mut dirty.addresses) {
-            self.attach(context, (scope, ip), &mut dirty.claims, &mut out);
+        sort_unique_labels(&mut dirty.addresses);
+        for address in std::mem::take(&mut dirty.addresses) {
+            self.attach(context, address, &mut dirty.claims, &mut out);
         }
-        sort_unique(&mut dirty.claims);
+        sort_unique_labels(&mut dirty.claims);
         for claim in dirty.claims {
             self.lead_anew(context, claim, &mut out);
         }
-        sort_unique(&mut out.records);
+        sort_unique_labels(&mut out.records);
         sort_unique(&mut out.devices);
-        sort_unique(&mut out.leads);
+        sort_unique_labels(&mut out.leads);
         self.sweep(&out);
         out
     }
@@ -288,30 +329,21 @@ impl Placer {
             before.is_some_and(|before| before.claims.is(&after.claims) && before.now.open == after.now.open);
         if !same_claims {
             dirty.records.push(id);
-            for span in after.claims.iter().filter(|span| context.facts().is_shared(span.claim)) {
+            for claim in after.claims.iter().map(|span| span.claim) {
+                let Some(shared) = context.facts().shared(claim) else {
+                    continue;
+                };
                 // Until now one of them had it to itself, and it led by that one's row.
-                if !self.claims.contains_key(&span.claim) {
-                    self.claims.insert(span.claim, ClaimState::default());
-                    dirty.named.extend(context.facts().claimants(span.claim));
-                    out.leads.extend(context.facts().claimants(span.claim));
+                if self.claims[shared].is_none() {
+                    self.claims[shared] = Some(ClaimState::default());
+                    dirty.named.extend(context.facts().claimants(claim));
+                    out.leads.extend(context.facts().claimants(claim));
                 }
             }
         }
-        let scope = self.dictionary.borrow().source_of(id).scope;
-        let current = |record: &Record| -> Vec<IpAddr> {
-            record.addresses.iter().filter(|span| span.current).map(|span| span.ip).collect()
-        };
-        let (old, new) = (before.map(current).unwrap_or_default(), current(after));
-        for ip in old.iter().filter(|ip| new.binary_search(ip).is_err()) {
-            if let Some(there) = self.at.get_mut(&(scope, *ip)) {
-                there.retain(|record| *record != id);
-            }
-        }
-        for ip in new.iter().filter(|ip| old.binary_search(ip).is_err()) {
-            self.at.entry((scope, *ip)).or_default().push(id);
-        }
-        // A sighting moves leases even where nothing else changed.
-        dirty.addresses.extend(old.into_iter().chain(new).map(|ip| (scope, ip)));
+        let scope = self.dictionary.borrow().source_entry(after.source).scope;
+        let old = before.map_or(&[][..], |record| &record.addresses);
+        self.addresses.take(scope, id, old, &after.addresses, &mut dirty.addresses);
         let place = |record: &Record| record.place_now().map(|(ip, _)| ip);
         if before.is_some_and(|before| place(before) != place(after)) {
             dirty.records.push(id);
@@ -345,7 +377,8 @@ impl Placer {
         let before = dirty.records.len();
         for claim in &dirty.claims {
             let (links, tier) = (context.links(*claim, &dictionary), context.tier(*claim, &dictionary));
-            let Some(state) = self.claims.get_mut(claim) else {
+            let shared = context.facts().shared(*claim);
+            let Some(state) = shared.and_then(|shared| self.claims[shared].as_mut()) else {
                 continue;
             };
             if (state.links, state.tier) != (links, tier) {
@@ -356,7 +389,7 @@ impl Placer {
             }
         }
         if dirty.records.len() > before {
-            sort_unique(&mut dirty.records);
+            sort_unique_labels(&mut dirty.records);
         }
     }
 
@@ -383,9 +416,9 @@ impl Placer {
             };
             if before != home {
                 claims_of(context, *id, &mut dirty.claims);
-                let scope = self.dictionary.borrow().source_of(*id).scope;
+                let scope = self.dictionary.borrow().source_entry(record.source).scope;
                 let current = record.addresses.iter().filter(|span| span.current);
-                dirty.addresses.extend(current.map(|span| (scope, span.ip)));
+                dirty.addresses.extend(current.filter_map(|span| self.addresses.find(scope, span.ip)));
                 self.put(*id, home, out);
             }
         }
@@ -404,13 +437,11 @@ impl Placer {
         out.records.push(record);
         if let Some(device) = before.device {
             out.devices.push(device);
-            if let Some(members) = self.devices.get_mut(&device) {
-                members.records.remove(&record);
-            }
+            self.devices.slot(device).remove(record);
         }
         if let Some(device) = placed.device {
             out.devices.push(device);
-            self.devices.entry(device).or_default().records.insert(record, placed.placement);
+            self.devices.slot(device).insert(record, placed.placement);
         }
     }
 
@@ -418,7 +449,7 @@ impl Placer {
     /// none does, where all MACs that it ever had link. A claim that nobody else had links nothing then.
     fn follow(&self, context: &Context<'_>, record: &Record) -> Option<Cluster> {
         let dictionary = self.dictionary.borrow();
-        let links = |span: &ClaimSpan| self.claims.get(&span.claim).and_then(|state| state.links);
+        let links = |span: &ClaimSpan| self.state(context, span.claim).and_then(|state| state.links);
         let tier_1 = record.claims.iter().filter(|span| dictionary.claim_entry(span.claim).kind.is_tier_1());
         let first = tier_1.filter_map(|span| Some((span, links(span)?))).min_by(|(a, _), (b, _)| {
             let rank =
@@ -449,9 +480,9 @@ impl Placer {
         clusters.extend(named.filter_map(|record| self.placed(*record).cluster()));
         let dictionary = self.dictionary.clone();
         let dictionary = dictionary.borrow();
-        sort_unique(&mut dirty.claims);
+        sort_unique_labels(&mut dirty.claims);
         for claim in &dirty.claims {
-            let links = self.claims.get(claim).and_then(|state| state.links);
+            let links = self.state(context, *claim).and_then(|state| state.links);
             let belongs = if context.tier(*claim, &dictionary) == 3 {
                 None
             } else {
@@ -460,7 +491,8 @@ impl Placer {
                     first.and_then(|record| self.placed(record).cluster())
                 })
             };
-            if let Some(state) = self.claims.get_mut(claim) {
+            let shared = context.facts().shared(*claim);
+            if let Some(state) = shared.and_then(|shared| self.claims[shared].as_mut()) {
                 // Even where it stays: its birth may be another.
                 clusters.extend(state.belongs.iter().chain(&belongs));
                 state.belongs = belongs;
@@ -490,134 +522,8 @@ impl Placer {
         first.map(|(_, record)| record)
     }
 
-    /// Names clusters anew: the anchor is the smallest by (not pinned, tier, birth, rank, uid(claim)) of
-    /// the claims that belong, are usable and not ambiguous.
-    fn rename(&mut self, context: &Context<'_>, clusters: Vec<Cluster>, out: &mut PlaceChanges) {
-        for cluster in clusters {
-            let device = Device::Cluster(cluster);
-            let uid = self.devices.get(&device).filter(|members| members.is_anchored());
-            let uid = uid.and_then(|members| self.anchor(context, cluster, members));
-            let members = self.devices.entry(device).or_default();
-            if members.uid != uid {
-                members.uid = uid;
-                out.devices.push(device);
-            } else if members.records.is_empty() {
-                self.devices.remove(&device);
-            }
-        }
-    }
-
-    fn anchor(&self, context: &Context<'_>, cluster: Cluster, members: &Members) -> Option<Uid> {
-        let dictionary = self.dictionary.borrow();
-        let mut best: Option<(bool, u8, i64, u8, Uid)> = None;
-        // What belongs to a cluster is claimed by a record of it.
-        let records = members.records.iter().filter(|(_, placement)| owns(**placement));
-        let records = records.filter_map(|(record, _)| context.facts().record(*record));
-        for claim in records.flat_map(|record| record.claims.iter()).map(|span| span.claim) {
-            let (pinned, tier) = (self.pins.contains(&claim), context.tier(claim, &dictionary));
-            if tier == 3 || best.is_some_and(|(unpinned, t, ..)| (unpinned, t) < (!pinned, tier)) {
-                continue;
-            }
-            if context.facts().is_shared(claim)
-                && self.claims.get(&claim).and_then(|state| state.belongs) != Some(cluster)
-            {
-                continue;
-            }
-            if !context.linked.judge.verdict(claim).is_usable() || context.macs.is_ambiguous(claim) {
-                continue;
-            }
-            let entry = dictionary.claim_entry(claim);
-            let key = (!pinned, tier, birth(context, claim), entry.kind.rank(), entry.uid);
-            if best.is_none_or(|best| key < best) {
-                best = Some(key);
-            }
-        }
-        best.map(|(_, _, _, _, uid)| uid)
-    }
-
-    /// Finds where the visitors of an address go.
-    fn attach(
-        &mut self,
-        context: &Context<'_>,
-        (scope, ip): (ScopeId, IpAddr),
-        claims: &mut Vec<ClaimId>,
-        out: &mut PlaceChanges,
-    ) {
-        let mut visitors: Vec<(i64, RecordId)> = Vec::new();
-        let mut holders: Vec<(i64, RecordId, Device)> = Vec::new();
-        for id in self.at.get(&(scope, ip)).map_or(&[][..], Vec::as_slice) {
-            let Some(record) = context.facts().record(*id) else {
-                continue;
-            };
-            let placed = self.placed(*id);
-            match (placed.placement, placed.device, record.place_now()) {
-                (Placement::Anchored, Some(device), _) => {
-                    if let Some(seen) = seen_at(record, ip) {
-                        holders.push((seen, *id, device));
-                    }
-                }
-                (_, _, Some((place, seen))) if place == ip => visitors.push((seen, *id)),
-                _ => {}
-            }
-        }
-        let lead = if visitors.is_empty() {
-            None
-        } else {
-            let seen = visitors.iter().map(|(seen, _)| *seen).max().unwrap_or(i64::MIN);
-            let device = self.holder(ip, seen, &holders);
-            let placed = match device {
-                Some(device) => Placed { placement: Placement::Attached, device: Some(device) },
-                None => {
-                    Placed { placement: Placement::Provisional, device: Some(Device::Address(scope, ip)) }
-                }
-            };
-            for (_, record) in &visitors {
-                if self.placed(*record) != placed {
-                    claims_of(context, *record, claims);
-                    self.put(*record, placed, out);
-                }
-            }
-            let dictionary = self.dictionary.borrow();
-            let key = |record: &RecordId| dictionary.record_entry(*record).key.clone();
-            let record = visitors.iter().map(|(_, record)| *record).min_by_key(key);
-            record.zip(placed.device).map(|(record, device)| Lead { device, record })
-        };
-        let before = self.leads.get(&(scope, ip)).copied();
-        let address = Device::Address(scope, ip);
-        if let Some(lead) = lead
-            && lead.device == address
-        {
-            let uid = self.dictionary.borrow().address_uid(scope, ip);
-            self.devices.entry(address).or_default().uid = Some(uid);
-        }
-        if before != lead {
-            out.leads.extend(before.iter().chain(&lead).map(|lead| lead.record));
-            match lead {
-                Some(lead) => self.leads.insert((scope, ip), lead),
-                None => self.leads.remove(&(scope, ip)),
-            };
-        }
-    }
-
-    /// The device that has an address at a time: its last holder within the lease, else its only one
-    /// within the lease of a fixed address.
-    fn holder(&self, ip: IpAddr, seen: i64, holders: &[(i64, RecordId, Device)]) -> Option<Device> {
-        let dictionary = self.dictionary.borrow();
-        let near = |lease: i64| holders.iter().filter(move |(at, _, _)| at.abs_diff(seen) <= lease as u64);
-        let latest = near(self.leases.of(ip)).max_by(|a, b| -> Ordering {
-            let key = |record: RecordId| &dictionary.record_entry(record).key;
-            a.0.cmp(&b.0).then_with(|| key(a.1).cmp(key(b.1)))
-        });
-        if let Some((_, _, device)) = latest {
-            return Some(*device);
-        }
-        let (_, _, device) = holders.first()?;
-        let sole = holders.iter().all(|(_, _, other)| other == device);
-        (sole && near(self.leases.sole_holder()).next().is_some()).then_some(*device)
-    }
-
     fn lead_anew(&mut self, context: &Context<'_>, claim: ClaimId, out: &mut PlaceChanges) {
-        let Some(state) = self.claims.get(&claim) else {
+        let Some(state) = self.state(context, claim) else {
             return;
         };
         let (before, belongs) = (state.lead, state.belongs.map(Device::Cluster));
@@ -634,7 +540,8 @@ impl Placer {
         if before != lead {
             out.leads.extend(before.iter().chain(&lead).map(|lead| lead.record));
         }
-        if let Some(state) = self.claims.get_mut(&claim) {
+        let shared = context.facts().shared(claim);
+        if let Some(state) = shared.and_then(|shared| self.claims[shared].as_mut()) {
             state.lead = lead;
         }
     }
@@ -642,9 +549,7 @@ impl Placer {
     /// Forgets devices that have no members.
     fn sweep(&mut self, out: &PlaceChanges) {
         for device in &out.devices {
-            if self.devices.get(device).is_some_and(|members| members.records.is_empty()) {
-                self.devices.remove(device);
-            }
+            self.devices.sweep(*device);
         }
     }
 }
@@ -660,17 +565,4 @@ fn claims_of(context: &Context<'_>, record: RecordId, claims: &mut Vec<ClaimId>)
 /// Whether the claims of a record that is placed so may belong to its device.
 fn owns(placement: Placement) -> bool {
     matches!(placement, Placement::Anchored | Placement::Closed)
-}
-
-/// The earliest time that any record first asserted a claim.
-fn birth(context: &Context<'_>, claim: ClaimId) -> i64 {
-    let records = context.facts().claimants(claim).iter();
-    let seen = records.filter_map(|record| Some(context.facts().span(*record, claim)?.first_seen));
-    seen.min().unwrap_or(i64::MAX)
-}
-
-fn seen_at(record: &Record, ip: IpAddr) -> Option<i64> {
-    let index = record.addresses.binary_search_by_key(&ip, |span| span.ip).ok()?;
-    let span = record.addresses.get(index)?;
-    span.current.then(|| record.asserted(&span.last).1)
 }

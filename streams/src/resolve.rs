@@ -1,14 +1,13 @@
 //! Resolve: what observations and decisions would become, with no log and no views.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
-use hashbrown::HashMap;
 use serviceradar_schemas::{Decision, Observation};
 
 use crate::{
     decisions::{DecisionRefusal, Taken},
     engine::{Engine, EngineError},
-    normalise::{Refusal, normalise},
+    normalise::{Refusal, Sighting, normalise},
     rows::{IssueRow, Placement, Uid},
     rules::Rules,
 };
@@ -18,8 +17,8 @@ use crate::{
 pub struct Outcome {
     /// Records, by key.
     pub records: Vec<Placed>,
-    /// uid(claim) to the uid of its device.
-    pub redirects: BTreeMap<Uid, Uid>,
+    /// From uid(claim) to the uid of its device, in order.
+    pub redirects: Vec<(Uid, Uid)>,
     /// Issues, in order.
     pub issues: Vec<IssueRow>,
 }
@@ -48,20 +47,14 @@ impl Resolver {
         Ok(Self { engine: Engine::start(tenant, &Arc::new(rules), 1)?, decisions: Vec::new() })
     }
 
-    /// Takes in observations; returns those that were refused, by their place among them, and why.
-    pub fn observe(
-        &mut self,
-        observations: impl IntoIterator<Item = Observation>,
-    ) -> Result<Vec<(usize, Refusal)>, EngineError> {
-        let (mut sightings, mut refused) = (Vec::new(), Vec::new());
-        for (at, observation) in observations.into_iter().enumerate() {
-            match normalise(observation, None) {
-                Ok(sighting) => sightings.push(sighting),
-                Err(refusal) => refused.push((at, refusal)),
-            }
-        }
-        self.engine.feed(sightings)?;
-        Ok(refused)
+    /// Makes an observation ready, which takes as long as to take it in.
+    pub fn prepare(observation: Observation) -> Result<Sighting, Refusal> {
+        normalise(observation, None)
+    }
+
+    /// Takes in what is ready, while the next is made so.
+    pub fn observe(&mut self, sightings: Vec<Sighting>) -> Result<(), EngineError> {
+        self.engine.feed(sightings)
     }
 
     /// Takes in a decision.
@@ -71,25 +64,9 @@ impl Resolver {
     }
 
     /// What all that was taken in becomes.
-    pub fn outcome(mut self) -> Result<Outcome, EngineError> {
-        self.engine.load(self.decisions)?;
-        let (mut records, mut leads) = (Vec::new(), Vec::new());
-        self.engine.rows(&mut |piece| {
-            let placed = piece.records.new.into_iter().map(|row| Placed {
-                record_key: row.record_key,
-                placement: row.placement,
-                uid: row.uid,
-            });
-            records.extend(placed);
-            let led = piece.evidence.new.into_iter().filter(|row| row.leads);
-            leads.extend(led.filter_map(|row| Some((row.claim_uid?, row.record_key))));
-            true
-        })?;
-        let uids: HashMap<Arc<str>, Uid> =
-            records.iter().filter_map(|row: &Placed| Some((row.record_key.clone(), row.uid?))).collect();
-        let redirect = |(claim, record): (_, Arc<str>)| Some((Uid(claim), *uids.get(&record)?));
-        let redirects = leads.into_iter().filter_map(redirect).collect();
-        records.sort_unstable();
+    pub fn outcome(&mut self) -> Result<Outcome, EngineError> {
+        self.engine.load(std::mem::take(&mut self.decisions))?;
+        let (records, redirects) = self.engine.places()?;
         Ok(Outcome { records, redirects, issues: self.engine.issues()? })
     }
 }

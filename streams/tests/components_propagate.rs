@@ -111,7 +111,7 @@ proptest! {
             let labels = (0..NODES).filter_map(|node| Some((node, components.label(node)?)));
             let labels: Vec<(Node, Label)> = labels.collect();
             for (_, label) in &labels {
-                let members: BTreeSet<Node> = components.members(*label).iter().copied().collect();
+                let members: BTreeSet<Node> = components.members(*label).collect();
                 prop_assert!(expected.contains(&members), "{members:?} is none of {expected:?}");
             }
             prop_assert_eq!(partition(labels.into_iter()), expected);

@@ -23,7 +23,8 @@ fn lines<T: serde::de::DeserializeOwned>(name: &str) -> Vec<T> {
 
 fn run(observations: Vec<Observation>, decisions: Vec<Decision>) -> Outcome {
     let mut resolver = Resolver::start("default", Rules::default()).unwrap();
-    assert_eq!(resolver.observe(observations).unwrap(), []);
+    let ready = observations.into_iter().map(|observation| Resolver::prepare(observation).unwrap());
+    resolver.observe(ready.collect()).unwrap();
     for decision in decisions {
         // Some are to be refused.
         let _ = resolver.decide(decision);

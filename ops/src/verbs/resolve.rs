@@ -1,7 +1,7 @@
 //! `resolve`: what a file of observations would become.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fmt::Display,
     fs::File,
     io::{self, BufRead, BufReader, Read, Write},
@@ -14,8 +14,9 @@ use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use serviceradar_schemas::{Decision, Observation, json as event_json};
+use serviceradar_schemas::{Decision, json as event_json};
 use serviceradar_streams::{
+    normalise::{Refusal, Sighting},
     resolve::{Outcome, Resolver},
     rules::Rules,
 };
@@ -68,23 +69,26 @@ impl Resolve {
         };
         let mut resolver = Resolver::start(tenant, rules)?;
         let mut refused = Refused(0);
-        let (put, take) = mpsc::sync_channel::<Vec<(usize, Observation)>>(CHUNKS_WAITING);
+        let (put, take) = mpsc::sync_channel::<Chunk>(CHUNKS_WAITING);
         let path = self.file.clone();
         let reading = thread::Builder::new().name("reading".to_owned()).spawn(move || {
-            let mut chunk = Vec::with_capacity(CHUNK);
+            let mut chunk = Chunk::default();
             read_lines(&path, |line, observation| {
-                chunk.push((line, observation));
+                match Resolver::prepare(observation) {
+                    Ok(sighting) => chunk.sightings.push(sighting),
+                    Err(why) => chunk.refused.push((line, why)),
+                }
                 // Who takes no more has failed.
-                chunk.len() < CHUNK
-                    || put.send(std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK))).is_ok()
+                chunk.sightings.len() + chunk.refused.len() < CHUNK
+                    || put.send(std::mem::take(&mut chunk)).is_ok()
             })?;
             _ = put.send(chunk);
             anyhow::Ok(())
         })?;
-        for chunk in take {
-            let (lines, observations): (Vec<usize>, Vec<Observation>) = chunk.into_iter().unzip();
-            for (at, why) in resolver.observe(observations)? {
-                refused.tell(&self.file, lines[at], &why);
+        for Chunk { sightings, refused: lines } in take {
+            resolver.observe(sightings)?;
+            for (line, why) in lines {
+                refused.tell(&self.file, line, &why);
             }
         }
         reading.join().map_err(|_| anyhow!("{} could not be read", self.file.display()))??;
@@ -99,8 +103,19 @@ impl Resolve {
         if refused.0 > REFUSED_TOLD {
             tracing::warn!(lines = refused.0, "refused in all");
         }
-        Ok(resolver.outcome()?)
+        let outcome = resolver.outcome()?;
+        // The program is about to end: to take a million records apart takes a second.
+        std::mem::forget(resolver);
+        Ok(outcome)
     }
+}
+
+/// Some lines of a file, read.
+#[derive(Default)]
+struct Chunk {
+    sightings: Vec<Sighting>,
+    /// By line, why.
+    refused: Vec<(usize, Refusal)>,
 }
 
 /// Lines that the pipeline would put among the dead letters: how many.
@@ -160,11 +175,15 @@ fn print_json(outcome: &Outcome) -> anyhow::Result<()> {
     for row in &outcome.records {
         let (record_key, placement) = (&*row.record_key, row.placement.as_str());
         let line = Line { record_key, placement, uid: row.uid.as_ref().map(uid) };
-        writeln!(out, "{}", serde_json::to_string(&line)?)?;
+        serde_json::to_writer(&mut out, &line)?;
+        out.write_all(b"\n")?;
     }
-    let redirects: BTreeMap<String, String> =
-        outcome.redirects.iter().map(|(from, to)| (uid(from), uid(to))).collect();
-    writeln!(out, "{}", json!({ "redirects": redirects }))?;
+    // One object, but as long as the file: written as it goes.
+    out.write_all(b"{\"redirects\":{")?;
+    for (at, (from, to)) in outcome.redirects.iter().enumerate() {
+        write!(out, "{}\"{from}\":\"{to}\"", if at > 0 { "," } else { "" })?;
+    }
+    out.write_all(b"}}\n")?;
     let of_identity = outcome.issues.iter().filter(|issue| issue.kind != "quality");
     let issues: BTreeSet<[&str; 4]> =
         of_identity.map(|issue| [issue.kind, &*issue.partition, &*issue.namespace, &*issue.value]).collect();

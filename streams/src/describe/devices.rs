@@ -260,7 +260,7 @@ impl Describer {
 fn members<'a>(identity: &Identity, facts: &'a Facts, device: Device) -> Vec<Member<'a>> {
     let members = identity.placer.members(device).into_iter().flat_map(|members| &members.records);
     members
-        .filter(|(_, placement)| **placement != Placement::Closed)
+        .filter(|(_, placement)| *placement != Placement::Closed)
         .filter_map(|(record, placement)| {
             Some(Member { record: facts.record(*record)?, placement: *placement })
         })

@@ -1,0 +1,58 @@
+//! Name: what each device is called. Source: `identity.md`, 6.
+
+use super::{Context, Device, Members, PlaceChanges, Placer, owns};
+use crate::{blocks::Cluster, dictionary::ClaimId, rows::Uid};
+
+impl Placer {
+    /// Names clusters anew: the anchor is the smallest by (not pinned, tier, birth, rank, uid(claim)) of
+    /// the claims that belong, are usable and not ambiguous.
+    pub(super) fn rename(&mut self, context: &Context<'_>, clusters: Vec<Cluster>, out: &mut PlaceChanges) {
+        for cluster in clusters {
+            let device = Device::Cluster(cluster);
+            let uid = self.devices.get(device).filter(|members| members.is_anchored());
+            let uid = uid.and_then(|members| self.anchor(context, cluster, members));
+            let members = self.devices.slot(device);
+            if members.uid != uid {
+                members.uid = uid;
+                out.devices.push(device);
+            } else {
+                self.devices.sweep(device);
+            }
+        }
+    }
+
+    fn anchor(&self, context: &Context<'_>, cluster: Cluster, members: &Members) -> Option<Uid> {
+        let dictionary = self.dictionary.borrow();
+        let mut best: Option<(bool, u8, i64, u8, Uid)> = None;
+        // What belongs to a cluster is claimed by a record of it.
+        let records = members.records.iter().filter(|(_, placement)| owns(*placement));
+        let records = records.filter_map(|(record, _)| context.facts().record(*record));
+        for claim in records.flat_map(|record| record.claims.iter()).map(|span| span.claim) {
+            let (pinned, tier) = (self.pins.contains(&claim), context.tier(claim, &dictionary));
+            if tier == 3 || best.is_some_and(|(unpinned, t, ..)| (unpinned, t) < (!pinned, tier)) {
+                continue;
+            }
+            if context.facts().is_shared(claim)
+                && self.state(context, claim).and_then(|state| state.belongs) != Some(cluster)
+            {
+                continue;
+            }
+            if !context.linked.judge.verdict(claim).is_usable() || context.macs.is_ambiguous(claim) {
+                continue;
+            }
+            let entry = dictionary.claim_entry(claim);
+            let key = (!pinned, tier, birth(context, claim), entry.kind.rank(), entry.uid);
+            if best.is_none_or(|best| key < best) {
+                best = Some(key);
+            }
+        }
+        best.map(|(_, _, _, _, uid)| uid)
+    }
+}
+
+/// The earliest time that any record first asserted a claim.
+fn birth(context: &Context<'_>, claim: ClaimId) -> i64 {
+    let records = context.facts().claimants(claim).iter();
+    let seen = records.filter_map(|record| Some(context.facts().span(*record, claim)?.first_seen));
+    seen.min().unwrap_or(i64::MAX)
+}
