@@ -27,21 +27,22 @@ impl Placer {
         // What belongs to a cluster is claimed by a record of it.
         let records = members.records.iter().filter(|(_, placement)| owns(*placement));
         let records = records.filter_map(|(record, _)| context.facts().record(*record));
-        for claim in records.flat_map(|record| record.claims.iter()).map(|span| span.claim) {
+        for span in records.flat_map(|record| record.claims.iter()) {
+            let claim = span.claim;
             let (pinned, tier) = (self.pins.contains(&claim), context.tier(claim, &dictionary));
             if tier == 3 || best.is_some_and(|(unpinned, t, ..)| (unpinned, t) < (!pinned, tier)) {
                 continue;
             }
-            if context.facts().is_shared(claim)
-                && self.state(context, claim).and_then(|state| state.belongs) != Some(cluster)
-            {
+            let is_shared = context.facts().is_shared(claim);
+            if is_shared && self.state(context, claim).and_then(|state| state.belongs) != Some(cluster) {
                 continue;
             }
             if !context.linked.judge.verdict(claim).is_usable() || context.macs.is_ambiguous(claim) {
                 continue;
             }
             let entry = dictionary.claim_entry(claim);
-            let key = (!pinned, tier, birth(context, claim), entry.kind.rank(), entry.uid);
+            let birth = if is_shared { birth(context, claim) } else { span.first_seen };
+            let key = (!pinned, tier, birth, entry.kind.rank(), entry.uid);
             if best.is_none_or(|best| key < best) {
                 best = Some(key);
             }
