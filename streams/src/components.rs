@@ -49,6 +49,7 @@ const FEW: usize = 3;
 #[derive(Clone)]
 enum Neighbours {
     Few(u8, [Slot; FEW]),
+    #[expect(clippy::box_collection, reason = "few nodes have many neighbours, and all are as wide as this")]
     Many(Box<Vec<Slot>>),
 }
 

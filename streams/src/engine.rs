@@ -97,6 +97,9 @@ struct Worker {
     thread: Option<JoinHandle<()>>,
 }
 
+/// Where all records are, by key, and where claims and addresses lead, by uid.
+pub type Places = (Vec<Placed>, Vec<(Uid, Uid)>);
+
 /// A tenant's dataflow.
 pub struct Engine {
     workers: Vec<Worker>,
@@ -214,7 +217,7 @@ impl Engine {
     }
 
     /// Where all records are, by key, and where claims and addresses lead, by uid: without a row being made.
-    pub fn places(&mut self) -> Result<(Vec<Placed>, Vec<(Uid, Uid)>), EngineError> {
+    pub fn places(&mut self) -> Result<Places, EngineError> {
         for worker in &self.workers {
             worker.tell(Command::Places)?;
         }

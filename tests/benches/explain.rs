@@ -53,7 +53,7 @@ fn observations(device: u32, now: i64) -> [Observation; 2] {
             claim("mac", mac(device, 0)),
             claim("mac", mac(device, 1)),
         ],
-        addresses: vec![Address { ip: address.into(), ..Address::default() }],
+        addresses: vec![Address { ip: address, ..Address::default() }],
         ..seen.clone()
     };
     let of_mapper = Observation {

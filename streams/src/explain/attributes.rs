@@ -89,7 +89,7 @@ fn all(known: &Known, rules: &Rules) -> Result<BTreeMap<String, Vec<OfferTold>>,
     fold.settle();
     let dictionary = dictionary.borrow();
     let authority = &rules.authority;
-    let mut offers: BTreeMap<String, Vec<(Weighed<'_>, Option<Arc<str>>)>> = BTreeMap::new();
+    let mut offers: BTreeMap<String, Vec<Offered<'_>>> = BTreeMap::new();
     for row in known.records.iter().filter(|row| row.placement != Placement::Closed) {
         let record = dictionary.find_record(&row.record_key).and_then(|id| fold.facts().record(id));
         let Some(record) = record else { continue };
@@ -118,6 +118,9 @@ fn all(known: &Known, rules: &Rules) -> Result<BTreeMap<String, Vec<OfferTold>>,
     }
     Ok(offers.into_iter().map(|(name, offers)| (name, ranked(offers))).collect())
 }
+
+/// An offer, and the record that makes it.
+type Offered<'a> = (Weighed<'a>, Option<Arc<str>>);
 
 /// An offer of a value or of an address: they are weighed among their own.
 enum Weighed<'a> {
@@ -151,10 +154,10 @@ impl Weighed<'_> {
 }
 
 /// The greatest first.
-fn ranked(mut offers: Vec<(Weighed<'_>, Option<Arc<str>>)>) -> Vec<OfferTold> {
+fn ranked(mut offers: Vec<Offered<'_>>) -> Vec<OfferTold> {
     offers.sort_by(|(a, of_a), (b, of_b)| b.against(a).then_with(|| Reverse(of_b).cmp(&Reverse(of_a))));
     let first = offers.first().map(|(offer, _)| (offer.weight(), offer.value()));
-    let told = |(offer, record_key): (Weighed<'_>, Option<Arc<str>>)| {
+    let told = |(offer, record_key): Offered<'_>| {
         let (pinned, fresh, authority, at) = offer.weight();
         let value = offer.value();
         let lost_by = first.as_ref().and_then(|(weight, shown)| {
