@@ -19,13 +19,16 @@ use timely::{
 /// A node of the graph, and as a label the smallest node of its component.
 pub type Node = u32;
 
+/// An edge, or a node with its label, that comes (+1) or goes (-1).
+pub type Change = ((Node, Node), isize);
+
 /// A dataflow of one worker, which runs in the thread that owns it.
 pub struct Propagate {
     worker: Worker,
     edges: InputSession<u32, (Node, Node), isize>,
     settled: ProbeHandle<u32>,
-    /// Labels that came (+1) and went (-1) since the last batch, with what iterating left between.
-    changes: Rc<RefCell<Vec<((Node, Node), isize)>>>,
+    /// What became of labels since the last batch, with what iterating left between.
+    changes: Rc<RefCell<Vec<Change>>>,
     labels: HashMap<Node, Node>,
 }
 
@@ -48,9 +51,9 @@ impl Propagate {
         Self { worker, edges, settled, changes, labels: HashMap::new() }
     }
 
-    /// Applies a batch of edges, each with +1 (it comes) or -1 (it goes), and settles. A node is there
-    /// while it has an edge; an edge from a node to itself keeps a lone one.
-    pub fn apply(&mut self, edges: impl IntoIterator<Item = ((Node, Node), isize)>) {
+    /// Applies a batch of edges, and settles. A node is there while it has an edge; an edge from a node to
+    /// itself keeps a lone one.
+    pub fn apply(&mut self, edges: impl IntoIterator<Item = Change>) {
         for (edge, diff) in edges {
             self.edges.update(edge, diff);
         }
