@@ -31,9 +31,9 @@ use crate::{
     issues::Issues,
     normalise::Sighting,
     record::Record,
-    resolve::Placed,
+    resolve::{Placed, Redirect},
     restore::Piece,
-    rows::{CountRow, EpochOutput, IssueRow, State, Uid},
+    rows::{CountRow, EpochOutput, IssueRow, State},
     rules::Rules,
     snapshots::{Snapshots, Undecided},
 };
@@ -245,7 +245,7 @@ impl Dataflow {
     }
 
     /// Where claims and addresses lead: from uid to uid, sorted.
-    pub fn redirects(&self) -> Vec<(Uid, Uid)> {
+    pub fn redirects(&self) -> Vec<Redirect> {
         let folding = self.fold.borrow();
         let identity = &self.identity.borrow().identity;
         identity.placer.redirects(&identity.context(folding.fold.facts()))

@@ -18,9 +18,9 @@ use crate::{
     dataflow::{Closing, Dataflow, Event, Gauges},
     decisions::{Decisions, Taken},
     normalise::Sighting,
-    resolve::Placed,
+    resolve::{Placed, Redirect},
     restore::Piece,
-    rows::{DecisionRow, EpochOutput, IssueRow, State, Uid},
+    rows::{DecisionRow, EpochOutput, IssueRow, State},
     rules::Rules,
     snapshots::Undecided,
 };
@@ -81,7 +81,7 @@ enum Answer {
     /// A piece of the rows; none: there are no more.
     Rows(Option<Box<EpochOutput>>),
     Placed(Vec<Placed>),
-    Redirects(Vec<(Uid, Uid)>),
+    Redirects(Vec<Redirect>),
 }
 
 /// Whether an epoch tells rows of devices, records and evidence.
@@ -96,9 +96,6 @@ struct Worker {
     answers: Receiver<Answer>,
     thread: Option<JoinHandle<()>>,
 }
-
-/// Where all records are, by key, and where claims and addresses lead, by uid.
-pub type Places = (Vec<Placed>, Vec<(Uid, Uid)>);
 
 /// A tenant's dataflow.
 pub struct Engine {
@@ -217,7 +214,7 @@ impl Engine {
     }
 
     /// Where all records are, by key, and where claims and addresses lead, by uid: without a row being made.
-    pub fn places(&mut self) -> Result<Places, EngineError> {
+    pub fn places(&mut self) -> Result<(Vec<Placed>, Vec<Redirect>), EngineError> {
         for worker in &self.workers {
             worker.tell(Command::Places)?;
         }

@@ -23,6 +23,7 @@ use crate::{
     macs::{Linked, Macs, Place},
     paged::Paged,
     record::{ClaimSpan, Record},
+    resolve::Redirect,
     rows::{Placement, Uid},
     rules::Leases,
     sort_unique, sort_unique_labels,
@@ -242,7 +243,7 @@ impl Placer {
     }
 
     /// Where all claims and addresses lead: from uid to uid, sorted.
-    pub fn redirects(&self, context: &Context<'_>) -> Vec<(Uid, Uid)> {
+    pub fn redirects(&self, context: &Context<'_>) -> Vec<Redirect> {
         let dictionary = self.dictionary.borrow();
         let claims = (0..dictionary.claims() as ClaimId).filter_map(|claim| {
             let lead = self.lead(*context, claim, &dictionary)?;
@@ -251,7 +252,7 @@ impl Placer {
         let addresses = self.leads.iter().filter_map(|((scope, ip), lead)| {
             Some((dictionary.address_uid(*scope, *ip), self.uid(lead.device)?))
         });
-        let mut redirects: Vec<(Uid, Uid)> = claims.chain(addresses).collect();
+        let mut redirects: Vec<Redirect> = claims.chain(addresses).collect();
         redirects.sort_unstable();
         redirects
     }

@@ -17,11 +17,14 @@ use crate::{
 pub struct Outcome {
     /// Records, by key.
     pub records: Vec<Placed>,
-    /// From uid(claim) to the uid of its device, in order.
-    pub redirects: Vec<(Uid, Uid)>,
+    /// Of claims and addresses, in order.
+    pub redirects: Vec<Redirect>,
     /// Issues, in order.
     pub issues: Vec<IssueRow>,
 }
+
+/// From the uid of a claim or address to that of the device where it leads.
+pub type Redirect = (Uid, Uid);
 
 /// What became of a record.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,7 +1,7 @@
 //! Name: what each device is called. Source: `identity.md`, 6.
 
 use super::{Context, Device, Members, PlaceChanges, Placer, owns};
-use crate::{blocks::Cluster, dictionary::ClaimId, rows::Uid};
+use crate::{blocks::Cluster, dictionary::ClaimId, rows::Uid, sort_unique};
 
 impl Placer {
     /// Names clusters anew: the anchor is the smallest by (not pinned, tier, birth, rank, uid(claim)) of
@@ -24,27 +24,35 @@ impl Placer {
     fn anchor(&self, context: &Context<'_>, cluster: Cluster, members: &Members) -> Option<Uid> {
         let dictionary = self.dictionary.borrow();
         let mut best: Option<(bool, u8, i64, u8, Uid)> = None;
-        // What belongs to a cluster is claimed by a record of it.
-        let records = members.records.iter().filter(|(_, placement)| owns(*placement));
-        let records = records.filter_map(|(record, _)| context.facts().record(*record));
-        for span in records.flat_map(|record| record.claims.iter()) {
-            let claim = span.claim;
+        let mut consider = |claim: ClaimId, birth: &dyn Fn() -> i64| {
             let (pinned, tier) = (self.pins.contains(&claim), context.tier(claim, &dictionary));
             if tier == 3 || best.is_some_and(|(unpinned, t, ..)| (unpinned, t) < (!pinned, tier)) {
-                continue;
-            }
-            let is_shared = context.facts().is_shared(claim);
-            if is_shared && self.state(context, claim).and_then(|state| state.belongs) != Some(cluster) {
-                continue;
+                return;
             }
             if !context.linked.judge.verdict(claim).is_usable() || context.macs.is_ambiguous(claim) {
-                continue;
+                return;
             }
             let entry = dictionary.claim_entry(claim);
-            let birth = if is_shared { birth(context, claim) } else { span.first_seen };
-            let key = (!pinned, tier, birth, entry.kind.rank(), entry.uid);
+            let key = (!pinned, tier, birth(), entry.kind.rank(), entry.uid);
             if best.is_none_or(|best| key < best) {
                 best = Some(key);
+            }
+        };
+        // What belongs to a cluster is claimed by a record of it. Each claim once: thousands of its records may share one.
+        let records = members.records.iter().filter(|(_, placement)| owns(*placement));
+        let records = records.filter_map(|(record, _)| context.facts().record(*record));
+        let mut shared: Vec<ClaimId> = Vec::new();
+        for span in records.flat_map(|record| record.claims.iter()) {
+            if context.facts().is_shared(span.claim) {
+                shared.push(span.claim);
+            } else {
+                consider(span.claim, &|| span.first_seen);
+            }
+        }
+        sort_unique(&mut shared);
+        for claim in shared {
+            if self.state(context, claim).and_then(|state| state.belongs) == Some(cluster) {
+                consider(claim, &|| birth(context, claim));
             }
         }
         best.map(|(_, _, _, _, uid)| uid)
