@@ -47,7 +47,6 @@ const BLANK: Vertex = Vertex {
 const FEW: usize = 3;
 
 #[derive(Clone)]
-#[expect(clippy::box_collection, reason = "a vector in place would make every node a quarter larger")]
 enum Neighbours {
     Few(u8, [Slot; FEW]),
     #[expect(clippy::box_collection, reason = "few nodes have many neighbours, and all are as wide as this")]
