@@ -79,7 +79,7 @@ const REASONS: [(EvidenceState, &str); 10] = [
     (EvidenceState::Corroborating, "it is of a kind that joins nothing"),
     (
         EvidenceState::Linking,
-        "more hangs together here than the rules take for one, so that MACs alone join nothing",
+        "a fetch that nobody has accepted lists it, or more hangs together than the rules take for one: then MACs join nothing",
     ),
 ];
 
