@@ -28,10 +28,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    // `resolve` takes what it needs once, and is over: it has no use for pages that become free again.
-    if !matches!(cli.verb, cli::Verb::Resolve(_)) {
-        serviceradar_ops::memory::use_small_pages();
-    }
+    serviceradar_ops::memory::use_small_pages();
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if exit::is_broken_pipe(&error) => ExitCode::SUCCESS,

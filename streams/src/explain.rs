@@ -160,6 +160,18 @@ pub struct SpanTold {
     pub first_asserted: i64,
 }
 
+impl SpanTold {
+    fn of(row: &EvidenceRow, records: &BTreeMap<&str, &RecordRow>) -> Self {
+        Self {
+            record_key: row.record_key.clone(),
+            state: row.state.as_str(),
+            first_seen: row.first_seen,
+            last_seen: last_seen(row, records),
+            first_asserted: row.first_asserted,
+        }
+    }
+}
+
 /// A decision that takes part.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct DecisionTold {
@@ -362,13 +374,7 @@ fn claims(known: &Known) -> Vec<ClaimTold> {
             uid,
             records: Vec::new(),
         });
-        told.records.push(SpanTold {
-            record_key: row.record_key.clone(),
-            state: row.state.as_str(),
-            first_seen: row.first_seen,
-            last_seen: last_seen(row, &records),
-            first_asserted: row.first_asserted,
-        });
+        told.records.push(SpanTold::of(row, &records));
     }
     let mut claims: Vec<ClaimTold> = claims.into_values().collect();
     for claim in &mut claims {

@@ -8,7 +8,7 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    ClaimText, DecisionTold, Head, IssueTold, Known, SpanTold, by_key, decisions, last_seen,
+    ClaimText, DecisionTold, Head, IssueTold, Known, SpanTold, by_key, decisions,
     paths::{Graph, Step},
 };
 use crate::{
@@ -175,14 +175,7 @@ fn by_claim(known: &Known) -> ByClaim<'_> {
 
 fn spans(rows: &[&EvidenceRow], known: &Known) -> Vec<SpanTold> {
     let records = by_key(&known.records);
-    let told = |row: &&EvidenceRow| SpanTold {
-        record_key: row.record_key.clone(),
-        state: row.state.as_str(),
-        first_seen: row.first_seen,
-        last_seen: last_seen(row, &records),
-        first_asserted: row.first_asserted,
-    };
-    rows.iter().map(told).collect()
+    rows.iter().map(|row| SpanTold::of(row, &records)).collect()
 }
 
 /// The exclusive namespaces that both hold. Source: `identity.md`, "From evidence to devices", 2.
