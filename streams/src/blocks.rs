@@ -109,6 +109,12 @@ impl Blocks {
         self.macs.get(&mac).copied()
     }
 
+    /// Whether an edge that survived step 3 joined its node and its MAC.
+    pub fn joins(&self, place: Place, mac: ClaimId) -> bool {
+        let cluster = self.cluster(place);
+        cluster.is_some() && self.shared_mac(mac).is_none_or(|of_mac| of_mac == cluster)
+    }
+
     /// Whether a MAC has a refused edge.
     pub fn has_conflict(&self, mac: ClaimId) -> bool {
         self.conflicts.contains_key(&mac)

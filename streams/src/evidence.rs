@@ -59,7 +59,8 @@ pub fn state_of(
     if is_mac && identity.blocks.is_refused(place, claim) {
         return EvidenceState::Refused;
     }
-    match (span.status.is_asserted(), is_mac && !identity.macs.survives(link)) {
+    let joins = || identity.macs.survives(link) && identity.blocks.joins(place, claim);
+    match (span.status.is_asserted(), is_mac && !joins()) {
         (true, true) => EvidenceState::Refused,
         (true, false) => EvidenceState::Linking,
         (false, _) => EvidenceState::Lapsed,

@@ -13,6 +13,7 @@ use crate::{
     judge::{Judge, Link},
     macs::{Linked, Macs, Place},
     place::{Context, PlaceChanges, Placer},
+    record::Status,
     rules::Rules,
     sort_unique_labels,
 };
@@ -109,6 +110,14 @@ impl Identity {
         let nodes = blocks.nodes.iter().chain(blocks.refused.iter().map(|(place, _)| place));
         evidence.extend(nodes.flat_map(|place| self.macs.records_of(place)));
         evidence.extend(told.iter().flat_map(|claim| facts.claimants(*claim)));
+        let is_listed = |record: &&RecordId, mac: ClaimId| {
+            facts.span(**record, mac).is_some_and(|span| span.status == Status::Listed)
+        };
+        let listed = blocks
+            .macs
+            .iter()
+            .flat_map(|mac| facts.claimants(*mac).iter().filter(move |record| is_listed(record, *mac)));
+        evidence.extend(listed);
         evidence.extend(&places.leads);
         sort_unique_labels(&mut evidence);
         IdentityChanges { places, evidence, claims: told }

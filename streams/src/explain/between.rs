@@ -64,8 +64,12 @@ pub struct Clash {
 }
 
 /// States, the nearest to a link first, and why a claim in one joins nothing.
-const REASONS: [(EvidenceState, &str); 10] = [
-    (EvidenceState::Refused, "it would have put two values into one device of which a device has one"),
+const REASONS: [(EvidenceState, &str); 9] = [
+    (
+        EvidenceState::Refused,
+        "it would have put two values into one device of which a device has one; or, where a record makes it that \
+         has MACs alone, more hangs together than the rules take for one",
+    ),
     (EvidenceState::Bridging, "the record that makes it speaks of several devices"),
     (EvidenceState::Ambiguous, "devices share it that cannot be one: a docking station, a cloned machine"),
     (EvidenceState::Quarantined, "the records that make it name too many devices"),
@@ -77,10 +81,6 @@ const REASONS: [(EvidenceState, &str); 10] = [
     ),
     (EvidenceState::Expired, "it was over long ago, or another value took its place"),
     (EvidenceState::Corroborating, "it is of a kind that joins nothing"),
-    (
-        EvidenceState::Linking,
-        "a fetch that nobody has accepted lists it, or more hangs together than the rules take for one: then MACs join nothing",
-    ),
 ];
 
 /// Why two things are one device, or are not. Each is a record, with what is known of its device.

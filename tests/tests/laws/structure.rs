@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serviceradar_streams::{
     claim::{Namespace, UidMaker},
     normalise::{ClaimKey, claim_key, mac},
-    rows::{CountRow, DeviceRow, EvidenceRow, EvidenceState, Placement, RecordRow},
+    rows::{CountRow, DeviceRow, EvidenceRow, EvidenceState, Placement, RecordRow, Uid},
 };
 use serviceradar_tests::worlds::{World, worlds};
 
@@ -215,6 +215,21 @@ pub(crate) fn exclusive(tables: &Tables) -> Checked {
     Ok(())
 }
 
+/// A claim that links joins: the records that it links are of one device.
+fn linking(tables: &Tables) -> Checked {
+    let mut of_claim: BTreeMap<(String, ClaimKey), (Uid, &EvidenceRow)> = BTreeMap::new();
+    for row in tables.evidence.values().filter(|row| row.state == EvidenceState::Linking) {
+        let Some(claim) = claim_of(row) else { continue };
+        let device = tables.records.get(&row.record_key).and_then(|record| record.uid);
+        let Some(device) = device else {
+            return Err(TestCaseError::fail(format!("{row:?} links, and its record has no device")));
+        };
+        let (first, other) = of_claim.entry(claim).or_insert((device, row));
+        prop_assert!(*first == device, "{row:?} and {other:?} link, and are of two devices");
+    }
+    Ok(())
+}
+
 /// Spans only grow, and no record or claim of one is forgotten.
 fn spans_grow(before: &Tables, after: &Tables) -> Checked {
     for (key, old) in &before.records {
@@ -246,6 +261,11 @@ proptest! {
     #[test]
     fn every_record_has_one_placement_and_devices_are_anchored_and_provisional(world in worlds()) {
         at_every_epoch(&world, placements)?;
+    }
+
+    #[test]
+    fn what_a_claim_links_is_one_device(world in worlds()) {
+        at_every_epoch(&world, linking)?;
     }
 
     #[test]
