@@ -84,6 +84,27 @@ async fn a_decision_changes_the_views_and_its_revocation_restores_them() {
     decide(&["decide", "revoke", "pin-value", &claim, "name"]);
     until(&client, &name, |rows: &[Option<String>]| rows != [Some("the boss's".to_owned())]).await;
 
+    // What an operator holds, `status` shows with the command that accepts it; and that does.
+    let begun =
+        "SELECT to_char(begin AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') FROM views_1.snapshots
+        WHERE source_kind = 'armis'";
+    let begun: Vec<String> = until(&client, begun, |rows: &[String]| rows.len() == 1).await;
+    let of_fetch = ["armis/faker", &begun[0]];
+    let verdict = "SELECT verdict FROM views_1.snapshots WHERE source_kind = 'armis'";
+    let status = ["status", "--database", server.url()];
+    let held = || data(&dir, &status)[0]["held"].as_array().unwrap().clone();
+    decide(&[&["decide", "hold-snapshot"], &of_fetch[..]].concat());
+    until(&client, verdict, |rows: &[String]| rows == ["held"]).await;
+    let [fetch] = &held()[..] else { panic!("{:?}", held()) };
+    assert_eq!((&fetch["source"], &fetch["why"]), (&"armis/faker".into(), &"a test".into()));
+    let told = super::run(&dir, &status);
+    let told = super::text(&told.stdout);
+    let way_out = told.split("accept it: serviceradar ").nth(1).unwrap();
+    let (way_out, _) = way_out.split_once(" --reason").unwrap();
+    decide(&way_out.split(' ').collect::<Vec<_>>());
+    until(&client, verdict, |rows: &[String]| rows == ["accepted"]).await;
+    assert_eq!(held(), Vec::<Value>::new());
+
     let open = "SELECT count(*) FROM views_1.device_records WHERE source_kind = 'armis' AND open";
     until(&client, open, |rows: &[i64]| rows == [30]).await;
     let retired = data(&dir, &["sync", "retire", "armis/faker", "--reason", "gone"]).remove(0);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serviceradar_ingest::faker::{ArmedFault, Fault};
 use serviceradar_log::{LogStore, MemoryLog};
+use serviceradar_materializers::inventory::Inventory;
 use serviceradar_replay::DriverHandle;
 use serviceradar_schemas::{
     Action, Observation, Snapshot, Source,
@@ -11,7 +12,7 @@ use serviceradar_schemas::{
 };
 use serviceradar_tests::{
     database::Database,
-    stand::{Network, drive, make_topics, observations},
+    stand::{Network, TENANT, drive, make_topics, observations},
 };
 use tokio_postgres::Client;
 
@@ -22,7 +23,7 @@ struct Pipeline {
     log: Arc<dyn LogStore>,
     driver: DriverHandle,
     client: Client,
-    _database: Database,
+    database: Database,
 }
 
 impl Pipeline {
@@ -31,11 +32,17 @@ impl Pipeline {
         make_topics(&log).await;
         let database = Database::migrated().await;
         let driver = drive(log.clone(), database.url()).await;
-        Self { log, driver, client: database.client().await, _database: database }
+        Self { log, driver, client: database.client().await, database }
     }
 
     async fn count(&self, sql: &str) -> i64 {
         self.client.query_one(sql, &[]).await.unwrap().get(0)
+    }
+
+    /// The fetches that are held: their source, and why.
+    async fn held(&self) -> Vec<(String, String)> {
+        let mut inventory = Inventory::connect(self.database.url(), TENANT).await.unwrap();
+        inventory.held().await.unwrap().into_iter().map(|held| (held.source, held.why)).collect()
     }
 
     /// A complete fetch of the records `0..records`; returns the guard's verdict and its reason.
@@ -96,9 +103,11 @@ async fn a_fetch_that_would_end_too_much_is_held_and_one_that_ends_less_is_belie
     assert_eq!(verdict, "hold_snapshot");
     assert_eq!(figures, "600 records came as counted; 300 of 900 open records end, more than 20 %");
     assert_eq!(pipeline.count(OPEN).await, 900);
-    // 20 % exactly: not more than 20 %.
+    assert_eq!(pipeline.held().await, [("netbox/hq".to_owned(), figures)]);
+    // 20 % exactly: not more than 20 %. It is the later word.
     assert_eq!(pipeline.fetch("fifth", 720).await.0, "accept_snapshot");
     assert_eq!(pipeline.count(OPEN).await, 720);
+    assert_eq!(pipeline.held().await, []);
     pipeline.driver.stop().await.unwrap();
 }
 
