@@ -33,6 +33,9 @@ const FETCH_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How long a change of where to read may take.
 const SEEK_WITHIN: Duration = Duration::from_secs(10);
 
+/// How long the leaders of a topic are asked for before it is read without.
+const LEADERS_WITHIN: Duration = Duration::from_secs(1);
+
 type Place = (String, u32);
 
 pub(super) struct Reads {
@@ -187,6 +190,7 @@ impl Reads {
             cursor.end_before = end_before;
             return Ok(cursor);
         }
+        self.find_leaders(&place.0).await;
         let assigned = list(place, Offset::Offset(offset.cast_signed()))?;
         self.consumer.incremental_assign(&assigned).map_err(unavailable)?;
         let queue = self.consumer.split_partition_queue(&place.0, place.1.cast_signed());
@@ -195,6 +199,16 @@ impl Reads {
         let tell = came.clone();
         queue.set_nonempty_callback(move || tell.notify_one());
         Ok(Cursor { queue, came, position: offset, held: None, is_at_end: false, end_before })
+    }
+
+    /// Lets the consumer know who leads a topic's log partitions. Of one that is new to it, it would ask by itself, but
+    /// only when it next looks, once a second.
+    async fn find_leaders(&self, topic: &str) {
+        let (consumer, asked) = (self.consumer.clone(), topic.to_owned());
+        let found = spawn_blocking(move || consumer.fetch_metadata(Some(&asked), LEADERS_WITHIN).map(|_| ()));
+        if let Ok(Err(error)) = found.await {
+            tracing::debug!(topic, %error, "does not know the leaders yet");
+        }
     }
 
     async fn seek(&self, place: &Place, offset: u64) -> Result<(), LogError> {
