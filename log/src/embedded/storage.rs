@@ -19,7 +19,7 @@ use crate::store::LogError;
 pub(super) const FILE: &str = "log.redb";
 /// Memory for pages of the file, bytes. Reads go forward and are mostly at the end, so more than
 /// the inner pages and the newest blocks gains nothing.
-const CACHE_BYTES: usize = 64 * 1024 * 1024;
+const CACHE_BYTES: usize = 24 * 1024 * 1024;
 /// How the file is opened.
 pub(super) type Open = Box<dyn Fn() -> Result<Database, DatabaseError> + Send + Sync>;
 
