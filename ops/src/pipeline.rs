@@ -173,12 +173,13 @@ pub(crate) async fn database(config: &Config) -> anyhow::Result<(Option<PrivateP
 
 /// One name for whoever holds the log of this folder: its lock says that the former one is gone, so the
 /// next need not wait until the database has noticed. A log that nobody holds says nothing of the kind: there, one
-/// name for each process. Has the form of a source's instance: TICKs carry it.
+/// name for each process, also where two containers have one host name and number their processes alike. Has the form
+/// of a source's instance: TICKs carry it.
 fn writer(config: &Config) -> anyhow::Result<String> {
     let host = nix::unistd::gethostname()?;
     let of_host = match &config.kafka {
         None => config.dir.canonicalize()?.display().to_string(),
-        Some(_) => format!("-{}", std::process::id()),
+        Some(_) => format!("-{}-{:x}", std::process::id(), SystemClock.now()),
     };
     let place = format!("{}{of_host}", host.to_string_lossy());
     let name = place.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' });
