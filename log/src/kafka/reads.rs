@@ -32,7 +32,6 @@ const COME_WITHIN: Duration = Duration::from_secs(30);
 const FETCH_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How long a change of where to read may take.
 const SEEK_WITHIN: Duration = Duration::from_secs(10);
-
 /// How long the leaders of a topic are asked for before it is read without.
 const LEADERS_WITHIN: Duration = Duration::from_secs(1);
 
