@@ -9,7 +9,7 @@
 
 use hashbrown::HashMap;
 
-use crate::paged::Paged;
+use crate::{few::Few, paged::Paged};
 
 /// A node of the graph.
 pub type Node = u32;
@@ -32,71 +32,10 @@ struct Vertex {
     next: Slot,
     previous: Slot,
     /// Both directions, a loop once.
-    neighbours: Neighbours,
+    neighbours: Few,
 }
 
-const BLANK: Vertex = Vertex {
-    node: NONE,
-    label: NONE,
-    next: NONE,
-    previous: NONE,
-    neighbours: Neighbours::Few(0, [NONE; FEW]),
-};
-
-/// As many neighbours as most nodes have: as many as fit where a pointer must.
-const FEW: usize = 3;
-
-#[derive(Clone)]
-enum Neighbours {
-    Few(u8, [Slot; FEW]),
-    #[expect(clippy::box_collection, reason = "few nodes have many neighbours, and all are as wide as this")]
-    Many(Box<Vec<Slot>>),
-}
-
-impl Neighbours {
-    fn as_slice(&self) -> &[Slot] {
-        match self {
-            Neighbours::Few(len, few) => &few[..usize::from(*len)],
-            Neighbours::Many(many) => many,
-        }
-    }
-
-    fn push(&mut self, slot: Slot) {
-        match self {
-            Neighbours::Few(len, few) if usize::from(*len) < FEW => {
-                few[usize::from(*len)] = slot;
-                *len += 1;
-            }
-            Neighbours::Few(..) => *self = Neighbours::Many(Box::new([self.as_slice(), &[slot]].concat())),
-            Neighbours::Many(many) => many.push(slot),
-        }
-    }
-
-    /// Takes out what is in `gone`, which is sorted.
-    fn remove(&mut self, gone: &[(Slot, Slot)]) {
-        let stays = |slot: &Slot| gone.binary_search_by_key(slot, |(_, gone)| *gone).is_err();
-        match self {
-            Neighbours::Many(many) => many.retain(stays),
-            Neighbours::Few(len, few) => {
-                let mut kept = 0;
-                for at in 0..usize::from(*len) {
-                    if stays(&few[at]) {
-                        few[kept] = few[at];
-                        kept += 1;
-                    }
-                }
-                *len = kept as u8;
-            }
-        }
-        if let Neighbours::Many(many) = self
-            && many.len() <= FEW
-        {
-            let few: Vec<Slot> = std::mem::take(many);
-            *self = Neighbours::Few(0, [NONE; FEW]);
-            few.into_iter().for_each(|slot| self.push(slot));
-        }
-    }
-}
+const BLANK: Vertex = Vertex { node: NONE, label: NONE, next: NONE, previous: NONE, neighbours: Few::NONE };
 
 /// The ring of a component.
 #[derive(Clone, Copy)]
@@ -218,7 +157,7 @@ impl Components {
             let mut stay = 0;
             for (from, to) in directions(a, b) {
                 gone.push((from, to));
-                let left = left.entry(from).or_insert(self.vertices[from].neighbours.as_slice().len());
+                let left = left.entry(from).or_insert(self.vertices[from].neighbours.len());
                 *left -= 1;
                 if *left > 0 {
                     stay += 1;
@@ -233,7 +172,8 @@ impl Components {
         }
         gone.sort_unstable();
         for run in gone.chunk_by(|(a, _), (b, _)| a == b) {
-            self.vertices[run[0].0].neighbours.remove(run);
+            let stays = |slot: &Slot| run.binary_search_by_key(slot, |(_, gone)| *gone).is_err();
+            self.vertices[run[0].0].neighbours.retain(stays);
         }
         self.vacant.append(&mut batch.vacated);
         torn.sort_unstable();
@@ -245,7 +185,7 @@ impl Components {
         if a == NONE || b == NONE {
             return false;
         }
-        let (of_a, of_b) = (self.vertices[a].neighbours.as_slice(), self.vertices[b].neighbours.as_slice());
+        let (of_a, of_b) = (&self.vertices[a].neighbours, &self.vertices[b].neighbours);
         if of_a.len() <= of_b.len() { of_a.contains(&b) } else { of_b.contains(&a) }
     }
 
@@ -266,7 +206,7 @@ impl Components {
                 if vertex.label == NONE {
                     vertex.label = label;
                     part.push(slot);
-                    stack.extend_from_slice(vertex.neighbours.as_slice());
+                    stack.extend_from_slice(&vertex.neighbours);
                 }
             }
             if !part.is_empty() {

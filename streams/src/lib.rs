@@ -14,6 +14,7 @@ pub mod engine;
 pub mod evidence;
 pub mod explain;
 pub mod facts;
+pub mod few;
 pub mod fold;
 pub mod identity;
 pub mod issues;
