@@ -10,7 +10,7 @@ use crate::{
     components::{Components, Label, Node},
     dictionary::{ClaimId, ClaimValue, Dictionary, RecordId},
     join::{Block, BlockEdge, BlockNode, join},
-    macs::{Edge, Linked, MacChanges, Macs, NodeInfo, Place},
+    macs::{Edge, Linked, MacChanges, Macs, NodeInfo, Place, sort_unique_places},
     sort_unique, sort_unique_labels,
 };
 
@@ -30,10 +30,9 @@ pub struct BlockChanges {
     pub bridging: Vec<RecordId>,
 }
 
-/// What is decided of a block.
-#[derive(Default, PartialEq, Clone)]
-struct Decided {
-    nodes: Vec<(Place, Option<Cluster>)>,
+/// What is decided of a block that is not one cluster, but for the clusters of its nodes.
+#[derive(Default)]
+struct Split {
     macs: Vec<(ClaimId, Option<Cluster>)>,
     conflicts: Vec<(Place, ClaimId)>,
     bridging: Vec<RecordId>,
@@ -46,10 +45,11 @@ pub struct Blocks {
     dictionary: Rc<RefCell<Dictionary>>,
     cap: usize,
     nodes: ByPlace<Option<Option<Cluster>>>,
+    /// MACs of blocks that are not one cluster.
     macs: HashMap<ClaimId, Option<Cluster>>,
-    blocks: HashMap<Label, Decided>,
+    split: HashMap<Label, Split>,
     /// Cores over the cap that share no MAC.
-    lone: HashMap<Place, Decided>,
+    lone: HashMap<Place, Split>,
     conflicts: HashMap<ClaimId, Vec<Place>>,
     bridging: BTreeSet<RecordId>,
     oversized: BTreeSet<RecordId>,
@@ -85,7 +85,7 @@ impl Blocks {
             cap,
             nodes: ByPlace::default(),
             macs: HashMap::new(),
-            blocks: HashMap::new(),
+            split: HashMap::new(),
             lone: HashMap::new(),
             conflicts: HashMap::new(),
             bridging: BTreeSet::new(),
@@ -104,15 +104,15 @@ impl Blocks {
         self.conflicts.get(&mac).is_some_and(|places| places.contains(&place))
     }
 
-    /// The cluster in which a MAC links, where that does not follow from the one node that claims it.
-    pub fn shared_mac(&self, mac: ClaimId) -> Option<Option<Cluster>> {
+    /// The cluster in which a MAC links, where that is not the one of every node that has an edge to it.
+    pub fn split_mac(&self, mac: ClaimId) -> Option<Option<Cluster>> {
         self.macs.get(&mac).copied()
     }
 
     /// Whether an edge that survived step 3 joined its node and its MAC.
     pub fn joins(&self, place: Place, mac: ClaimId) -> bool {
         let cluster = self.cluster(place);
-        cluster.is_some() && self.shared_mac(mac).is_none_or(|of_mac| of_mac == cluster)
+        cluster.is_some() && self.split_mac(mac).is_none_or(|of_mac| of_mac == cluster)
     }
 
     /// Whether a MAC has a refused edge.
@@ -159,28 +159,28 @@ impl Blocks {
             }
         }
         sort_unique_labels(&mut dirty);
-        sort_unique(&mut alone);
-        let mut out = Undone::default();
+        sort_unique_places(&mut alone);
+        let mut noted = Noted::default();
         for label in &dirty {
-            if let Some(decided) = self.blocks.remove(label) {
-                self.undo(&decided, &mut out);
+            if let Some(split) = self.split.remove(label) {
+                self.undo(&split, &mut noted);
             }
         }
-        let moved = moves.iter().filter_map(|(node, ..)| place_of(*node));
-        for place in moved.chain(changes.nodes.iter().copied()) {
-            if let Some(decided) = self.lone.remove(&place) {
-                self.undo(&decided, &mut out);
+        if !self.lone.is_empty() {
+            let moved = moves.iter().filter_map(|(node, ..)| place_of(*node));
+            for place in moved.chain(changes.nodes.iter().copied()) {
+                if let Some(split) = self.lone.remove(&place) {
+                    self.undo(&split, &mut noted);
+                }
             }
         }
-        for place in &alone {
-            self.undo_lone(*place, &mut out);
-        }
+        let mut places: Vec<Place> = Vec::new();
         for label in dirty {
-            let members: Vec<Node> = graph.members(label).collect();
-            if !members.is_empty() {
-                let decided = self.decide_block(&members, macs, linked);
-                self.keep(&decided, &mut out);
-                self.blocks.insert(label, decided);
+            places.clear();
+            places.extend(graph.members(label).filter_map(place_of));
+            sort_unique(&mut places);
+            if let Some(split) = self.decide_block(&places, macs, linked, &mut noted) {
+                self.split.insert(label, split);
             }
         }
         for place in alone {
@@ -189,74 +189,79 @@ impl Blocks {
             }
             match macs.records_in(place, linked) {
                 Some(records) if records > self.cap => {
-                    let decided = self.decide_block(&[node_of(place)], macs, linked);
-                    self.keep(&decided, &mut out);
-                    self.lone.insert(place, decided);
+                    if let Some(split) = self.decide_block(&[place], macs, linked, &mut noted) {
+                        self.lone.insert(place, split);
+                    }
                 }
-                Some(_) => self.keep_lone(place, &mut out),
-                None => {}
+                // A node that shares no MAC is a cluster of its own.
+                Some(_) => self.put(place, Some(Some(place)), &mut noted),
+                None => self.put(place, None, &mut noted),
             }
         }
-        self.difference(out, &changes.nodes)
+        self.difference(noted, &changes.nodes)
     }
 
-    fn undo(&mut self, decided: &Decided, out: &mut Undone) {
-        for (place, cluster) in &decided.nodes {
-            self.nodes[*place] = None;
-            out.nodes.push((*place, Some(*cluster)));
+    fn put(&mut self, place: Place, cluster: Option<Option<Cluster>>, noted: &mut Noted) {
+        if self.nodes[place] != cluster {
+            self.nodes[place] = cluster;
+            noted.nodes.push(place);
         }
-        for (mac, cluster) in &decided.macs {
-            self.macs.remove(mac);
-            out.macs.push((*mac, Some(*cluster)));
+    }
+
+    fn undo(&mut self, split: &Split, noted: &mut Noted) {
+        for (mac, _) in &split.macs {
+            noted.macs.push((*mac, self.macs.remove(mac)));
         }
-        for (place, mac) in &decided.conflicts {
+        for (place, mac) in &split.conflicts {
             self.conflicts.remove(mac);
-            out.refused.insert((*place, *mac));
+            noted.refused.insert((*place, *mac));
         }
-        for record in &decided.bridging {
+        for record in &split.bridging {
             self.bridging.remove(record);
-            out.bridging.insert(*record);
+            noted.bridging.insert(*record);
         }
-        if let Some(record) = &decided.oversized {
+        if let Some(record) = &split.oversized {
             self.oversized.remove(record);
         }
     }
 
-    fn undo_lone(&mut self, place: Place, out: &mut Undone) {
-        if let Some(cluster) = self.nodes[place].take() {
-            out.nodes.push((place, Some(cluster)));
+    fn keep(&mut self, split: &Split, noted: &mut Noted) {
+        for (mac, cluster) in &split.macs {
+            noted.macs.push((*mac, self.macs.insert(*mac, *cluster)));
         }
-    }
-
-    fn keep(&mut self, decided: &Decided, out: &mut Undone) {
-        for (place, cluster) in &decided.nodes {
-            out.nodes.push((*place, self.nodes[*place].replace(*cluster)));
-        }
-        for (mac, cluster) in &decided.macs {
-            let before = self.macs.insert(*mac, *cluster);
-            out.macs.push((*mac, before));
-        }
-        for (place, mac) in &decided.conflicts {
-            out.refused.insert((*place, *mac));
+        for (place, mac) in &split.conflicts {
+            noted.refused.insert((*place, *mac));
             self.conflicts.entry(*mac).or_default().push(*place);
         }
-        self.bridging.extend(&decided.bridging);
-        out.bridging.extend(&decided.bridging);
-        self.oversized.extend(decided.oversized);
+        self.bridging.extend(&split.bridging);
+        noted.bridging.extend(&split.bridging);
+        self.oversized.extend(split.oversized);
     }
 
-    /// A node that shares no MAC is a cluster of its own.
-    fn keep_lone(&mut self, place: Place, out: &mut Undone) {
-        out.nodes.push((place, self.nodes[place].replace(Some(place))));
-    }
-
-    fn decide_block(&mut self, members: &[Node], macs: &Macs, linked: Linked<'_>) -> Decided {
+    /// Decides a block of these nodes, which are sorted. Returns what is to be kept of one that is not one cluster.
+    fn decide_block(
+        &mut self,
+        places: &[Place],
+        macs: &Macs,
+        linked: Linked<'_>,
+        noted: &mut Noted,
+    ) -> Option<Split> {
+        let first = *places.first()?;
         self.decided += 1;
-        let dictionary = self.dictionary.borrow();
-        let mut places: Vec<Place> = members.iter().filter_map(|node| place_of(*node)).collect();
-        places.sort_unstable();
-        let infos: Vec<(Place, NodeInfo)> =
-            places.into_iter().filter_map(|place| Some((place, macs.node(place, linked)?))).collect();
+        let records: usize = places.iter().map(|place| macs.records_of(place).len()).sum();
+        if records <= self.cap && hold_different(places, macs) {
+            // Nobody clashes with anybody: every edge joins.
+            places.iter().for_each(|place| self.put(*place, Some(Some(first)), noted));
+            return None;
+        }
+        Some(self.split(places, macs, linked, noted))
+    }
+
+    fn split(&mut self, places: &[Place], macs: &Macs, linked: Linked<'_>, noted: &mut Noted) -> Split {
+        let dictionary = self.dictionary.clone();
+        let dictionary = dictionary.borrow();
+        let nodes = places.iter().filter_map(|place| Some((*place, macs.node(*place, linked)?)));
+        let infos: Vec<(Place, NodeInfo)> = nodes.collect();
         let mut of_macs: Vec<ClaimId> =
             infos.iter().flat_map(|(_, info)| info.edges.iter().map(|edge| edge.mac)).collect();
         of_macs.sort_unstable();
@@ -273,22 +278,22 @@ impl Blocks {
         }
         let joined = join(&block, self.cap);
         let name = |index: usize| infos[index].0;
-        let mut decided = Decided::default();
         for (index, cluster) in joined.nodes.iter().enumerate() {
-            decided.nodes.push((name(index), cluster.map(name)));
+            self.put(name(index), Some(cluster.map(name)), noted);
         }
+        let mut split = Split::default();
         let mut claimant = vec![0; of_macs.len()];
         for edge in &block.edges {
             claimant[edge.mac] = edge.node;
         }
         for ((mac, cluster), node) in of_macs.iter().zip(&joined.macs).zip(claimant) {
             // A MAC that one node alone claims needs no entry where it is where its node is.
-            if macs.sharers(*mac) > 1 || *cluster != joined.nodes[node] {
-                decided.macs.push((*mac, cluster.map(name)));
+            if macs.sharers(*mac, linked.facts) > 1 || *cluster != joined.nodes[node] {
+                split.macs.push((*mac, cluster.map(name)));
             }
         }
-        decided.conflicts = joined.conflicts.iter().map(|(node, mac)| (name(*node), of_macs[*mac])).collect();
-        decided.bridging = joined
+        split.conflicts = joined.conflicts.iter().map(|(node, mac)| (name(*node), of_macs[*mac])).collect();
+        split.bridging = joined
             .bridging
             .iter()
             .filter_map(|node| match name(*node) {
@@ -299,28 +304,36 @@ impl Blocks {
         if joined.oversized {
             let records = infos.iter().flat_map(|(_, info)| info.records.iter().copied());
             let key = |record: &RecordId| dictionary.record_entry(*record).key.clone();
-            decided.oversized = records.min_by_key(key);
+            split.oversized = records.min_by_key(key);
         }
-        decided
+        self.keep(&split, noted);
+        split
     }
 
-    /// What is different from what was undone.
-    fn difference(&self, mut undone: Undone, touched: &[Place]) -> BlockChanges {
-        first_of_each(&mut undone.nodes);
-        first_of_each(&mut undone.macs);
-        let mut nodes: Vec<Place> = touched.to_vec();
-        let moved = undone.nodes.iter().filter(|(place, before)| self.nodes[*place] != *before);
-        nodes.extend(moved.map(|(place, _)| *place));
-        sort_unique(&mut nodes);
-        let macs = undone.macs.iter().filter(|(mac, before)| self.macs.get(mac) != before.as_ref());
+    /// What is different from what was noted.
+    fn difference(&self, mut noted: Noted, touched: &[Place]) -> BlockChanges {
+        noted.nodes.extend(touched);
+        sort_unique_places(&mut noted.nodes);
+        first_of_each(&mut noted.macs);
+        let macs = noted.macs.iter().filter(|(mac, before)| self.macs.get(mac) != before.as_ref());
         let macs = macs.map(|(mac, _)| *mac).collect();
         BlockChanges {
-            nodes,
+            nodes: noted.nodes,
             macs,
-            refused: undone.refused.into_iter().collect(),
-            bridging: undone.bridging.into_iter().collect(),
+            refused: noted.refused.into_iter().collect(),
+            bridging: noted.bridging.into_iter().collect(),
         }
     }
+}
+
+/// Whether no two of these nodes hold one exclusive namespace.
+fn hold_different(places: &[Place], macs: &Macs) -> bool {
+    let mut seen: Vec<u32> = Vec::new();
+    places.iter().flat_map(|place| macs.holds(*place)).all(|namespace| {
+        let is_new = !seen.contains(namespace);
+        seen.push(*namespace);
+        is_new
+    })
 }
 
 /// Sorts by what comes first, and keeps of equals the earliest.
@@ -329,10 +342,12 @@ fn first_of_each<K: Copy + Ord, V>(noted: &mut Vec<(K, V)>) {
     noted.dedup_by_key(|(key, _)| *key);
 }
 
-/// What was decided of the blocks that are being decided anew, of each the first time first: absent where nothing was.
+/// What deciding blocks anew touched.
 #[derive(Default)]
-struct Undone {
-    nodes: Vec<(Place, Option<Option<Cluster>>)>,
+struct Noted {
+    /// Nodes whose cluster changed.
+    nodes: Vec<Place>,
+    /// MACs of blocks that are or were not one cluster, and what they were, the first time first.
     macs: Vec<(ClaimId, Option<Option<Cluster>>)>,
     /// Edges whose refusal came or went, or may have.
     refused: BTreeSet<(Place, ClaimId)>,

@@ -11,6 +11,7 @@ use serviceradar_schemas::Text;
 use crate::{
     claim::{NO_UID, Namespace},
     dictionary::Dictionary,
+    facts::Facts,
     identity::Identity,
     record::{AddressSpan, Asserted, ClaimSpan, Record, Status},
     rows::{EvidenceRow, EvidenceState, Order},
@@ -21,6 +22,7 @@ pub fn state_of(
     record: &Record,
     span: &ClaimSpan,
     identity: &Identity,
+    facts: &Facts,
     dictionary: &Dictionary,
 ) -> EvidenceState {
     let entry = dictionary.claim_entry(span.claim);
@@ -59,7 +61,7 @@ pub fn state_of(
     if is_mac && identity.blocks.is_refused(place, claim) {
         return EvidenceState::Refused;
     }
-    let joins = || identity.macs.survives(link) && identity.blocks.joins(place, claim);
+    let joins = || identity.macs.survives(link, facts) && identity.blocks.joins(place, claim);
     match (span.status.is_asserted(), is_mac && !joins()) {
         (true, true) => EvidenceState::Refused,
         (true, false) => EvidenceState::Linking,

@@ -12,6 +12,7 @@ use crate::{
     components::Label,
     dictionary::{ClaimId, Dictionary, RecordId},
     facts::Facts,
+    few::Few,
     fold::RecordChange,
     judge::{Judge, Link},
     paged::Paged,
@@ -70,21 +71,28 @@ pub struct MacChanges {
 
 #[derive(Clone, Default)]
 struct CoreState {
-    records: Vec<RecordId>,
-    holds: Vec<u32>,
+    /// Sorted.
+    records: Few,
+    /// Exclusive namespaces that it holds, sorted.
+    holds: Few,
     open: bool,
     /// Whether its edges fall because it is closed and nobody took its MACs over.
     dropped: bool,
 }
 
 /// A MAC that links several records.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct MacState {
-    ambiguous: bool,
     /// Edges that survive the judgement of the MAC itself.
-    survivors: Vec<Edge>,
-    /// Those of them that survive that of their nodes too, as told.
-    told: Vec<Edge>,
+    survivors: Box<[Edge]>,
+    /// Those of them that survive that of their nodes too, as told; absent where all do.
+    told: Option<Box<[Edge]>>,
+}
+
+impl MacState {
+    fn told(&self) -> &[Edge] {
+        self.told.as_deref().unwrap_or(&self.survivors)
+    }
 }
 
 /// What links which records, for looking up.
@@ -113,14 +121,33 @@ impl Linked<'_> {
 /// node's edges do.
 pub struct Macs {
     dictionary: Rc<RefCell<Dictionary>>,
-    /// By record: its core, or `NO_CORE`.
+    /// By record: its core, or `NO_CORE`, or `NEW`.
     core_of: Vec<Label>,
     cores: Paged<CoreState>,
-    shared: HashMap<ClaimId, MacState>,
+    /// By number of a claim that several records had.
+    shared: Paged<Option<MacState>>,
+    ambiguous: HashSet<ClaimId>,
     left_out: HashSet<RecordId>,
 }
 
+/// Sorts places, each once: cores, then records.
+pub(crate) fn sort_unique_places(places: &mut Vec<Place>) {
+    let (mut cores, mut records) = (Vec::new(), Vec::new());
+    for place in places.drain(..) {
+        match place {
+            Place::Core(label) => cores.push(label),
+            Place::MacOnly(record) => records.push(record),
+        }
+    }
+    sort_unique_labels(&mut cores);
+    sort_unique_labels(&mut records);
+    places.extend(cores.into_iter().map(Place::Core));
+    places.extend(records.into_iter().map(Place::MacOnly));
+}
+
 const NO_CORE: Label = Label::MAX;
+/// Of a record that was no node yet.
+const NEW: Label = Label::MAX - 1;
 
 fn clash(a: &[u32], b: &[u32]) -> bool {
     a.iter().any(|namespace| b.contains(namespace))
@@ -143,14 +170,15 @@ impl Macs {
             dictionary,
             core_of: Vec::new(),
             cores: Paged::new(CoreState::default()),
-            shared: HashMap::new(),
+            shared: Paged::new(None),
+            ambiguous: HashSet::new(),
             left_out: HashSet::new(),
         }
     }
 
     /// Whether devices share a MAC which cannot be one.
     pub fn is_ambiguous(&self, mac: ClaimId) -> bool {
-        self.shared.get(&mac).is_some_and(|state| state.ambiguous)
+        self.ambiguous.contains(&mac)
     }
 
     /// Whether a MAC-only record is left out because it bridges two devices.
@@ -159,16 +187,20 @@ impl Macs {
     }
 
     /// Whether the edge of a record to a MAC that links it survived.
-    pub fn survives(&self, link: &Link) -> bool {
+    pub fn survives(&self, link: &Link, facts: &Facts) -> bool {
         let place = self.place(link.record);
-        match self.shared.get(&link.claim) {
-            Some(state) => state.told.iter().any(|edge| edge.place == place),
+        match self.state(link.claim, facts) {
+            Some(state) => state.told().iter().any(|edge| edge.place == place),
             None => link.allowed || self.keeps_edges(place),
         }
     }
 
+    fn state(&self, mac: ClaimId, facts: &Facts) -> Option<&MacState> {
+        self.shared[facts.shared(mac)?].as_ref()
+    }
+
     fn core(&self, record: RecordId) -> Option<Label> {
-        self.core_of.get(record as usize).copied().filter(|label| *label != NO_CORE)
+        self.core_of.get(record as usize).copied().filter(|label| *label < NEW)
     }
 
     fn core_state(&self, label: Label) -> Option<&CoreState> {
@@ -193,7 +225,17 @@ impl Macs {
         match place {
             Place::Core(label) => self.core_state(label).map(|core| core.records.len()),
             Place::MacOnly(record) if self.core(record).is_some() => None,
-            Place::MacOnly(record) => linked.macs(record).any(|link| self.survives(link)).then_some(1),
+            Place::MacOnly(record) => {
+                linked.macs(record).any(|link| self.survives(link, linked.facts)).then_some(1)
+            }
+        }
+    }
+
+    /// The exclusive namespaces that a node holds, sorted.
+    pub fn holds(&self, place: Place) -> &[u32] {
+        match place {
+            Place::Core(label) => &self.cores[label].holds,
+            Place::MacOnly(_) => &[],
         }
     }
 
@@ -201,35 +243,28 @@ impl Macs {
     /// out: they join nothing, and nobody follows them.
     pub fn node(&self, place: Place, linked: Linked<'_>) -> Option<NodeInfo> {
         self.records_in(place, linked)?;
-        let (holds, records) = match place {
-            Place::Core(label) => {
-                let core = self.core_state(label)?;
-                (core.holds.clone(), core.records.clone())
-            }
-            Place::MacOnly(record) => (Vec::new(), vec![record]),
-        };
+        let (holds, records) = (self.holds(place).to_vec(), self.records_of(&place).to_vec());
         let mut edges: Vec<Edge> = Vec::new();
         for link in records.iter().flat_map(|record| linked.macs(*record)) {
-            match self.shared.get(&link.claim) {
-                Some(state) => edges.extend(state.told.iter().filter(|edge| edge.place == place)),
+            match self.state(link.claim, linked.facts) {
+                Some(state) => edges.extend(state.told().iter().filter(|edge| edge.place == place)),
                 None if matches!(place, Place::Core(_)) && !linked.facts.is_shared(link.claim) => {}
-                None => edges.extend(self.survives(link).then(|| self.edge(link, linked.facts))),
+                None => {
+                    edges.extend(self.survives(link, linked.facts).then(|| self.edge(link, linked.facts)));
+                }
             }
         }
         sort_unique(&mut edges);
         Some(NodeInfo { holds, records, edges })
     }
 
-    /// The node that alone has an edge to a MAC.
-    pub fn sole(&self, mac: ClaimId, linked: Linked<'_>) -> Option<Place> {
-        match self.shared.get(&mac) {
-            Some(state) => match state.told[..] {
-                [edge] => Some(edge.place),
-                _ => None,
-            },
+    /// The first node that has an edge to a MAC.
+    pub fn first(&self, mac: ClaimId, linked: Linked<'_>) -> Option<Place> {
+        match self.state(mac, linked.facts) {
+            Some(state) => state.told().first().map(|edge| edge.place),
             None => {
                 let link = linked.of_claim(mac).next()?;
-                self.survives(link).then(|| self.place(link.record))
+                self.survives(link, linked.facts).then(|| self.place(link.record))
             }
         }
     }
@@ -243,8 +278,8 @@ impl Macs {
     }
 
     /// How many nodes have an edge to a MAC that several records claim.
-    pub fn sharers(&self, mac: ClaimId) -> usize {
-        self.shared.get(&mac).map_or(0, |state| state.told.len())
+    pub fn sharers(&self, mac: ClaimId, facts: &Facts) -> usize {
+        self.state(mac, facts).map_or(0, |state| state.told().len())
     }
 
     /// Judges anew what an epoch touched.
@@ -278,8 +313,13 @@ impl Macs {
             for link in linked.macs(record) {
                 self.note_mac(link.claim, linked, &mut dirty);
             }
-            dirty.cores.extend(self.core(record));
-            dirty.nodes.push(Place::MacOnly(record));
+            match self.core(record) {
+                Some(label) => dirty.cores.push(label),
+                None => {
+                    *self.core_slot(record) = NO_CORE;
+                    dirty.nodes.push(Place::MacOnly(record));
+                }
+            }
             dirty.records.push(record);
         }
         sort_unique_labels(&mut dirty.cores);
@@ -299,7 +339,7 @@ impl Macs {
         for mac in std::mem::take(&mut dirty.macs) {
             self.tell(mac, linked, &mut dirty.nodes, &mut out);
         }
-        sort_unique(&mut dirty.nodes);
+        sort_unique_places(&mut dirty.nodes);
         out.nodes = dirty.nodes;
         out
     }
@@ -311,18 +351,25 @@ impl Macs {
         }
     }
 
+    fn core_slot(&mut self, record: RecordId) -> &mut Label {
+        let index = record as usize;
+        if self.core_of.len() <= index {
+            self.core_of.resize(index + 1, NEW);
+        }
+        &mut self.core_of[index]
+    }
+
     fn recore(&mut self, moves: &[(RecordId, Option<Label>)], dirty: &mut Dirty) {
         // Records leave in bulk, so that a big core is walked once.
         let mut leaving: HashMap<Label, HashSet<RecordId>> = HashMap::new();
         for (record, _) in moves {
-            let index = *record as usize;
-            if self.core_of.len() <= index {
-                self.core_of.resize(index + 1, NO_CORE);
-            }
-            let label = std::mem::replace(&mut self.core_of[index], NO_CORE);
-            if label != NO_CORE {
-                leaving.entry(label).or_default().insert(*record);
-                dirty.cores.push(label);
+            match std::mem::replace(self.core_slot(*record), NO_CORE) {
+                NEW => {}
+                NO_CORE => dirty.nodes.push(Place::MacOnly(*record)),
+                label => {
+                    leaving.entry(label).or_default().insert(*record);
+                    dirty.cores.push(label);
+                }
             }
         }
         for (label, records) in leaving {
@@ -331,7 +378,7 @@ impl Macs {
         for (record, label) in moves {
             dirty.records.push(*record);
             if let Some(label) = label {
-                self.core_of[*record as usize] = *label;
+                *self.core_slot(*record) = *label;
                 self.cores[*label].records.push(*record);
                 dirty.cores.push(*label);
             }
@@ -346,11 +393,12 @@ impl Macs {
         }
         let links = || core.records.iter().flat_map(|record| linked.judge.links(*record));
         let current = links().filter(|link| link.current).map(|link| dictionary.claim_entry(link.claim));
-        let mut holds: Vec<u32> =
-            current.filter(|entry| entry.kind.is_exclusive()).map(|entry| entry.namespace).collect();
-        sort_unique(&mut holds);
+        let mut holds = Few::NONE;
+        current
+            .filter(|entry| entry.kind.is_exclusive())
+            .for_each(|entry| holds.insert_sorted(entry.namespace));
         let open = core.records.iter().any(|record| linked.facts.record(*record).is_some_and(|r| r.now.open));
-        if holds != core.holds || open != core.open {
+        if *holds != *core.holds || open != core.open {
             for link in core.records.iter().flat_map(|record| linked.macs(*record)) {
                 self.note_mac(link.claim, linked, dirty);
             }
@@ -362,7 +410,10 @@ impl Macs {
 
     fn judge_mac(&mut self, mac: ClaimId, linked: Linked<'_>, nodes: &mut Vec<Place>, out: &mut MacChanges) {
         let edges: Vec<Edge> = linked.of_claim(mac).map(|link| self.edge(link, linked.facts)).collect();
-        if !self.shared.contains_key(&mac) {
+        let Some(shared) = linked.facts.shared(mac) else {
+            return;
+        };
+        if self.shared[shared].is_none() {
             if edges.len() < 2 {
                 return;
             }
@@ -370,10 +421,7 @@ impl Macs {
             nodes.extend(edges.iter().map(|edge| edge.place));
         }
         let edges = self.first_per_node(edges);
-        let holds = |edge: &Edge| match edge.place {
-            Place::Core(label) => &self.cores[label].holds[..],
-            Place::MacOnly(_) => &[],
-        };
+        let holds = |edge: &Edge| self.holds(edge.place);
         let clashes = |edge: &Edge, only_current: bool| {
             edges.iter().any(|other| {
                 other.place != edge.place
@@ -383,16 +431,21 @@ impl Macs {
         };
         let exempt = edges.iter().any(|edge| edge.allowed);
         let ambiguous = !exempt && edges.iter().any(|edge| edge.current && clashes(edge, true));
-        let survivors: Vec<Edge> = match (exempt, ambiguous) {
-            (true, _) => edges.clone(),
-            (_, true) => Vec::new(),
+        let survivors: Box<[Edge]> = match (exempt, ambiguous) {
+            (true, _) => edges.into(),
+            (_, true) => Box::default(),
             _ => edges.iter().filter(|edge| edge.current || !clashes(edge, false)).copied().collect(),
         };
-        let state = self.shared.entry(mac).or_default();
-        if state.ambiguous != ambiguous {
+        let changed = if ambiguous { self.ambiguous.insert(mac) } else { self.ambiguous.remove(&mac) };
+        if changed {
             out.ambiguous.push(mac);
         }
-        (state.ambiguous, state.survivors) = (ambiguous, survivors);
+        let state = self.shared[shared].get_or_insert_default();
+        if state.survivors != survivors {
+            // What is told goes by what was told before.
+            let before = std::mem::replace(&mut state.survivors, survivors);
+            state.told.get_or_insert(before);
+        }
     }
 
     fn edge(&self, link: &Link, facts: &Facts) -> Edge {
@@ -425,9 +478,15 @@ impl Macs {
     /// Judges the nodes that have a dirty MAC: closed cores, and MAC-only records between two cores.
     /// Where such a verdict turns, the other MACs of the node are to be told anew.
     fn judge_nodes(&mut self, linked: Linked<'_>, dirty: &mut Dirty, out: &mut MacChanges) {
-        let (mut cores, mut loners) = (dirty.cores.clone(), dirty.records.clone());
+        // A core with an open record is not abandoned, and a record of a core is no bridge.
+        let is_open = |label: Label| self.cores[label].open && !self.cores[label].dropped;
+        let of_core = |record: RecordId| self.core(record).is_some() && !self.left_out.contains(&record);
+        let mut cores: Vec<Label> = dirty.cores.iter().copied().filter(|label| !is_open(*label)).collect();
+        let mut loners: Vec<RecordId> =
+            dirty.records.iter().copied().filter(|record| !of_core(*record)).collect();
         for link in dirty.macs.iter().flat_map(|mac| linked.of_claim(*mac)) {
             match self.place(link.record) {
+                Place::Core(label) if is_open(label) => {}
                 Place::Core(label) => cores.push(label),
                 Place::MacOnly(record) => loners.push(record),
             }
@@ -441,7 +500,7 @@ impl Macs {
             }
             self.cores[label].dropped = dropped;
             dirty.nodes.push(Place::Core(label));
-            for record in &self.cores[label].records {
+            for record in self.cores[label].records.iter() {
                 linked.macs(*record).for_each(|link| self.note_mac(link.claim, linked, dirty));
             }
         }
@@ -468,7 +527,7 @@ impl Macs {
         sort_unique(&mut macs);
         let mut heirs: Option<BTreeSet<Place>> = None;
         for (mac, allowed) in macs {
-            let is_left = match self.shared.get(&mac) {
+            let is_left = match self.state(mac, linked.facts) {
                 Some(state) => state.survivors.iter().any(|edge| edge.place == place && !edge.allowed),
                 None => !allowed,
             };
@@ -493,7 +552,7 @@ impl Macs {
         }
         let mut cores: Vec<Label> = Vec::new();
         for link in linked.macs(record).filter(|link| link.current && !link.allowed) {
-            let Some(mac) = self.shared.get(&link.claim).filter(|mac| !mac.ambiguous) else {
+            let Some(mac) = self.state(link.claim, linked.facts) else {
                 continue;
             };
             cores.extend(mac.survivors.iter().filter(|edge| edge.current).filter_map(
@@ -511,23 +570,31 @@ impl Macs {
 
     /// Tells the edges of a MAC that survive all judgements.
     fn tell(&mut self, mac: ClaimId, linked: Linked<'_>, nodes: &mut Vec<Place>, out: &mut MacChanges) {
-        let Some(mut state) = self.shared.remove(&mac) else {
+        let Some(shared) = linked.facts.shared(mac) else {
             return;
         };
-        let stands = |edge: &&Edge| edge.allowed || self.keeps_edges(edge.place);
-        let told: Vec<Edge> = state.survivors.iter().filter(stands).copied().collect();
-        if told != state.told {
-            nodes.extend(state.told.iter().chain(&told).map(|edge| edge.place));
-            for (list, diff) in [(&state.told, -1), (&told, 1)] {
+        let Some(mut state) = self.shared[shared].take() else {
+            return;
+        };
+        let stands = |edge: &Edge| edge.allowed || self.keeps_edges(edge.place);
+        let told: Option<Box<[Edge]>> = if state.survivors.iter().all(stands) {
+            None
+        } else {
+            Some(state.survivors.iter().filter(|edge| stands(edge)).copied().collect())
+        };
+        let now = told.as_deref().unwrap_or(&state.survivors);
+        if *now != *state.told() {
+            nodes.extend(state.told().iter().chain(now).map(|edge| edge.place));
+            for (list, diff) in [(state.told(), -1), (now, 1)] {
                 if list.len() > 1 {
                     out.shared.extend(list.iter().map(|edge| ((edge.place, mac), diff)));
                 }
             }
-            state.told = told;
         }
+        state.told = told;
         // What links one record alone, or none, follows from that record.
         if linked.of_claim(mac).nth(1).is_some() {
-            self.shared.insert(mac, state);
+            self.shared[shared] = Some(state);
         }
     }
 }

@@ -147,9 +147,9 @@ impl Context<'_> {
     fn links(&self, claim: ClaimId, dictionary: &Dictionary) -> Option<Cluster> {
         match dictionary.claim_entry(claim).kind {
             Namespace::Other => None,
-            Namespace::Mac => match self.blocks.shared_mac(claim) {
+            Namespace::Mac => match self.blocks.split_mac(claim) {
                 Some(cluster) => cluster,
-                None => self.macs.sole(claim, self.linked).and_then(|place| self.blocks.cluster(place)),
+                None => self.macs.first(claim, self.linked).and_then(|place| self.blocks.cluster(place)),
             },
             _ => {
                 let record = self.linked.judge.linked(self.facts(), claim)?;

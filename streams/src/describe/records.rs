@@ -131,7 +131,7 @@ fn evidence_of(
     let states = record.claims.iter().map(|span| {
         let lead = identity.placer.lead(context, span.claim, dictionary);
         let leads = lead.is_some_and(|lead| lead.record == record.id);
-        (state_of(record, span, identity, dictionary), leads)
+        (state_of(record, span, identity, facts, dictionary), leads)
     });
     let scope = dictionary.source_entry(record.source).scope;
     let addresses = record.addresses.iter().map(|span| {
