@@ -46,7 +46,7 @@ impl<'a> Member<'a> {
         heard.then(|| record.current_attributes()).into_iter().flatten().filter_map(
             move |(attribute, (_, at))| {
                 let name = &**dictionary.text_of(attribute.name);
-                let weight = (false, at >= record.now.fresh_from, authority.of(kind, name), at);
+                let weight = (false, at >= record.fresh_from, authority.of(kind, name), at);
                 (name != "quality").then_some(Offer { name, weight, value: &attribute.value })
             },
         )
@@ -62,8 +62,8 @@ impl<'a> Member<'a> {
         let authority = authority.of(&dictionary.source_entry(record.source).source.kind, "ip");
         record.addresses.iter().filter(|span| span.current).map(move |span| {
             let at = record.asserted(&span.last).1;
-            let first_listed = record.place.is_some_and(|(_, ip)| ip == span.ip);
-            AddressOffer { fresh: at >= record.now.fresh_from, authority, at, first_listed, ip: span.ip }
+            let first_listed = record.place() == Some(span.ip);
+            AddressOffer { fresh: at >= record.fresh_from, authority, at, first_listed, ip: span.ip }
         })
     }
 }
@@ -203,13 +203,18 @@ pub struct Choice {
 
 /// The latest verdict on reachability that holds: (up, event time).
 fn probe(members: &[Member<'_>]) -> Option<(bool, i64)> {
-    members.iter().filter_map(|member| member.record.now.probe).max_by_key(|(up, at)| (*at, *up))
+    let holds = |member: &Member<'_>| {
+        let marks = member.record.marks();
+        marks.probe.filter(|_| marks.probe_holds)
+    };
+    members.iter().filter_map(holds).max().map(|(at, up)| (up, at))
 }
 
 /// What sightings alone change of a device.
 pub fn device_seen(uid: Uid, members: &[Member<'_>]) -> DeviceSeen {
     let latest = members.iter().filter(|member| member.record.collector.is_some());
-    let latest = latest.max_by_key(|member| (member.record.last_assert, member.record.collector.as_deref()));
+    let latest =
+        latest.max_by_key(|member| (member.record.last_assert(), member.record.collector.as_deref()));
     let collector = latest.and_then(|member| member.record.collector.as_deref());
     let named = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     DeviceSeen {

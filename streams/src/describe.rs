@@ -87,7 +87,7 @@ impl Describer {
         sort_unique(&mut touched);
         let members = changed.places.devices.iter().filter_map(|device| identity.placer.members(*device));
         let mut records: Vec<RecordId> =
-            members.flat_map(|members| members.records.iter().map(|(record, _)| *record)).collect();
+            members.flat_map(|members| members.records.iter().copied()).collect();
         records.extend(&touched);
         records.extend(changes.iter().map(|(_, after)| after.id));
         sort_unique(&mut records);

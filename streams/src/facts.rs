@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::{
     dictionary::{ClaimId, RecordId},
+    few::Few,
     record::{ClaimSpan, Record},
 };
 
@@ -24,7 +25,7 @@ pub struct Facts {
     records: Vec<Option<Arc<Record>>>,
     /// By claim: the one record that ever had it, or `NOBODY`, or its number with `SEVERAL`.
     sole: Vec<RecordId>,
-    several: Vec<Vec<RecordId>>,
+    several: Vec<Few>,
 }
 
 impl Facts {
@@ -102,13 +103,11 @@ impl Facts {
             one if one & SEVERAL != 0 => &mut self.several[(one & !SEVERAL) as usize],
             one => {
                 self.sole[index] = self.several.len() as SharedId | SEVERAL;
-                self.several.push(Vec::from([one.min(record), one.max(record)]));
+                self.several.push(Few::from(&[one.min(record), one.max(record)][..]));
                 return;
             }
         };
-        if let Err(at) = several.binary_search(&record) {
-            several.insert(at, record);
-        }
+        several.insert_sorted(record);
     }
 
     fn remove(&mut self, claim: ClaimId, record: RecordId) {
@@ -118,7 +117,7 @@ impl Facts {
         if *sole == record {
             *sole = NOBODY;
         } else if *sole != NOBODY && *sole & SEVERAL != 0 {
-            self.several[(*sole & !SEVERAL) as usize].retain(|other| *other != record);
+            self.several[(*sole & !SEVERAL) as usize].remove_sorted(record);
         }
     }
 }

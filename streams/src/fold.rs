@@ -295,7 +295,7 @@ impl Fold {
         let mut counts = (0, 0);
         for record in open {
             counts.0 += 1;
-            counts.1 += u64::from(record.last_assert.is_none_or(|(last, _)| last.time < begin));
+            counts.1 += u64::from(record.last_assert().is_none_or(|(last, _)| last.time < begin));
         }
         counts
     }

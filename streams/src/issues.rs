@@ -67,7 +67,7 @@ impl Issues {
         // An issue names the devices of its claimants: where one moved or claims other things, it is told anew.
         let members = changed.places.devices.iter().filter_map(|device| identity.placer.members(*device));
         let mut claimants: Vec<RecordId> =
-            members.flat_map(|members| members.records.iter().map(|(record, _)| *record)).collect();
+            members.flat_map(|members| members.records.iter().copied()).collect();
         claimants.extend(changed.places.records.iter().chain(&records));
         sort_unique(&mut claimants);
         let mut subjects: Vec<Subject> = changed.claims.iter().map(|claim| Subject::Claim(*claim)).collect();

@@ -22,6 +22,7 @@ pub mod join;
 pub mod judge;
 pub mod list;
 pub mod macs;
+pub mod marks;
 pub mod normalise;
 pub mod paged;
 pub mod place;

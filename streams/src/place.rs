@@ -5,20 +5,20 @@ mod attach;
 mod devices;
 mod name;
 
+pub use self::attach::AddressId;
+
 use std::{cell::RefCell, net::IpAddr, rc::Rc, sync::Arc};
 
 use hashbrown::{HashMap, HashSet};
 
-use self::{
-    attach::{AddressId, Addresses},
-    devices::Devices,
-};
+use self::{attach::Addresses, devices::Devices};
 use crate::{
     blocks::{Blocks, Cluster},
     claim::Namespace,
     decisions::{Effect, Scoped},
     dictionary::{ClaimId, Dictionary, RecordId, ScopeId},
     facts::Facts,
+    few::Few,
     fold::RecordChange,
     macs::{Linked, Macs, Place},
     paged::Paged,
@@ -35,7 +35,7 @@ pub enum Device {
     /// A cluster of cores and MAC-only records.
     Cluster(Cluster),
     /// The visitors of an address that nobody holds.
-    Address(ScopeId, IpAddr),
+    Address(AddressId),
 }
 
 /// Where a record is.
@@ -98,29 +98,10 @@ struct ClaimState {
 /// The members and the name of a device.
 #[derive(Clone, Debug, Default)]
 pub struct Members {
-    /// Its records, sorted, and how they belong: anchored, attached, provisional or closed.
-    pub records: Vec<(RecordId, Placement)>,
+    /// Its records, sorted: anchored, attached, provisional or closed.
+    pub records: Few,
     /// Its name.
     pub uid: Option<Uid>,
-}
-
-impl Members {
-    fn is_anchored(&self) -> bool {
-        self.records.iter().any(|(_, placement)| *placement == Placement::Anchored)
-    }
-
-    fn remove(&mut self, record: RecordId) {
-        if let Ok(at) = self.records.binary_search_by_key(&record, |(id, _)| *id) {
-            self.records.remove(at);
-        }
-    }
-
-    fn insert(&mut self, record: RecordId, placement: Placement) {
-        match self.records.binary_search_by_key(&record, |(id, _)| *id) {
-            Ok(at) => self.records[at].1 = placement,
-            Err(at) => self.records.insert(at, (record, placement)),
-        }
-    }
 }
 
 /// What the steps before know, for looking up.
@@ -180,7 +161,7 @@ pub struct Placer {
     claims: Paged<Option<ClaimState>>,
     devices: Devices,
     addresses: Addresses,
-    leads: HashMap<(ScopeId, IpAddr), Lead>,
+    leads: HashMap<AddressId, Lead>,
     pins: HashSet<ClaimId>,
 }
 
@@ -239,7 +220,7 @@ impl Placer {
 
     /// Where an address leads, which somebody visits.
     pub fn address_lead(&self, scope: ScopeId, ip: IpAddr) -> Option<Lead> {
-        self.leads.get(&(scope, ip)).copied()
+        self.leads.get(&self.addresses.find(scope, ip)?).copied()
     }
 
     /// Where all claims and addresses lead: from uid to uid, sorted.
@@ -249,8 +230,9 @@ impl Placer {
             let lead = self.lead(*context, claim, &dictionary)?;
             Some((dictionary.claim_entry(claim).uid, self.uid(lead.device)?))
         });
-        let addresses = self.leads.iter().filter_map(|((scope, ip), lead)| {
-            Some((dictionary.address_uid(*scope, *ip), self.uid(lead.device)?))
+        let addresses = self.leads.iter().filter_map(|(address, lead)| {
+            let (scope, ip) = self.addresses.place(*address);
+            Some((dictionary.address_uid(scope, ip), self.uid(lead.device)?))
         });
         let mut redirects: Vec<Redirect> = claims.chain(addresses).collect();
         redirects.sort_unstable();
@@ -438,11 +420,11 @@ impl Placer {
         out.records.push(record);
         if let Some(device) = before.device {
             out.devices.push(device);
-            self.devices.slot(device).remove(record);
+            self.devices.slot(device).records.remove_sorted(record);
         }
         if let Some(device) = placed.device {
             out.devices.push(device);
-            self.devices.slot(device).insert(record, placed.placement);
+            self.devices.slot(device).records.insert_sorted(record);
         }
     }
 

@@ -11,6 +11,7 @@ use crate::{
     claim::Namespace,
     dictionary::{ClaimId, Dictionary, NameId, RecordId, SourceId, Values},
     list::List,
+    marks::{Kept, Marks},
     normalise::Sighting,
     rows::Order,
     rules::Windows,
@@ -98,24 +99,10 @@ pub struct Record {
     pub last_seen: i64,
     /// Earliest intake time; `i64::MAX` where it was never asserted.
     pub first_asserted: i64,
-    /// The last assert.
-    pub last_assert: Option<Asserted>,
-    /// The last FULL assert.
-    pub last_full: Option<Asserted>,
-    /// Order of the last END of its own.
-    pub last_end: Option<Order>,
-    /// Begin of the first fetch that listed it; absent where it was ever asserted outside of one.
-    pub first_fetch: Option<i64>,
-    /// Begin of the last fetch that listed it.
-    pub last_fetch: Option<i64>,
     /// Whether it was ever asserted outside of a fetch.
     pub seen_outside: bool,
-    /// The latest verdict on reachability: (event time, up).
-    pub probe: Option<(i64, bool)>,
     /// Collector of the last assert.
     pub collector: Option<Arc<Collector>>,
-    /// The first address listed by the last assert that lists any.
-    pub place: Option<(Order, IpAddr)>,
     /// All claims it ever had, by claim.
     pub claims: List<ClaimSpan>,
     /// All addresses it ever had, by address.
@@ -124,6 +111,10 @@ pub struct Record {
     pub attributes: List<Attribute>,
     /// What follows at the present watermark.
     pub now: Now,
+    /// Likewise the least event time among those of its attributes and addresses that are fresh; `i64::MAX` where none
+    /// is.
+    pub fresh_from: i64,
+    pub(crate) kept: Kept,
 }
 
 /// What follows for a record from the watermark, the accepted fetches and the decisions.
@@ -131,25 +122,10 @@ pub struct Record {
 pub struct Now {
     /// Whether it is open.
     pub open: bool,
-    /// The END that counts: what was asserted before it is not current.
-    pub end: Option<Order>,
     /// Whether an operator took it apart from all others.
     pub detached: bool,
     /// Whether it was seen within the stale window.
     pub recent: bool,
-    /// The latest verdict on reachability, while it holds: (up, event time).
-    pub probe: Option<(bool, i64)>,
-    /// The least event time among those of its attributes and addresses that are fresh; `i64::MAX` where none is.
-    pub fresh_from: i64,
-}
-
-impl Now {
-    /// Whether the same follows, but for when it was seen.
-    fn is_like(&self, before: &Self) -> bool {
-        (self.open, self.end, self.detached, self.recent)
-            == (before.open, before.end, before.detached, before.recent)
-            && self.probe.map(|(up, _)| up) == before.probe.map(|(up, _)| up)
-    }
 }
 
 impl Record {
@@ -161,20 +137,35 @@ impl Record {
             first_seen: i64::MAX,
             last_seen: i64::MIN,
             first_asserted: i64::MAX,
-            last_assert: None,
-            last_full: None,
-            last_end: None,
-            first_fetch: None,
-            last_fetch: None,
             seen_outside: false,
-            probe: None,
             collector: None,
-            place: None,
             claims: List::default(),
             addresses: List::default(),
             attributes: List::default(),
-            now: Now { fresh_from: i64::MAX, ..Now::default() },
+            now: Now::default(),
+            fresh_from: i64::MAX,
+            kept: Kept::default(),
         }
+    }
+
+    /// What was said of it as a whole.
+    pub fn marks(&self) -> Marks {
+        self.kept.marks()
+    }
+
+    /// Puts back what was said of it as a whole.
+    pub fn set_marks(&mut self, marks: Marks) {
+        self.kept = marks.into();
+    }
+
+    /// The last assert.
+    pub fn last_assert(&self) -> Option<Asserted> {
+        self.kept.last_assert()
+    }
+
+    /// The first address listed by the last assert that lists any.
+    pub fn place(&self) -> Option<IpAddr> {
+        self.kept.place()
     }
 
     /// A claim that it ever had.
@@ -200,33 +191,41 @@ impl Record {
     /// Whether this record says the same as `before`, later: nothing but sightings lies between them. Its collector
     /// may be another.
     pub fn says_like(&self, before: &Self) -> bool {
+        let firsts = |record: &Self| (record.first_seen, record.first_asserted, record.seen_outside);
+        let said = |marks: &Marks| {
+            let up = marks.probe.map(|(_, up)| up);
+            (marks.first_fetch, marks.last_end, up, marks.place.map(|(_, ip)| ip))
+        };
         self.attributes == before.attributes
-            && (self.first_seen, self.first_asserted) == (before.first_seen, before.first_asserted)
-            && (self.first_fetch, self.seen_outside) == (before.first_fetch, before.seen_outside)
-            && self.last_end == before.last_end
-            && self.probe.map(|(_, up)| up) == before.probe.map(|(_, up)| up)
-            && self.place.map(|(_, ip)| ip) == before.place.map(|(_, ip)| ip)
+            && firsts(self) == firsts(before)
+            && said(&self.marks()) == said(&before.marks())
     }
 
     /// Whether this record says the same as `before`, later, and the same follows from it.
     pub fn is_seen_again(&self, before: &Self) -> bool {
+        let follows = |record: &Self| {
+            let (now, marks) = (&record.now, record.marks());
+            let up = marks.probe.filter(|_| marks.probe_holds).map(|(_, up)| up);
+            (now.open, now.detached, now.recent, marks.end_now, up)
+        };
         self.says_like(before)
             && self.claims == before.claims
             && self.addresses == before.addresses
-            && self.now.is_like(&before.now)
+            && follows(self) == follows(before)
     }
 
     /// The last assertion of a claim, address or attribute of this record.
     pub fn asserted(&self, last: &Option<Box<Asserted>>) -> Asserted {
         match last {
             Some(last) => **last,
-            None => self.last_full.unwrap_or_default(),
+            None => self.kept.last_full().unwrap_or_default(),
         }
     }
 
     /// Takes in an END.
     pub fn end(&mut self, order: Order) {
-        self.last_end = self.last_end.max(Some(order));
+        let marks = self.marks();
+        self.set_marks(Marks { last_end: marks.last_end.max(Some(order)), ..marks });
     }
 
     /// Takes in an assert. `claims` are the sighting's, sorted.
@@ -241,36 +240,38 @@ impl Record {
         self.first_seen = self.first_seen.min(sighting.event_time);
         self.last_seen = self.last_seen.max(sighting.event_time);
         self.first_asserted = self.first_asserted.min(sighting.intake_time);
-        self.last_fetch = self.last_fetch.max(sighting.fetch.as_ref().map(|fetch| fetch.begin));
+        let mut marks = self.marks();
+        marks.last_fetch = marks.last_fetch.max(sighting.fetch.as_ref().map(|fetch| fetch.begin));
         match &sighting.fetch {
-            None => (self.seen_outside, self.first_fetch) = (true, None),
+            None => (self.seen_outside, marks.first_fetch) = (true, None),
             Some(_) if self.seen_outside => {}
             Some(fetch) => {
-                let first = self.first_fetch.map_or(fetch.begin, |begin| begin.min(fetch.begin));
-                self.first_fetch = Some(first);
+                let first = marks.first_fetch.map_or(fetch.begin, |begin| begin.min(fetch.begin));
+                marks.first_fetch = Some(first);
             }
         }
         let collector = sighting.collector.as_ref();
-        let last_order = self.last_assert.map(|(order, _)| order);
+        let last_order = marks.last_assert.map(|(order, _)| order);
         let newer = Some(sighting.order) > last_order;
         let greater = last_order == Some(sighting.order) && collector > self.collector.as_deref();
-        self.last_assert = self.last_assert.max(Some(at));
+        marks.last_assert = marks.last_assert.max(Some(at));
         if (newer || greater) && self.collector.as_deref() != collector {
             self.collector = collector.cloned().map(Arc::new);
         }
         if let Some(up) = sighting.probe {
-            self.probe = self.probe.max(Some((sighting.event_time, up)));
+            marks.probe = marks.probe.max(Some((sighting.event_time, up)));
         }
         if let Some(ip) = sighting.addresses.first() {
-            self.place = self.place.max(Some((sighting.order, *ip)));
+            marks.place = marks.place.max(Some((sighting.order, *ip)));
         }
         let merge = Merge {
             at,
             full: sighting.full,
-            before: self.last_full,
-            after: if sighting.full { self.last_full.max(Some(at)) } else { self.last_full },
+            before: marks.last_full,
+            after: if sighting.full { marks.last_full.max(Some(at)) } else { marks.last_full },
         };
-        self.last_full = merge.after;
+        marks.last_full = merge.after;
+        self.set_marks(marks);
         let seen = (sighting.event_time, sighting.intake_time);
         self.claims = merge.spans(&self.claims, claims, |claim| ClaimSpan {
             claim,
@@ -299,9 +300,10 @@ impl Record {
         };
         let is_before = |last: Option<(Order, i64)>| last.is_none_or(|(order, _)| order.time < to);
         let is_proven_by_it = |first: i64| first <= to && from.is_none_or(|from| first > from);
-        is_before(self.last_assert)
-            || is_before(self.last_full)
-            || (!self.seen_outside && self.first_fetch.is_some_and(is_proven_by_it))
+        let marks = self.marks();
+        is_before(marks.last_assert)
+            || is_before(marks.last_full)
+            || (!self.seen_outside && marks.first_fetch.is_some_and(is_proven_by_it))
     }
 
     /// Works out what follows now, and the watermark at which that changes by time alone.
@@ -317,37 +319,32 @@ impl Record {
         let kind = &dictionary.source_entry(self.source).source.kind;
         let unlimited = windows.record_ttl_unlimited.iter().any(|unlimited| unlimited == kind);
         let ended_by_fetch = accepted.map(|begin| Order { time: begin, hash: 0 });
-        let standing = self.last_assert.is_some_and(|(last, _)| {
-            Some(last) > self.last_end && ended_by_fetch.is_none_or(|end| last.time >= end.time)
+        let mut marks = self.marks();
+        let standing = marks.last_assert.is_some_and(|(last, _)| {
+            Some(last) > marks.last_end && ended_by_fetch.is_none_or(|end| last.time >= end.time)
         });
         let alive = |deadline: &mut Deadline, at: i64, seconds: i64| {
             deadline.before(at.saturating_add(seconds.saturating_mul(1_000_000)))
         };
         let open = standing && (unlimited || alive(&mut deadline, self.last_seen, windows.record_ttl_s));
         // An END before the last FULL assert says nothing more: of two accepted fetches, nothing changes.
-        let end =
-            self.last_end.max(ended_by_fetch).filter(|end| Some(*end) > self.last_full.map(|(full, _)| full));
+        let last_full = marks.last_full.map(|(full, _)| full);
+        marks.end_now = marks.last_end.max(ended_by_fetch).filter(|end| Some(*end) > last_full);
         let recent = open && alive(&mut deadline, self.last_seen, windows.stale_after_s);
-        let probe = self
+        marks.probe_holds = marks
             .probe
-            .filter(|(at, _)| open && alive(&mut deadline, at.saturating_add(1), windows.probe_ttl_s));
+            .is_some_and(|(at, _)| open && alive(&mut deadline, at.saturating_add(1), windows.probe_ttl_s));
+        self.set_marks(marks);
         let attributes = self.attributes.iter().map(|attribute| &attribute.last);
         let values = attributes.chain(self.addresses.iter().map(|address| &address.last));
-        let fresh_from = values
+        self.fresh_from = values
             .map(|last| self.asserted(last).1)
             .filter(|at| open && alive(&mut deadline, *at, windows.freshness_s))
             .min()
             .unwrap_or(i64::MAX);
-        self.now = Now {
-            open,
-            end,
-            detached: detached.is_some(),
-            recent,
-            probe: probe.map(|(at, up)| (up, at)),
-            fresh_from,
-        };
+        self.now = Now { open, detached: detached.is_some(), recent };
         let proven = self.seen_outside
-            || self.first_fetch.is_none_or(|first| accepted.is_some_and(|begin| begin >= first));
+            || marks.first_fetch.is_none_or(|first| accepted.is_some_and(|begin| begin >= first));
         self.keep_private_claim(detached);
         self.settle_claims(proven, windows, &mut deadline, dictionary);
         self.settle_addresses();
@@ -357,7 +354,9 @@ impl Record {
     /// Whether what was last asserted at `last` still is.
     fn is_current(&self, last: &Option<Box<Asserted>>) -> bool {
         let order = Some(self.asserted(last).0);
-        self.now.open && order >= self.last_full.map(|(order, _)| order) && order >= self.now.end
+        self.now.open
+            && order >= self.kept.last_full().map(|(order, _)| order)
+            && order >= self.kept.end_now()
     }
 
     fn settle_claims(
@@ -401,7 +400,7 @@ impl Record {
 
     /// A detached record has one private claim, made by each of its asserts.
     fn keep_private_claim(&mut self, detached: Option<ClaimId>) {
-        let (Some(claim), Some(last)) = (detached, self.last_assert) else {
+        let (Some(claim), Some(last)) = (detached, self.last_assert()) else {
             return;
         };
         let known = self.claims.iter().find(|span| span.claim == claim);
@@ -410,7 +409,7 @@ impl Record {
             status: known.map_or(Status::Expired, |span| span.status),
             first_seen: self.first_seen,
             first_asserted: self.first_asserted,
-            last: (self.last_full != Some(last)).then(|| Box::new(last)),
+            last: (self.kept.last_full() != Some(last)).then(|| Box::new(last)),
         };
         if known == Some(&span) {
             return;
@@ -433,7 +432,7 @@ impl Record {
 
     /// The address it is at now, and when it was last seen there.
     pub fn place_now(&self) -> Option<(IpAddr, i64)> {
-        let (_, ip) = self.place?;
+        let ip = self.place()?;
         let index = self.addresses.binary_search_by_key(&ip, |span| span.ip).ok()?;
         let span = &self.addresses[index];
         span.current.then(|| (ip, self.asserted(&span.last).1))

@@ -4,6 +4,7 @@ use hashbrown::HashMap;
 use crate::{
     dictionary::{Dictionary, RecordId, Values},
     evidence::{StoredAttribute, stored_attributes},
+    marks::Marks,
     normalise::{ClaimKey, mac},
     record::{AddressSpan, Attribute, ClaimSpan, Record, Status},
     rows::{EvidenceSpan, RecordRow, State},
@@ -74,22 +75,26 @@ impl Restoring {
         });
         let attributes = attributes.collect();
         self.index.insert(id, self.records.len());
-        self.records.push(Record {
+        let mut record = Record {
             first_seen: row.first_seen.unwrap_or(i64::MAX),
             last_seen: row.last_seen.unwrap_or(i64::MIN),
             first_asserted: row.first_asserted.unwrap_or(i64::MAX),
+            seen_outside: row.first_snapshot_begin.is_none() && row.first_seen.is_some(),
+            collector: row.collector,
+            attributes,
+            ..Record::new(id, dictionary.record_entry(id).source)
+        };
+        record.set_marks(Marks {
             last_assert: row.last_assert,
             last_full: row.last_full,
             last_end: row.last_end,
             first_fetch: row.first_snapshot_begin,
             last_fetch: row.last_snapshot_begin,
-            seen_outside: row.first_snapshot_begin.is_none() && row.first_seen.is_some(),
             probe: row.probe.map(|(up, at)| (at, up)),
-            collector: row.collector,
             place: row.place.map(|(ip, order)| (order, ip)),
-            attributes,
-            ..Record::new(id, dictionary.record_entry(id).source)
+            ..Marks::default()
         });
+        self.records.push(record);
         Ok(())
     }
 

@@ -165,7 +165,7 @@ impl Snapshots {
 
     /// Notes of which open fetches a record is a member that a later one listed too.
     fn list_later(&mut self, source: SourceId, record: &Record) {
-        let Some(last) = record.last_fetch else { return };
+        let Some(last) = record.marks().last_fetch else { return };
         let earlier: Vec<Key> = self.open.range((source, i64::MIN)..(source, last)).copied().collect();
         for key in earlier {
             let is_news = self.fetches.get(&key).is_some_and(|fetch| {
@@ -298,7 +298,8 @@ impl Snapshots {
             self.fetches.insert(key, fetch);
         }
         for record in facts.records() {
-            let fetch = record.last_fetch.and_then(|begin| self.fetches.get_mut(&(record.source, begin)));
+            let last = record.marks().last_fetch;
+            let fetch = last.and_then(|begin| self.fetches.get_mut(&(record.source, begin)));
             if let Some(fetch) = fetch.filter(|fetch| !fetch.judged) {
                 fetch.members.insert(record.id);
             }

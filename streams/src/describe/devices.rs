@@ -258,12 +258,11 @@ impl Describer {
 
 /// The records of a device that are no history alone.
 fn members<'a>(identity: &Identity, facts: &'a Facts, device: Device) -> Vec<Member<'a>> {
-    let members = identity.placer.members(device).into_iter().flat_map(|members| &members.records);
+    let members = identity.placer.members(device).into_iter().flat_map(|members| members.records.iter());
     members
+        .map(|record| (record, identity.placer.placed(*record).placement))
         .filter(|(_, placement)| *placement != Placement::Closed)
-        .filter_map(|(record, placement)| {
-            Some(Member { record: facts.record(*record)?, placement: *placement })
-        })
+        .filter_map(|(record, placement)| Some(Member { record: facts.record(*record)?, placement }))
         .collect()
 }
 

@@ -232,14 +232,15 @@ fn is_seen_again(before: &Telling<'_>, now: &Telling<'_>) -> bool {
 
 /// What sightings change of a row.
 fn record_seen(record: &Record, dictionary: &Dictionary) -> RecordSeen {
+    let marks = record.marks();
     RecordSeen {
         record_key: dictionary.record_entry(record.id).key.clone(),
         last_seen: known(record.last_seen, i64::MIN),
-        probe_at: record.probe.map(|(at, _)| at),
-        last_snapshot_begin: record.last_fetch,
-        place: record.place.map(|(order, _)| order),
-        last_assert: record.last_assert,
-        last_full: record.last_full,
+        probe_at: marks.probe.map(|(at, _)| at),
+        last_snapshot_begin: marks.last_fetch,
+        place: marks.place.map(|(order, _)| order),
+        last_assert: marks.last_assert,
+        last_full: marks.last_full,
     }
 }
 
@@ -248,6 +249,7 @@ fn known(at: i64, unknown: i64) -> Option<i64> {
 }
 
 fn record_row(Telling { record, told }: &Telling<'_>, dictionary: &Dictionary) -> RecordRow {
+    let marks = record.marks();
     RecordRow {
         record_key: dictionary.record_entry(record.id).key.clone(),
         uid: told.uid,
@@ -257,13 +259,13 @@ fn record_row(Telling { record, told }: &Telling<'_>, dictionary: &Dictionary) -
         last_seen: known(record.last_seen, i64::MIN),
         first_asserted: known(record.first_asserted, i64::MAX),
         attributes: attributes_json(record, dictionary),
-        probe: record.probe.map(|(at, up)| (up, at)),
+        probe: marks.probe.map(|(at, up)| (up, at)),
         collector: record.collector.clone(),
-        first_snapshot_begin: record.first_fetch,
-        last_snapshot_begin: record.last_fetch,
-        place: record.place.map(|(order, ip)| (ip, order)),
-        last_assert: record.last_assert,
-        last_full: record.last_full,
-        last_end: record.last_end,
+        first_snapshot_begin: marks.first_fetch,
+        last_snapshot_begin: marks.last_fetch,
+        place: marks.place.map(|(order, ip)| (ip, order)),
+        last_assert: marks.last_assert,
+        last_full: marks.last_full,
+        last_end: marks.last_end,
     }
 }

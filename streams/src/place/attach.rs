@@ -7,18 +7,19 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use super::{Context, Device, Lead, PlaceChanges, Placed, Placer, claims_of};
 use crate::{
     dictionary::{ClaimId, RecordId, ScopeId},
+    few::Few,
     record::{AddressSpan, Record},
     rows::Placement,
 };
 
-/// An address that a record ever had.
-pub(super) type AddressId = u32;
+/// An address that a record had.
+pub type AddressId = u32;
 
 struct Address {
     scope: ScopeId,
     ip: IpAddr,
     /// Open records that have it currently.
-    there: Vec<RecordId>,
+    there: Few,
 }
 
 /// Which records have an address.
@@ -38,10 +39,15 @@ impl Addresses {
         self.ids.find(self.hasher.hash_one((scope, ip)), is).copied()
     }
 
+    pub(super) fn place(&self, address: AddressId) -> (ScopeId, IpAddr) {
+        let entry = &self.entries[address as usize];
+        (entry.scope, entry.ip)
+    }
+
     fn enter(&mut self, scope: ScopeId, ip: IpAddr) -> AddressId {
         self.find(scope, ip).unwrap_or_else(|| {
             let id = self.entries.len() as AddressId;
-            self.entries.push(Address { scope, ip, there: Vec::new() });
+            self.entries.push(Address { scope, ip, there: Few::NONE });
             let (entries, hasher) = (&self.entries, &self.hasher);
             self.ids.insert_unique(hasher.hash_one((scope, ip)), id, |id| {
                 let entry = &entries[*id as usize];
@@ -92,7 +98,7 @@ impl Placer {
         let Address { scope, ip, ref there } = self.addresses.entries[address as usize];
         let mut visitors: Vec<(i64, RecordId)> = Vec::new();
         let mut holders: Vec<(i64, RecordId, Device)> = Vec::new();
-        for id in there {
+        for id in there.iter() {
             let Some(record) = context.facts().record(*id) else {
                 continue;
             };
@@ -114,9 +120,7 @@ impl Placer {
             let device = self.holder(ip, seen, &holders);
             let placed = match device {
                 Some(device) => Placed { placement: Placement::Attached, device: Some(device) },
-                None => {
-                    Placed { placement: Placement::Provisional, device: Some(Device::Address(scope, ip)) }
-                }
+                None => Placed { placement: Placement::Provisional, device: Some(Device::Address(address)) },
             };
             for (_, record) in &visitors {
                 if self.placed(*record) != placed {
@@ -129,8 +133,8 @@ impl Placer {
             let record = visitors.iter().map(|(_, record)| *record).min_by_key(key);
             record.zip(placed.device).map(|(record, device)| Lead { device, record })
         };
-        let before = self.leads.get(&(scope, ip)).copied();
-        let device = Device::Address(scope, ip);
+        let before = self.leads.get(&address).copied();
+        let device = Device::Address(address);
         if let Some(lead) = lead
             && lead.device == device
         {
@@ -140,8 +144,8 @@ impl Placer {
         if before != lead {
             out.leads.extend(before.iter().chain(&lead).map(|lead| lead.record));
             match lead {
-                Some(lead) => self.leads.insert((scope, ip), lead),
-                None => self.leads.remove(&(scope, ip)),
+                Some(lead) => self.leads.insert(address, lead),
+                None => self.leads.remove(&address),
             };
         }
     }

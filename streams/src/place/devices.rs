@@ -1,24 +1,22 @@
 //! The devices there are.
 
-use std::net::IpAddr;
-
 use hashbrown::HashMap;
 
-use super::{Device, Members};
-use crate::{by_place::ByPlace, dictionary::ScopeId};
+use super::{AddressId, Device, Members};
+use crate::by_place::ByPlace;
 
 /// Devices, by what they are made of.
 #[derive(Default)]
 pub(super) struct Devices {
     clusters: ByPlace<Option<Members>>,
-    addresses: HashMap<(ScopeId, IpAddr), Members>,
+    addresses: HashMap<AddressId, Members>,
 }
 
 impl Devices {
     pub(super) fn get(&self, device: Device) -> Option<&Members> {
         match device {
             Device::Cluster(cluster) => self.clusters[cluster].as_ref(),
-            Device::Address(scope, ip) => self.addresses.get(&(scope, ip)),
+            Device::Address(address) => self.addresses.get(&address),
         }
     }
 
@@ -26,7 +24,7 @@ impl Devices {
     pub(super) fn slot(&mut self, device: Device) -> &mut Members {
         match device {
             Device::Cluster(cluster) => self.clusters[cluster].get_or_insert_default(),
-            Device::Address(scope, ip) => self.addresses.entry((scope, ip)).or_default(),
+            Device::Address(address) => self.addresses.entry(address).or_default(),
         }
     }
 
@@ -35,7 +33,7 @@ impl Devices {
         if self.get(device).is_some_and(|members| members.records.is_empty()) {
             match device {
                 Device::Cluster(cluster) => self.clusters[cluster] = None,
-                Device::Address(scope, ip) => drop(self.addresses.remove(&(scope, ip))),
+                Device::Address(address) => drop(self.addresses.remove(&address)),
             }
         }
     }
@@ -45,6 +43,6 @@ impl Devices {
         let clusters = self.clusters.iter();
         let clusters = clusters.filter_map(|(place, of)| Some((Device::Cluster(place), of.as_ref()?)));
         let addresses = self.addresses.iter();
-        clusters.chain(addresses.map(|((scope, ip), of)| (Device::Address(*scope, *ip), of)))
+        clusters.chain(addresses.map(|(address, of)| (Device::Address(*address), of)))
     }
 }

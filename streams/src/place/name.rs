@@ -1,7 +1,12 @@
 //! Name: what each device is called. Source: `identity.md`, 6.
 
 use super::{Context, Device, Members, PlaceChanges, Placer, owns};
-use crate::{blocks::Cluster, dictionary::ClaimId, rows::Uid, sort_unique};
+use crate::{
+    blocks::Cluster,
+    dictionary::ClaimId,
+    rows::{Placement, Uid},
+    sort_unique,
+};
 
 impl Placer {
     /// Names clusters anew: the anchor is the smallest by (not pinned, tier, birth, rank, uid(claim)) of
@@ -9,7 +14,7 @@ impl Placer {
     pub(super) fn rename(&mut self, context: &Context<'_>, clusters: Vec<Cluster>, out: &mut PlaceChanges) {
         for cluster in clusters {
             let device = Device::Cluster(cluster);
-            let uid = self.devices.get(device).filter(|members| members.is_anchored());
+            let uid = self.devices.get(device).filter(|members| self.is_anchored(members));
             let uid = uid.and_then(|members| self.anchor(context, cluster, members));
             let members = self.devices.slot(device);
             if members.uid != uid {
@@ -19,6 +24,10 @@ impl Placer {
                 self.devices.sweep(device);
             }
         }
+    }
+
+    fn is_anchored(&self, members: &Members) -> bool {
+        members.records.iter().any(|record| self.placed(*record).placement == Placement::Anchored)
     }
 
     fn anchor(&self, context: &Context<'_>, cluster: Cluster, members: &Members) -> Option<Uid> {
@@ -39,8 +48,8 @@ impl Placer {
             }
         };
         // What belongs to a cluster is claimed by a record of it. Each claim once: thousands of its records may share one.
-        let records = members.records.iter().filter(|(_, placement)| owns(*placement));
-        let records = records.filter_map(|(record, _)| context.facts().record(*record));
+        let records = members.records.iter().filter(|record| owns(self.placed(**record).placement));
+        let records = records.filter_map(|record| context.facts().record(*record));
         let mut shared: Vec<ClaimId> = Vec::new();
         for span in records.flat_map(|record| record.claims.iter()) {
             if context.facts().is_shared(span.claim) {
