@@ -9,6 +9,7 @@ use crate::{
     by_place::ByPlace,
     components::{Components, Label, Node},
     dictionary::{ClaimId, ClaimValue, Dictionary, RecordId},
+    facts::SharedId,
     join::{Block, BlockEdge, BlockNode, join},
     macs::{Edge, Linked, MacChanges, Macs, NodeInfo, Place, sort_unique_places},
     sort_unique, sort_unique_labels,
@@ -64,8 +65,8 @@ pub fn node_of(place: Place) -> Node {
     }
 }
 
-/// A MAC in the graph of blocks.
-pub fn mac_of(mac: ClaimId) -> Node {
+/// A MAC in the graph of blocks: several nodes have it.
+pub fn mac_of(mac: SharedId) -> Node {
     mac << 2 | 2
 }
 

@@ -42,7 +42,7 @@ impl<'a> Member<'a> {
     ) -> impl Iterator<Item = Offer<'a>> + use<'a, 'b> {
         let record = self.record;
         let kind = &*dictionary.source_entry(record.source).source.kind;
-        let heard = self.speaks() && record.now.open;
+        let heard = self.speaks() && record.now().open;
         heard.then(|| record.current_attributes()).into_iter().flatten().filter_map(
             move |(attribute, (_, at))| {
                 let name = &**dictionary.text_of(attribute.name);
@@ -371,9 +371,9 @@ fn confidence(provisional: bool, authoritative: bool) -> &'static str {
 }
 
 fn state(members: &[Member<'_>]) -> &'static str {
-    if !members.iter().any(|member| member.record.now.open) {
+    if !members.iter().any(|member| member.record.now().open) {
         "retired"
-    } else if members.iter().any(|member| member.record.now.recent) {
+    } else if members.iter().any(|member| member.record.now().recent) {
         "active"
     } else {
         "stale"

@@ -37,7 +37,7 @@ pub fn state_of(
     if entry.kind == Namespace::Other || (is_mac && entry.tier() == 3 && !verdict.allowed) {
         return standing;
     }
-    let detached = record.now.detached && entry.kind != Namespace::Detached;
+    let detached = record.now().detached && entry.kind != Namespace::Detached;
     if detached || verdict.blocked {
         return EvidenceState::Blocked;
     }
@@ -120,21 +120,20 @@ pub fn address_row(
 /// A record's attributes as the views keep them: see `RecordRow::attributes`. They are in the order of their
 /// names.
 pub fn attributes_json(record: &Record, dictionary: &Dictionary) -> Arc<str> {
-    let attributes = record.attributes.iter();
-    json_of(attributes.map(|attribute| {
-        (&**dictionary.text_of(attribute.name), &*attribute.value, attribute.last.as_deref())
-    }))
+    json_of(
+        record
+            .attributes()
+            .map(|(attribute, last)| (&**dictionary.text_of(attribute.name), &*attribute.value, last)),
+    )
 }
 
 /// The text that `attributes_json` made of attributes, whatever a database made of that.
 pub fn canonical_attributes(json: &str) -> Option<Arc<str>> {
     let attributes = stored_attributes(json)?;
-    Some(json_of(attributes.iter().map(|one| (&*one.name, &*one.value, one.last.as_deref()))))
+    Some(json_of(attributes.iter().map(|one| (&*one.name, &*one.value, one.last.as_deref().copied()))))
 }
 
-fn json_of<'a>(
-    attributes: impl ExactSizeIterator<Item = (&'a str, &'a str, Option<&'a Asserted>)>,
-) -> Arc<str> {
+fn json_of<'a>(attributes: impl ExactSizeIterator<Item = (&'a str, &'a str, Option<Asserted>)>) -> Arc<str> {
     let mut json = String::with_capacity(64 * attributes.len() + 2);
     for (name, value, last) in attributes {
         json.push(if json.is_empty() { '{' } else { ',' });

@@ -221,7 +221,7 @@ impl Fold {
             let accepted = self.accepted.get(&record.source).and_then(|begins| begins.last().copied());
             let detached = self.detached.get(&id).copied();
             let settled = Arc::make_mut(record);
-            if detached.is_none() && settled.now.detached {
+            if detached.is_none() && settled.now().detached {
                 let own = |claim| dictionary.claim_entry(claim).kind == crate::claim::Namespace::Detached;
                 settled.claims = settled.claims.iter().filter(|span| !own(span.claim)).cloned().collect();
             }
@@ -291,7 +291,7 @@ impl Fold {
     pub fn would_end(&self, source: SourceId, begin: i64) -> (u64, u64) {
         let dictionary = self.dictionary.borrow();
         let records = &dictionary.source_entry(source).records;
-        let open = records.iter().filter_map(|record| self.facts.record(*record)).filter(|r| r.now.open);
+        let open = records.iter().filter_map(|record| self.facts.record(*record)).filter(|r| r.now().open);
         let mut counts = (0, 0);
         for record in open {
             counts.0 += 1;

@@ -5,12 +5,13 @@ use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use crate::{
     blocks::{Blocks, mac_of, node_of},
-    components::{Components, Label, Node},
+    components::{Components, Label},
+    cores::Cores,
     decisions::Scoped,
     dictionary::{ClaimId, Dictionary, RecordId},
     facts::Facts,
     fold::RecordChange,
-    judge::{Judge, Link},
+    judge::Judge,
     macs::{Linked, Macs, Place},
     place::{Context, PlaceChanges, Placer},
     record::Status,
@@ -22,7 +23,7 @@ use crate::{
 pub struct Identity {
     /// Verdicts on claims.
     pub judge: Judge,
-    cores: Components,
+    cores: Cores,
     /// Verdicts on MACs.
     pub macs: Macs,
     graph: Components,
@@ -43,31 +44,12 @@ pub struct IdentityChanges {
     pub claims: Vec<ClaimId>,
 }
 
-/// A record in the graph of cores.
-fn record_node(record: RecordId) -> Node {
-    record << 1
-}
-
-/// A claim in the graph of cores.
-fn claim_node(claim: ClaimId) -> Node {
-    claim << 1 | 1
-}
-
-/// Edges of the graph of cores: between a record and each tier 1 claim that links it, and between
-/// the claims of `link` decisions.
-fn core_edges(links: &[(Link, isize)], ties: &[((ClaimId, ClaimId), isize)]) -> Vec<((Node, Node), isize)> {
-    let tier_1 = links.iter().filter(|(link, _)| !link.is_mac);
-    let edges = tier_1.map(|(link, diff)| ((record_node(link.record), claim_node(link.claim)), *diff));
-    let ties = ties.iter().map(|((a, b), diff)| ((claim_node(*a), claim_node(*b)), *diff));
-    edges.chain(ties).collect()
-}
-
 impl Identity {
     /// Empty.
     pub fn new(dictionary: Rc<RefCell<Dictionary>>, rules: &Arc<Rules>) -> Self {
         Self {
             judge: Judge::new(dictionary.clone(), rules.caps.clone()),
-            cores: Components::default(),
+            cores: Cores::default(),
             macs: Macs::new(dictionary.clone()),
             graph: Components::default(),
             blocks: Blocks::new(dictionary.clone(), rules.caps.block),
@@ -83,15 +65,13 @@ impl Identity {
         effects: &[(Scoped, isize)],
     ) -> IdentityChanges {
         let judged = self.judge.judge(facts, changes, effects);
-        let moves = self.cores.apply(core_edges(&judged.links, &judged.ties));
-        let of_records: Vec<(RecordId, Option<Label>)> = moves
-            .iter()
-            .filter(|(node, _, _)| node & 1 == 0)
-            .map(|(node, _, after)| (node >> 1, *after))
-            .collect();
+        let of_records = self.cores.apply(facts, &self.judge, &judged.links);
         let linked = Linked { facts, judge: &self.judge };
         let macs = self.macs.judge(linked, changes, &judged.links, &of_records);
-        let shared = macs.shared.iter().map(|((place, mac), diff)| ((node_of(*place), mac_of(*mac)), *diff));
+        let shared = macs
+            .shared
+            .iter()
+            .filter_map(|((place, mac), diff)| Some(((node_of(*place), mac_of(facts.shared(*mac)?)), *diff)));
         let moves = self.graph.apply(shared.collect());
         let blocks = self.blocks.decide(&macs, &moves, &self.graph, &self.macs, linked);
 
@@ -131,7 +111,7 @@ impl Identity {
 
     /// The core of a record.
     pub fn core(&self, record: RecordId) -> Option<Label> {
-        self.cores.label(record_node(record))
+        self.cores.label(record)
     }
 
     /// The block of a core or MAC-only record; none where it shares no MAC, and is alone.
@@ -139,7 +119,7 @@ impl Identity {
         self.graph.label(node_of(place))
     }
 
-    /// How many records the biggest core or block has, claims and MACs counted in.
+    /// How many records the biggest core or block has, shared claims and MACs counted in.
     pub fn biggest(&self) -> usize {
         self.cores.largest().max(self.graph.largest())
     }

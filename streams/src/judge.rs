@@ -62,8 +62,6 @@ pub struct Judgements {
     pub verdicts: Vec<ClaimId>,
     /// Records that became, or ceased to be, bridging by their own claims.
     pub bridging: Vec<RecordId>,
-    /// Edges between the claims of `link` decisions that came and went.
-    pub ties: Vec<((ClaimId, ClaimId), isize)>,
 }
 
 /// A verdict, and an operator's word that it is to take in at the end of the epoch.
@@ -117,6 +115,11 @@ impl Judge {
         links.binary_search_by_key(&claim, |link| link.claim).ok().map(|index| &links[index])
     }
 
+    /// The `link` decisions that stand: both claims link.
+    pub fn tied(&self) -> &BTreeSet<(ClaimId, ClaimId)> {
+        &self.tied
+    }
+
     /// A record that a claim links; all that it does are in one core.
     pub fn linked(&self, facts: &Facts, claim: ClaimId) -> Option<RecordId> {
         facts.claimants(claim).iter().copied().find(|record| self.is_linked(*record, claim))
@@ -165,7 +168,7 @@ impl Judge {
         for record in dirty_records {
             self.relink(facts, record, &mut out);
         }
-        self.retie(facts, &mut out);
+        self.retie(facts);
         out
     }
 
@@ -204,7 +207,7 @@ impl Judge {
         dirty_records: &mut Vec<RecordId>,
     ) {
         let same = before.is_some_and(|before| {
-            before.claims.is(&after.claims) && before.now.detached == after.now.detached
+            before.claims.is(&after.claims) && before.now().detached == after.now().detached
         });
         if same {
             return;
@@ -340,24 +343,23 @@ impl Judge {
     }
 
     /// A `link` decision ties two claims while both are live and usable.
-    fn retie(&mut self, facts: &Facts, out: &mut Judgements) {
+    fn retie(&mut self, facts: &Facts) {
         let stands = |claim: &ClaimId| self.linked(facts, *claim).is_some();
-        let tied: BTreeSet<_> = self.ties.iter().filter(|(a, b)| stands(a) && stands(b)).copied().collect();
-        out.ties.extend(self.tied.difference(&tied).map(|tie| (*tie, -1)));
-        out.ties.extend(tied.difference(&self.tied).map(|tie| (*tie, 1)));
-        self.tied = tied;
+        self.tied = self.ties.iter().filter(|(a, b)| stands(a) && stands(b)).copied().collect();
     }
 }
 
 /// Whether a claim of a record is live and may link at all; of a detached record its private one alone.
 fn is_live(record: &Record, span: &ClaimSpan, dictionary: &Dictionary) -> bool {
     let kind = dictionary.claim_entry(span.claim).kind;
-    span.status.is_live() && kind != Namespace::Other && (kind == Namespace::Detached) == record.now.detached
+    span.status.is_live()
+        && kind != Namespace::Other
+        && (kind == Namespace::Detached) == record.now().detached
 }
 
 /// The exclusive namespaces of which a record currently asserts more values than a device has.
 fn bridging(record: &Record, dictionary: &Dictionary, cap: usize) -> Vec<u32> {
-    if record.now.detached {
+    if record.now().detached {
         return Vec::new();
     }
     let mut counts: Vec<(u32, usize)> = Vec::new();

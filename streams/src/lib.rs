@@ -6,6 +6,7 @@ pub mod changes;
 pub mod choose;
 pub mod claim;
 pub mod components;
+pub mod cores;
 pub mod dataflow;
 pub mod decisions;
 pub mod describe;

@@ -292,9 +292,9 @@ impl Macs {
     ) -> MacChanges {
         let mut dirty = Dirty::default();
         for (before, after) in changes {
-            let same = before
-                .as_ref()
-                .is_some_and(|before| before.claims.is(&after.claims) && before.now.open == after.now.open);
+            let same = before.as_ref().is_some_and(|before| {
+                before.claims.is(&after.claims) && before.now().open == after.now().open
+            });
             if !same {
                 dirty.records.push(after.id);
             }
@@ -397,7 +397,8 @@ impl Macs {
         current
             .filter(|entry| entry.kind.is_exclusive())
             .for_each(|entry| holds.insert_sorted(entry.namespace));
-        let open = core.records.iter().any(|record| linked.facts.record(*record).is_some_and(|r| r.now.open));
+        let open =
+            core.records.iter().any(|record| linked.facts.record(*record).is_some_and(|r| r.now().open));
         if *holds != *core.holds || open != core.open {
             for link in core.records.iter().flat_map(|record| linked.macs(*record)) {
                 self.note_mac(link.claim, linked, dirty);

@@ -5,7 +5,10 @@
 
 use std::net::IpAddr;
 
-use crate::{record::Asserted, rows::Order};
+use crate::{
+    record::{Asserted, Now},
+    rows::Order,
+};
 
 /// What was said of a record as a whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -18,6 +21,8 @@ pub struct Marks {
     pub last_end: Option<Order>,
     /// Begin of the first fetch that listed it; absent where it was ever asserted outside of one.
     pub first_fetch: Option<i64>,
+    /// Whether it was ever asserted outside of a fetch.
+    pub seen_outside: bool,
     /// Begin of the last fetch that listed it.
     pub last_fetch: Option<i64>,
     /// The latest verdict on reachability: (event time, up).
@@ -37,7 +42,9 @@ pub(crate) struct Kept {
     first_fetch: i64,
     last_fetch: i64,
     place: Option<IpAddr>,
+    seen_outside: bool,
     full: Full,
+    pub(crate) now: Now,
     apart: Option<Box<Apart>>,
 }
 
@@ -72,7 +79,16 @@ fn known<T: PartialEq>(value: T, never: T) -> Option<T> {
 impl Default for Kept {
     fn default() -> Self {
         let (last_assert, first_fetch, last_fetch) = (NEVER_ASSERTED, NEVER, NEVER);
-        Self { last_assert, first_fetch, last_fetch, place: None, full: Full::Never, apart: None }
+        Self {
+            last_assert,
+            first_fetch,
+            last_fetch,
+            place: None,
+            seen_outside: false,
+            full: Full::Never,
+            now: Now::default(),
+            apart: None,
+        }
     }
 }
 
@@ -105,6 +121,7 @@ impl Kept {
             last_full: self.last_full(),
             last_end: apart.and_then(|apart| apart.last_end),
             first_fetch: known(self.first_fetch, NEVER),
+            seen_outside: self.seen_outside,
             last_fetch: known(self.last_fetch, NEVER),
             probe: apart.and_then(|apart| apart.probe),
             place: self.place.map(|ip| (listed, ip)),
@@ -112,10 +129,8 @@ impl Kept {
             probe_holds: apart.is_some_and(|apart| apart.probe_holds),
         }
     }
-}
 
-impl From<Marks> for Kept {
-    fn from(marks: Marks) -> Self {
+    pub(crate) fn of(marks: Marks, now: Now) -> Self {
         let last_assert = marks.last_assert.unwrap_or(NEVER_ASSERTED);
         let full = match marks.last_full {
             None => Full::Never,
@@ -135,7 +150,9 @@ impl From<Marks> for Kept {
             first_fetch: marks.first_fetch.unwrap_or(NEVER),
             last_fetch: marks.last_fetch.unwrap_or(NEVER),
             place: marks.place.map(|(_, ip)| ip),
+            seen_outside: marks.seen_outside,
             full,
+            now,
             apart: (apart != Apart::default()).then(|| Box::new(apart)),
         }
     }
@@ -161,6 +178,7 @@ mod tests {
             last_full in option::of((order(), 0i64..2)),
             last_end in option::of(order()),
             first_fetch in option::of(0i64..2),
+            seen_outside in any::<bool>(),
             last_fetch in option::of(0i64..2),
             probe in option::of((0i64..2, any::<bool>())),
             place in option::of((order(), any::<bool>().prop_map(|is| IpAddr::V4(Ipv4Addr::new(10, 0, 0, is.into()))))),
@@ -168,7 +186,8 @@ mod tests {
             probe_holds in any::<bool>(),
         ) -> Marks {
             Marks {
-                last_assert, last_full, last_end, first_fetch, last_fetch, probe, place, end_now, probe_holds,
+                last_assert, last_full, last_end, first_fetch, seen_outside, last_fetch, probe, place, end_now,
+                probe_holds,
             }
         }
     }
@@ -176,8 +195,9 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_kept_is_what_was_given(marks in marks(), other in marks()) {
-            prop_assert_eq!(Kept::from(marks).marks(), marks);
-            prop_assert_eq!(Kept::from(marks) == Kept::from(other), marks == other);
+            let kept = |marks| Kept::of(marks, Now::default());
+            prop_assert_eq!(kept(marks).marks(), marks);
+            prop_assert_eq!(kept(marks) == kept(other), marks == other);
         }
     }
 }

@@ -308,8 +308,8 @@ impl Placer {
         out: &mut PlaceChanges,
     ) {
         let id = after.id;
-        let same_claims =
-            before.is_some_and(|before| before.claims.is(&after.claims) && before.now.open == after.now.open);
+        let same_claims = before
+            .is_some_and(|before| before.claims.is(&after.claims) && before.now().open == after.now().open);
         if !same_claims {
             dirty.records.push(id);
             for claim in after.claims.iter().map(|span| span.claim) {
@@ -347,7 +347,7 @@ impl Placer {
                 }
                 dirty.named.push(*record);
                 out.leads.push(*record);
-                if context.facts().record(*record).is_some_and(|record| !record.now.open) {
+                if context.facts().record(*record).is_some_and(|record| !record.now().open) {
                     dirty.records.push(*record);
                 }
             }
@@ -367,7 +367,7 @@ impl Placer {
             if (state.links, state.tier) != (links, tier) {
                 (state.links, state.tier) = (links, tier);
                 let is_closed =
-                    |id: &&RecordId| context.facts().record(**id).is_some_and(|record| !record.now.open);
+                    |id: &&RecordId| context.facts().record(**id).is_some_and(|record| !record.now().open);
                 dirty.records.extend(context.facts().claimants(*claim).iter().filter(is_closed));
             }
         }
@@ -389,7 +389,7 @@ impl Placer {
                 Some(cluster) => {
                     Placed { placement: Placement::Anchored, device: Some(Device::Cluster(cluster)) }
                 }
-                None if !record.now.open => {
+                None if !record.now().open => {
                     let device = self.follow(context, record).map(Device::Cluster);
                     Placed { placement: Placement::Closed, device }
                 }

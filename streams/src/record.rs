@@ -82,9 +82,11 @@ pub struct Attribute {
     pub name: NameId,
     /// The value.
     pub value: Arc<str>,
-    /// Its last assertion; absent where that is the record's last FULL assert.
-    pub last: Option<Box<Asserted>>,
 }
+
+/// Of each attribute of a record its last assertion; absent where that is the record's last FULL assert.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct AttributeTimes(Box<[Option<Asserted>]>);
 
 /// A record. Cheap to clone: its lists are shared until they change.
 #[derive(Clone, Debug, PartialEq)]
@@ -99,8 +101,6 @@ pub struct Record {
     pub last_seen: i64,
     /// Earliest intake time; `i64::MAX` where it was never asserted.
     pub first_asserted: i64,
-    /// Whether it was ever asserted outside of a fetch.
-    pub seen_outside: bool,
     /// Collector of the last assert.
     pub collector: Option<Arc<Collector>>,
     /// All claims it ever had, by claim.
@@ -109,16 +109,16 @@ pub struct Record {
     pub addresses: List<AddressSpan>,
     /// Its attributes, by name (as text).
     pub attributes: List<Attribute>,
-    /// What follows at the present watermark.
-    pub now: Now,
-    /// Likewise the least event time among those of its attributes and addresses that are fresh; `i64::MAX` where none
+    /// Absent where all were in its last FULL assert.
+    pub(crate) attribute_times: Option<Arc<AttributeTimes>>,
+    /// At the present watermark the least event time among those of its attributes and addresses that are fresh; `i64::MAX` where none
     /// is.
     pub fresh_from: i64,
     pub(crate) kept: Kept,
 }
 
 /// What follows for a record from the watermark, the accepted fetches and the decisions.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
     /// Whether it is open.
     pub open: bool,
@@ -137,12 +137,11 @@ impl Record {
             first_seen: i64::MAX,
             last_seen: i64::MIN,
             first_asserted: i64::MAX,
-            seen_outside: false,
             collector: None,
             claims: List::default(),
             addresses: List::default(),
             attributes: List::default(),
-            now: Now::default(),
+            attribute_times: None,
             fresh_from: i64::MAX,
             kept: Kept::default(),
         }
@@ -155,7 +154,12 @@ impl Record {
 
     /// Puts back what was said of it as a whole.
     pub fn set_marks(&mut self, marks: Marks) {
-        self.kept = marks.into();
+        self.kept = Kept::of(marks, self.kept.now);
+    }
+
+    /// What follows at the present watermark.
+    pub fn now(&self) -> &Now {
+        &self.kept.now
     }
 
     /// The last assert.
@@ -191,12 +195,13 @@ impl Record {
     /// Whether this record says the same as `before`, later: nothing but sightings lies between them. Its collector
     /// may be another.
     pub fn says_like(&self, before: &Self) -> bool {
-        let firsts = |record: &Self| (record.first_seen, record.first_asserted, record.seen_outside);
+        let firsts = |record: &Self| (record.first_seen, record.first_asserted);
         let said = |marks: &Marks| {
             let up = marks.probe.map(|(_, up)| up);
-            (marks.first_fetch, marks.last_end, up, marks.place.map(|(_, ip)| ip))
+            (marks.first_fetch, marks.seen_outside, marks.last_end, up, marks.place.map(|(_, ip)| ip))
         };
         self.attributes == before.attributes
+            && self.attribute_times == before.attribute_times
             && firsts(self) == firsts(before)
             && said(&self.marks()) == said(&before.marks())
     }
@@ -204,7 +209,7 @@ impl Record {
     /// Whether this record says the same as `before`, later, and the same follows from it.
     pub fn is_seen_again(&self, before: &Self) -> bool {
         let follows = |record: &Self| {
-            let (now, marks) = (&record.now, record.marks());
+            let (now, marks) = (record.now(), record.marks());
             let up = marks.probe.filter(|_| marks.probe_holds).map(|(_, up)| up);
             (now.open, now.detached, now.recent, marks.end_now, up)
         };
@@ -216,10 +221,24 @@ impl Record {
 
     /// The last assertion of a claim, address or attribute of this record.
     pub fn asserted(&self, last: &Option<Box<Asserted>>) -> Asserted {
-        match last {
-            Some(last) => **last,
-            None => self.kept.last_full().unwrap_or_default(),
-        }
+        self.asserted_at(last.as_deref().copied())
+    }
+
+    fn asserted_at(&self, last: Option<Asserted>) -> Asserted {
+        last.or(self.kept.last_full()).unwrap_or_default()
+    }
+
+    /// Its attributes, each with its last assertion; absent where that is the record's last FULL assert.
+    pub fn attributes(&self) -> impl ExactSizeIterator<Item = (&Attribute, Option<Asserted>)> {
+        let last = |at: usize| self.attribute_times.as_ref().and_then(|times| times.0[at]);
+        self.attributes.iter().enumerate().map(move |(at, attribute)| (attribute, last(at)))
+    }
+
+    /// Puts attributes back, in the order of their names: each with its last assertion, as `attributes` tells it.
+    pub fn set_attributes(&mut self, attributes: Vec<(Attribute, Option<Asserted>)>) {
+        let times: Box<[_]> = attributes.iter().map(|(_, last)| *last).collect();
+        self.attribute_times = times.iter().any(Option::is_some).then(|| Arc::new(AttributeTimes(times)));
+        self.attributes = attributes.into_iter().map(|(attribute, _)| attribute).collect();
     }
 
     /// Takes in an END.
@@ -243,8 +262,8 @@ impl Record {
         let mut marks = self.marks();
         marks.last_fetch = marks.last_fetch.max(sighting.fetch.as_ref().map(|fetch| fetch.begin));
         match &sighting.fetch {
-            None => (self.seen_outside, marks.first_fetch) = (true, None),
-            Some(_) if self.seen_outside => {}
+            None => (marks.seen_outside, marks.first_fetch) = (true, None),
+            Some(_) if marks.seen_outside => {}
             Some(fetch) => {
                 let first = marks.first_fetch.map_or(fetch.begin, |begin| begin.min(fetch.begin));
                 marks.first_fetch = Some(first);
@@ -289,7 +308,10 @@ impl Record {
             first_asserted: seen.1,
             last: None,
         });
-        self.attributes = merge.attributes(&self.attributes, &sighting.attributes, dictionary, values);
+        let merged = merge.attributes(self, &sighting.attributes, dictionary, values);
+        if let Some(merged) = merged {
+            self.set_attributes(merged);
+        }
     }
 
     /// Whether anything of it may follow from the last accepted fetch's being the one that began at `to` and not the
@@ -303,7 +325,7 @@ impl Record {
         let marks = self.marks();
         is_before(marks.last_assert)
             || is_before(marks.last_full)
-            || (!self.seen_outside && marks.first_fetch.is_some_and(is_proven_by_it))
+            || (!marks.seen_outside && marks.first_fetch.is_some_and(is_proven_by_it))
     }
 
     /// Works out what follows now, and the watermark at which that changes by time alone.
@@ -335,15 +357,15 @@ impl Record {
             .probe
             .is_some_and(|(at, _)| open && alive(&mut deadline, at.saturating_add(1), windows.probe_ttl_s));
         self.set_marks(marks);
-        let attributes = self.attributes.iter().map(|attribute| &attribute.last);
-        let values = attributes.chain(self.addresses.iter().map(|address| &address.last));
+        let attributes = self.attributes().map(|(_, last)| self.asserted_at(last));
+        let values = attributes.chain(self.addresses.iter().map(|address| self.asserted(&address.last)));
         self.fresh_from = values
-            .map(|last| self.asserted(last).1)
+            .map(|(_, at)| at)
             .filter(|at| open && alive(&mut deadline, *at, windows.freshness_s))
             .min()
             .unwrap_or(i64::MAX);
-        self.now = Now { open, detached: detached.is_some(), recent };
-        let proven = self.seen_outside
+        self.kept.now = Now { open, detached: detached.is_some(), recent };
+        let proven = marks.seen_outside
             || marks.first_fetch.is_none_or(|first| accepted.is_some_and(|begin| begin >= first));
         self.keep_private_claim(detached);
         self.settle_claims(proven, windows, &mut deadline, dictionary);
@@ -353,8 +375,12 @@ impl Record {
 
     /// Whether what was last asserted at `last` still is.
     fn is_current(&self, last: &Option<Box<Asserted>>) -> bool {
-        let order = Some(self.asserted(last).0);
-        self.now.open
+        self.counts(self.asserted(last))
+    }
+
+    fn counts(&self, (order, _): Asserted) -> bool {
+        let order = Some(order);
+        self.now().open
             && order >= self.kept.last_full().map(|(order, _)| order)
             && order >= self.kept.end_now()
     }
@@ -440,10 +466,8 @@ impl Record {
 
     /// The attributes that hold now.
     pub fn current_attributes(&self) -> impl Iterator<Item = (&Attribute, Asserted)> {
-        self.attributes
-            .iter()
-            .filter(|attribute| self.is_current(&attribute.last))
-            .map(|attribute| (attribute, self.asserted(&attribute.last)))
+        let timed = self.attributes().map(|(attribute, last)| (attribute, self.asserted_at(last)));
+        timed.filter(|(_, asserted)| self.counts(*asserted))
     }
 }
 
@@ -555,32 +579,31 @@ impl Merge {
         span
     }
 
-    /// Attributes keep their latest value alone; what a later FULL assert left out is gone.
+    /// Attributes keep their latest value alone; what a later FULL assert left out is gone. None where all stays as it is.
     fn attributes(
         &self,
-        known: &List<Attribute>,
+        record: &Record,
         listed: &[(Text, Text)],
         dictionary: &mut Dictionary,
         values: &mut Values,
-    ) -> List<Attribute> {
+    ) -> Option<Vec<(Attribute, Option<Asserted>)>> {
         let after = self.after.map(|(order, _)| order);
         if self.full && Some(self.at.0) < after {
-            return known.clone();
+            return None;
         }
+        let known = &record.attributes;
         let unchanged = self.full
+            && record.attribute_times.is_none()
             && known.len() == listed.len()
             && known.iter().zip(listed).all(|(attribute, (name, value))| {
-                attribute.last.is_none()
-                    && *attribute.value == **value
-                    && **dictionary.text_of(attribute.name) == **name
+                *attribute.value == **value && **dictionary.text_of(attribute.name) == **name
             });
         if unchanged {
-            return known.clone();
+            return None;
         }
         let mut merged: Vec<(Asserted, Attribute)> = Vec::with_capacity(known.len() + listed.len());
-        for attribute in known.iter() {
-            let last = attribute.last.as_deref().copied().or(self.before).unwrap_or_default();
-            merged.push((last, attribute.clone()));
+        for (attribute, last) in record.attributes() {
+            merged.push((last.or(self.before).unwrap_or_default(), attribute.clone()));
         }
         for (name, value) in listed {
             let name = dictionary.text(name);
@@ -594,15 +617,14 @@ impl Merge {
                 }
                 None => {
                     let value = values.share(value);
-                    merged.push((self.at, Attribute { name, value, last: None }));
+                    merged.push((self.at, Attribute { name, value }));
                 }
             }
         }
         merged.retain(|(last, _)| Some(last.0) >= after);
-        for (last, attribute) in &mut merged {
-            attribute.last = (Some(last.0) != after).then(|| Box::new(*last));
-        }
         merged.sort_by(|(_, a), (_, b)| dictionary.text_of(a.name).cmp(dictionary.text_of(b.name)));
-        merged.into_iter().map(|(_, attribute)| attribute).collect()
+        let timed =
+            merged.into_iter().map(|(last, attribute)| (attribute, (Some(last.0) != after).then_some(last)));
+        Some(timed.collect())
     }
 }

@@ -68,10 +68,9 @@ impl Restoring {
         };
         let scope = dictionary.scope(partition);
         let id = dictionary.record(scope, &source, key);
-        let attributes = attributes.into_iter().map(|StoredAttribute { name, value, last }| Attribute {
-            name: dictionary.text(&name),
-            value: values.share(&value),
-            last,
+        let attributes = attributes.into_iter().map(|StoredAttribute { name, value, last }| {
+            let attribute = Attribute { name: dictionary.text(&name), value: values.share(&value) };
+            (attribute, last.map(|last| *last))
         });
         let attributes = attributes.collect();
         self.index.insert(id, self.records.len());
@@ -79,16 +78,16 @@ impl Restoring {
             first_seen: row.first_seen.unwrap_or(i64::MAX),
             last_seen: row.last_seen.unwrap_or(i64::MIN),
             first_asserted: row.first_asserted.unwrap_or(i64::MAX),
-            seen_outside: row.first_snapshot_begin.is_none() && row.first_seen.is_some(),
             collector: row.collector,
-            attributes,
             ..Record::new(id, dictionary.record_entry(id).source)
         };
+        record.set_attributes(attributes);
         record.set_marks(Marks {
             last_assert: row.last_assert,
             last_full: row.last_full,
             last_end: row.last_end,
             first_fetch: row.first_snapshot_begin,
+            seen_outside: row.first_snapshot_begin.is_none() && row.first_seen.is_some(),
             last_fetch: row.last_snapshot_begin,
             probe: row.probe.map(|(up, at)| (at, up)),
             place: row.place.map(|(ip, order)| (order, ip)),

@@ -243,7 +243,7 @@ impl Describer {
             source: dictionary.source_entry(record.source).source.to_string(),
             first_seen: record.first_seen,
             last_seen: record.last_seen,
-            open: record.now.open,
+            open: record.now().open,
         }));
         let seen = device_seen(uid, &of_device);
         let choice = choice(&of_device, pins, authority, &dictionary);

@@ -226,7 +226,7 @@ fn is_seen_again(before: &Telling<'_>, now: &Telling<'_>) -> bool {
     before.told.placement == now.told.placement
         && before.told.uid == now.told.uid
         && a.collector == b.collector
-        && a.now.open == b.now.open
+        && a.now().open == b.now().open
         && b.says_like(a)
 }
 
@@ -254,7 +254,7 @@ fn record_row(Telling { record, told }: &Telling<'_>, dictionary: &Dictionary) -
         record_key: dictionary.record_entry(record.id).key.clone(),
         uid: told.uid,
         placement: told.placement,
-        open: record.now.open,
+        open: record.now().open,
         first_seen: known(record.first_seen, i64::MAX),
         last_seen: known(record.last_seen, i64::MIN),
         first_asserted: known(record.first_asserted, i64::MAX),
