@@ -61,7 +61,7 @@ impl<'a> Member<'a> {
         let record = self.record;
         let authority = authority.of(&dictionary.source_entry(record.source).source.kind, "ip");
         record.addresses.iter().filter(|span| span.current).map(move |span| {
-            let at = record.asserted(&span.last).1;
+            let at = record.asserted(span).1;
             let first_listed = record.place() == Some(span.ip);
             AddressOffer { fresh: at >= record.fresh_from, authority, at, first_listed, ip: span.ip }
         })

@@ -15,6 +15,7 @@ use crate::{
     identity::Identity,
     record::{AddressSpan, Asserted, ClaimSpan, Record, Status},
     rows::{EvidenceRow, EvidenceState, Order},
+    spans::Times,
 };
 
 /// What a claim of a record does.
@@ -80,6 +81,7 @@ pub fn claim_row(
     let entry = dictionary.claim_entry(span.claim);
     let (namespace, value) = dictionary.claim_text(span.claim);
     let names = entry.kind != Namespace::Other && entry.uid != NO_UID;
+    let Times { first_seen, first_asserted, last } = record.times(span);
     EvidenceRow {
         record_key: dictionary.record_entry(record.id).key.clone(),
         namespace,
@@ -88,9 +90,9 @@ pub fn claim_row(
         ip: None,
         state,
         leads,
-        first_seen: span.first_seen,
-        first_asserted: span.first_asserted,
-        last: span.last.as_deref().copied(),
+        first_seen,
+        first_asserted,
+        last,
     }
 }
 
@@ -103,6 +105,7 @@ pub fn address_row(
     dictionary: &Dictionary,
 ) -> EvidenceRow {
     let scope = dictionary.source_entry(record.source).scope;
+    let Times { first_seen, first_asserted, last } = record.times(span);
     EvidenceRow {
         record_key: dictionary.record_entry(record.id).key.clone(),
         namespace: "ip".into(),
@@ -111,9 +114,9 @@ pub fn address_row(
         ip: Some(span.ip),
         state,
         leads,
-        first_seen: span.first_seen,
-        first_asserted: span.first_asserted,
-        last: span.last.as_deref().copied(),
+        first_seen,
+        first_asserted,
+        last,
     }
 }
 

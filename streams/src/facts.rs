@@ -9,6 +9,7 @@ use crate::{
     dictionary::{ClaimId, RecordId},
     few::Few,
     record::{ClaimSpan, Record},
+    spans::Times,
 };
 
 /// Of a claim that no record has. Records are less than `SEVERAL`.
@@ -51,6 +52,12 @@ impl Facts {
     /// A claim of a record.
     pub fn span(&self, record: RecordId, claim: ClaimId) -> Option<&ClaimSpan> {
         self.record(record)?.claim(claim)
+    }
+
+    /// When a record asserted a claim.
+    pub fn times(&self, record: RecordId, claim: ClaimId) -> Option<Times> {
+        let record = self.record(record)?;
+        Some(record.times(record.claim(claim)?))
     }
 
     /// The records that ever had a claim, sorted.

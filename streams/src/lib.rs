@@ -24,6 +24,7 @@ pub mod judge;
 pub mod list;
 pub mod macs;
 pub mod marks;
+pub(crate) mod merge;
 pub mod normalise;
 pub mod paged;
 pub mod place;
@@ -34,6 +35,7 @@ pub mod rows;
 pub mod rules;
 pub mod snapshots;
 pub mod sources;
+pub mod spans;
 pub mod sums;
 
 /// Sorts what was noted, each thing once: a load notes millions, too many to keep sorted one by one.

@@ -450,7 +450,7 @@ impl Macs {
     }
 
     fn edge(&self, link: &Link, facts: &Facts) -> Edge {
-        let first_asserted = facts.span(link.record, link.claim).map(|span| span.first_asserted);
+        let first_asserted = facts.times(link.record, link.claim).map(|times| times.first_asserted);
         Edge {
             place: self.place(link.record),
             mac: link.claim,

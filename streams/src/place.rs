@@ -435,8 +435,9 @@ impl Placer {
         let links = |span: &ClaimSpan| self.state(context, span.claim).and_then(|state| state.links);
         let tier_1 = record.claims.iter().filter(|span| dictionary.claim_entry(span.claim).kind.is_tier_1());
         let first = tier_1.filter_map(|span| Some((span, links(span)?))).min_by(|(a, _), (b, _)| {
-            let rank =
-                |span: &ClaimSpan| (span.first_asserted, dictionary.claim_entry(span.claim).kind.rank());
+            let rank = |span: &ClaimSpan| {
+                (record.times(span).first_asserted, dictionary.claim_entry(span.claim).kind.rank())
+            };
             rank(a).cmp(&rank(b)).then_with(|| dictionary.compare_claims(a.claim, b.claim))
         });
         if let Some((_, cluster)) = first {
@@ -497,7 +498,7 @@ impl Placer {
         let records = context.facts().claimants(claim).iter().copied();
         let placed = records.filter(|record| so(self.placed(*record)));
         let timed =
-            placed.filter_map(|record| Some((context.facts().span(record, claim)?.first_asserted, record)));
+            placed.filter_map(|record| Some((context.facts().times(record, claim)?.first_asserted, record)));
         let first = timed.min_by(|(a, x), (b, y)| {
             let key = |record: RecordId| &dictionary.record_entry(record).key;
             a.cmp(b).then_with(|| key(*x).cmp(key(*y)))

@@ -5,75 +5,24 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use serviceradar_schemas::{Collector, Text};
+use serviceradar_schemas::Collector;
 
 use crate::{
     claim::Namespace,
     dictionary::{ClaimId, Dictionary, NameId, RecordId, SourceId, Values},
     list::List,
     marks::{Kept, Marks},
+    merge::{self, Merge},
     normalise::Sighting,
     rows::Order,
     rules::Windows,
+    spans::{Span, Times},
 };
 
 /// Order and event time of an assertion.
 pub type Asserted = (Order, i64);
 
-/// What a claim or address is at the present watermark.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Status {
-    /// Asserted, and its record open.
-    Current,
-    /// Asserted by a fetch that nobody has judged yet: it counts as lapsed.
-    Listed,
-    /// No longer asserted, not long ago.
-    Lapsed,
-    /// No longer asserted, long ago; or replaced.
-    Expired,
-}
-
-impl Status {
-    /// Whether it may link.
-    pub fn is_live(self) -> bool {
-        self != Status::Expired
-    }
-
-    /// Whether its record asserts it now, judged or not.
-    pub fn is_asserted(self) -> bool {
-        matches!(self, Status::Current | Status::Listed)
-    }
-}
-
-/// A claim that the record ever had.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClaimSpan {
-    /// Which.
-    pub claim: ClaimId,
-    /// What it is now.
-    pub status: Status,
-    /// Earliest event time.
-    pub first_seen: i64,
-    /// Earliest intake time.
-    pub first_asserted: i64,
-    /// Its last assertion; absent where that is the record's last FULL assert.
-    pub last: Option<Box<Asserted>>,
-}
-
-/// An address that the record ever had.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AddressSpan {
-    /// Which.
-    pub ip: IpAddr,
-    /// Whether it is current.
-    pub current: bool,
-    /// Earliest event time.
-    pub first_seen: i64,
-    /// Earliest intake time.
-    pub first_asserted: i64,
-    /// Its last assertion; absent where that is the record's last FULL assert.
-    pub last: Option<Box<Asserted>>,
-}
+pub use crate::spans::{AddressSpan, ClaimSpan, Status};
 
 /// The latest value of an attribute.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -219,9 +168,24 @@ impl Record {
             && follows(self) == follows(before)
     }
 
-    /// The last assertion of a claim, address or attribute of this record.
-    pub fn asserted(&self, last: &Option<Box<Asserted>>) -> Asserted {
-        self.asserted_at(last.as_deref().copied())
+    /// The earliest event time and the earliest intake time.
+    fn firsts(&self) -> (i64, i64) {
+        (self.first_seen, self.first_asserted)
+    }
+
+    /// The times of a claim or address of this record: where it has none of its own, those of the record.
+    pub fn times(&self, span: &impl Span) -> Times {
+        span.times().copied().unwrap_or_else(|| merge::of_record(self.firsts(), None))
+    }
+
+    /// Times as a claim or address of this record keeps them.
+    pub fn kept_times(&self, times: Times) -> Option<Box<Times>> {
+        merge::kept(times, self.firsts())
+    }
+
+    /// The last assertion of a claim or address of this record.
+    pub fn asserted(&self, span: &impl Span) -> Asserted {
+        self.asserted_at(span.times().and_then(|times| times.last))
     }
 
     fn asserted_at(&self, last: Option<Asserted>) -> Asserted {
@@ -256,6 +220,7 @@ impl Record {
         values: &mut Values,
     ) {
         let at = (sighting.order, sighting.event_time);
+        let firsts_before = self.firsts();
         self.first_seen = self.first_seen.min(sighting.event_time);
         self.last_seen = self.last_seen.max(sighting.event_time);
         self.first_asserted = self.first_asserted.min(sighting.intake_time);
@@ -288,26 +253,16 @@ impl Record {
             full: sighting.full,
             before: marks.last_full,
             after: if sighting.full { marks.last_full.max(Some(at)) } else { marks.last_full },
+            seen: (sighting.event_time, sighting.intake_time),
+            firsts_before,
+            firsts_after: self.firsts(),
         };
         marks.last_full = merge.after;
         self.set_marks(marks);
-        let seen = (sighting.event_time, sighting.intake_time);
-        self.claims = merge.spans(&self.claims, claims, |claim| ClaimSpan {
-            claim,
-            status: Status::Expired,
-            first_seen: seen.0,
-            first_asserted: seen.1,
-            last: None,
-        });
+        self.claims = merge.spans(&self.claims, claims);
         let mut addresses = sighting.addresses.clone();
         addresses.sort_unstable();
-        self.addresses = merge.spans(&self.addresses, &addresses, |ip| AddressSpan {
-            ip,
-            current: false,
-            first_seen: seen.0,
-            first_asserted: seen.1,
-            last: None,
-        });
+        self.addresses = merge.spans(&self.addresses, &addresses);
         let merged = merge.attributes(self, &sighting.attributes, dictionary, values);
         if let Some(merged) = merged {
             self.set_attributes(merged);
@@ -358,7 +313,7 @@ impl Record {
             .is_some_and(|(at, _)| open && alive(&mut deadline, at.saturating_add(1), windows.probe_ttl_s));
         self.set_marks(marks);
         let attributes = self.attributes().map(|(_, last)| self.asserted_at(last));
-        let values = attributes.chain(self.addresses.iter().map(|address| self.asserted(&address.last)));
+        let values = attributes.chain(self.addresses.iter().map(|address| self.asserted(address)));
         self.fresh_from = values
             .map(|(_, at)| at)
             .filter(|at| open && alive(&mut deadline, *at, windows.freshness_s))
@@ -374,8 +329,8 @@ impl Record {
     }
 
     /// Whether what was last asserted at `last` still is.
-    fn is_current(&self, last: &Option<Box<Asserted>>) -> bool {
-        self.counts(self.asserted(last))
+    fn is_current(&self, span: &impl Span) -> bool {
+        self.counts(self.asserted(span))
     }
 
     fn counts(&self, (order, _): Asserted) -> bool {
@@ -395,11 +350,11 @@ impl Record {
         let mut statuses = Vec::with_capacity(self.claims.len());
         for span in self.claims.iter() {
             let entry = dictionary.claim_entry(span.claim);
-            let status = if self.is_current(&span.last) {
+            let status = if self.is_current(span) {
                 if entry.kind == Namespace::Mac && !proven { Status::Listed } else { Status::Current }
             } else {
                 let ttl = windows.evidence_ttl_s.saturating_mul(1_000_000);
-                let until = self.asserted(&span.last).1.saturating_add(ttl);
+                let until = self.asserted(span).1.saturating_add(ttl);
                 if deadline.before(until) { Status::Lapsed } else { Status::Expired }
             };
             statuses.push(status);
@@ -433,9 +388,11 @@ impl Record {
         let span = ClaimSpan {
             claim,
             status: known.map_or(Status::Expired, |span| span.status),
-            first_seen: self.first_seen,
-            first_asserted: self.first_asserted,
-            last: (self.kept.last_full() != Some(last)).then(|| Box::new(last)),
+            times: self.kept_times(Times {
+                first_seen: self.first_seen,
+                first_asserted: self.first_asserted,
+                last: (self.kept.last_full() != Some(last)).then_some(last),
+            }),
         };
         if known == Some(&span) {
             return;
@@ -447,12 +404,11 @@ impl Record {
     }
 
     fn settle_addresses(&mut self) {
-        let changed = |span: &AddressSpan| span.current != self.is_current(&span.last);
+        let changed = |span: &AddressSpan| span.current != self.is_current(span);
         if self.addresses.iter().any(changed) {
             let spans = self.addresses.iter();
-            self.addresses = spans
-                .map(|span| AddressSpan { current: self.is_current(&span.last), ..span.clone() })
-                .collect();
+            self.addresses =
+                spans.map(|span| AddressSpan { current: self.is_current(span), ..span.clone() }).collect();
         }
     }
 
@@ -461,7 +417,7 @@ impl Record {
         let ip = self.place()?;
         let index = self.addresses.binary_search_by_key(&ip, |span| span.ip).ok()?;
         let span = &self.addresses[index];
-        span.current.then(|| (ip, self.asserted(&span.last).1))
+        span.current.then(|| (ip, self.asserted(span).1))
     }
 
     /// The attributes that hold now.
@@ -485,146 +441,5 @@ impl Deadline {
             self.next = self.next.min(until);
         }
         before
-    }
-}
-
-/// How one assert merges into the lists of a record.
-struct Merge {
-    at: Asserted,
-    full: bool,
-    /// The last FULL assert without this one, and with it.
-    before: Option<Asserted>,
-    after: Option<Asserted>,
-}
-
-/// A claim or an address of a record.
-trait Span: Clone + PartialEq {
-    type Key: Ord + Copy;
-    fn key(&self) -> Self::Key;
-    fn firsts(&mut self) -> (&mut i64, &mut i64);
-    fn last(&mut self) -> &mut Option<Box<Asserted>>;
-}
-
-impl Span for ClaimSpan {
-    type Key = ClaimId;
-    fn key(&self) -> ClaimId {
-        self.claim
-    }
-    fn firsts(&mut self) -> (&mut i64, &mut i64) {
-        (&mut self.first_seen, &mut self.first_asserted)
-    }
-    fn last(&mut self) -> &mut Option<Box<Asserted>> {
-        &mut self.last
-    }
-}
-
-impl Span for AddressSpan {
-    type Key = IpAddr;
-    fn key(&self) -> IpAddr {
-        self.ip
-    }
-    fn firsts(&mut self) -> (&mut i64, &mut i64) {
-        (&mut self.first_seen, &mut self.first_asserted)
-    }
-    fn last(&mut self) -> &mut Option<Box<Asserted>> {
-        &mut self.last
-    }
-}
-
-impl Merge {
-    /// The last assertion of an item, given the one before and whether this assert lists it; in the
-    /// form in which the record's last FULL assert is absent.
-    fn last(&self, known: Option<Asserted>, listed: bool) -> Option<Box<Asserted>> {
-        let last = if listed { known.max(Some(self.at)) } else { known };
-        let same = |full: Asserted| last.is_none_or(|last| last.0 == full.0);
-        match self.after {
-            Some(full) if same(full) => None,
-            _ => last.map(Box::new),
-        }
-    }
-
-    /// Merges a list of spans; the same list comes back where nothing changed.
-    fn spans<S: Span>(&self, spans: &List<S>, listed: &[S::Key], new: impl Fn(S::Key) -> S) -> List<S> {
-        let mut merged: Vec<S> = Vec::with_capacity(spans.len() + listed.len());
-        let mut listed = listed.iter().copied().peekable();
-        let known_last = |span: &mut S| match span.last() {
-            Some(last) => Some(**last),
-            None => self.before,
-        };
-        for span in spans.iter() {
-            while let Some(key) = listed.next_if(|key| *key < span.key()) {
-                merged.push(self.fresh(new(key)));
-            }
-            let is_listed = listed.next_if(|key| *key == span.key()).is_some();
-            let mut span = span.clone();
-            let known = known_last(&mut span);
-            *span.last() = self.last(known, is_listed);
-            if is_listed {
-                let mut first = self.fresh(new(span.key()));
-                let (seen, asserted) = first.firsts();
-                let (first_seen, first_asserted) = span.firsts();
-                *first_seen = (*first_seen).min(*seen);
-                *first_asserted = (*first_asserted).min(*asserted);
-            }
-            merged.push(span);
-        }
-        for key in listed {
-            merged.push(self.fresh(new(key)));
-        }
-        if merged[..] == spans[..] { spans.clone() } else { merged.into() }
-    }
-
-    fn fresh<S: Span>(&self, mut span: S) -> S {
-        *span.last() = self.last(None, true);
-        span
-    }
-
-    /// Attributes keep their latest value alone; what a later FULL assert left out is gone. None where all stays as it is.
-    fn attributes(
-        &self,
-        record: &Record,
-        listed: &[(Text, Text)],
-        dictionary: &mut Dictionary,
-        values: &mut Values,
-    ) -> Option<Vec<(Attribute, Option<Asserted>)>> {
-        let after = self.after.map(|(order, _)| order);
-        if self.full && Some(self.at.0) < after {
-            return None;
-        }
-        let known = &record.attributes;
-        let unchanged = self.full
-            && record.attribute_times.is_none()
-            && known.len() == listed.len()
-            && known.iter().zip(listed).all(|(attribute, (name, value))| {
-                *attribute.value == **value && **dictionary.text_of(attribute.name) == **name
-            });
-        if unchanged {
-            return None;
-        }
-        let mut merged: Vec<(Asserted, Attribute)> = Vec::with_capacity(known.len() + listed.len());
-        for (attribute, last) in record.attributes() {
-            merged.push((last.or(self.before).unwrap_or_default(), attribute.clone()));
-        }
-        for (name, value) in listed {
-            let name = dictionary.text(name);
-            match merged.iter_mut().find(|(_, attribute)| attribute.name == name) {
-                Some((last, attribute)) => {
-                    let newer = self.at.0 > last.0;
-                    if newer || (self.at.0 == last.0 && **value > *attribute.value) {
-                        attribute.value = values.share(value);
-                    }
-                    *last = (*last).max(self.at);
-                }
-                None => {
-                    let value = values.share(value);
-                    merged.push((self.at, Attribute { name, value }));
-                }
-            }
-        }
-        merged.retain(|(last, _)| Some(last.0) >= after);
-        merged.sort_by(|(_, a), (_, b)| dictionary.text_of(a.name).cmp(dictionary.text_of(b.name)));
-        let timed =
-            merged.into_iter().map(|(last, attribute)| (attribute, (Some(last.0) != after).then_some(last)));
-        Some(timed.collect())
     }
 }

@@ -8,6 +8,7 @@ use crate::{
     normalise::{ClaimKey, mac},
     record::{AddressSpan, Attribute, ClaimSpan, Record, Status},
     rows::{EvidenceSpan, RecordRow, State},
+    spans::Times,
 };
 
 /// A piece of the state whose attributes are read: what one thread does while another takes in the piece before.
@@ -103,11 +104,13 @@ impl Restoring {
             return Err(format!("device_evidence: record {:?} is not there", row.record_key));
         };
         let EvidenceSpan { first_seen, first_asserted, last, .. } = row;
+        let last = last.map(|last| *last);
+        let times = self.records[at].kept_times(Times { first_seen, first_asserted, last });
         let key = match &*row.namespace {
             "ip" => {
                 let ip =
                     row.value.parse().map_err(|_| format!("device_evidence: address {:?}", row.value))?;
-                let span = AddressSpan { ip, current: false, first_seen, first_asserted, last };
+                let span = AddressSpan { ip, current: false, times };
                 self.addresses[at].push(span);
                 return Ok(());
             }
@@ -118,7 +121,7 @@ impl Restoring {
         };
         let scope = dictionary.source_of(id).scope;
         let claim = dictionary.claim(scope, &key);
-        let span = ClaimSpan { claim, status: Status::Expired, first_seen, first_asserted, last };
+        let span = ClaimSpan { claim, status: Status::Expired, times };
         self.claims[at].push(span);
         Ok(())
     }

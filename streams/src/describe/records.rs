@@ -167,7 +167,7 @@ fn evidence_changes(
         (old, old_claims),
         (&record.claims, claims),
         |span| span.claim,
-        |a, b| (a.first_seen, a.first_asserted, &a.last) == (b.first_seen, b.first_asserted, &b.last),
+        |a, b| before.is_some_and(|before| before.record.times(a) == record.times(b)),
         |span, (state, leads)| claim_row(record, span, state, leads, dictionary),
         out,
     );
@@ -176,7 +176,7 @@ fn evidence_changes(
         (old, old_addresses),
         (&record.addresses, addresses),
         |span| span.ip,
-        |a, b| (a.first_seen, a.first_asserted, &a.last) == (b.first_seen, b.first_asserted, &b.last),
+        |a, b| before.is_some_and(|before| before.record.times(a) == record.times(b)),
         |span, (state, leads)| address_row(record, span, state, leads, dictionary),
         out,
     );

@@ -171,5 +171,5 @@ impl Placer {
 fn seen_at(record: &Record, ip: IpAddr) -> Option<i64> {
     let index = record.addresses.binary_search_by_key(&ip, |span| span.ip).ok()?;
     let span = record.addresses.get(index)?;
-    span.current.then(|| record.asserted(&span.last).1)
+    span.current.then(|| record.asserted(span).1)
 }

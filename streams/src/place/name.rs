@@ -51,11 +51,12 @@ impl Placer {
         let records = members.records.iter().filter(|record| owns(self.placed(**record).placement));
         let records = records.filter_map(|record| context.facts().record(*record));
         let mut shared: Vec<ClaimId> = Vec::new();
-        for span in records.flat_map(|record| record.claims.iter()) {
+        for (record, span) in records.flat_map(|record| record.claims.iter().map(move |span| (record, span)))
+        {
             if context.facts().is_shared(span.claim) {
                 shared.push(span.claim);
             } else {
-                consider(span.claim, &|| span.first_seen);
+                consider(span.claim, &|| record.times(span).first_seen);
             }
         }
         sort_unique(&mut shared);
@@ -71,6 +72,6 @@ impl Placer {
 /// The earliest time that any record first asserted a claim.
 fn birth(context: &Context<'_>, claim: ClaimId) -> i64 {
     let records = context.facts().claimants(claim).iter();
-    let seen = records.filter_map(|record| Some(context.facts().span(*record, claim)?.first_seen));
+    let seen = records.filter_map(|record| Some(context.facts().times(*record, claim)?.first_seen));
     seen.min().unwrap_or(i64::MAX)
 }
