@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 use crate::{
     by_place::ByPlace,
     components::{Components, Label, Node},
-    dictionary::{ClaimId, ClaimValue, Dictionary, RecordId},
+    dictionary::{ClaimId, Dictionary, RecordId},
     facts::SharedId,
     join::{Block, BlockEdge, BlockNode, join},
     macs::{Edge, Linked, MacChanges, Macs, NodeInfo, Place, sort_unique_places},
@@ -304,8 +304,7 @@ impl Blocks {
             .collect();
         if joined.oversized {
             let records = infos.iter().flat_map(|(_, info)| info.records.iter().copied());
-            let key = |record: &RecordId| dictionary.record_entry(*record).key.clone();
-            split.oversized = records.min_by_key(key);
+            split.oversized = records.min_by_key(|record| dictionary.key(*record));
         }
         self.keep(&split, noted);
         split
@@ -356,17 +355,16 @@ struct Noted {
     bridging: BTreeSet<RecordId>,
 }
 
-fn block_edge(edge: &Edge, node: usize, macs: &[ClaimId], dictionary: &Dictionary) -> BlockEdge {
-    let value = match dictionary.claim_entry(edge.mac).value {
-        ClaimValue::Mac(mac) => mac,
-        ClaimValue::Text(_) => 0,
-    };
-    let key = dictionary.record_entry(edge.record).key.clone();
+fn block_edge<'a>(edge: &Edge, node: usize, macs: &[ClaimId], dictionary: &'a Dictionary) -> BlockEdge<'a> {
     BlockEdge {
         node,
         mac: macs.binary_search(&edge.mac).unwrap_or_default(),
         current: edge.current,
         allowed: edge.allowed,
-        precedence: (edge.first_asserted, key, value),
+        precedence: (
+            edge.first_asserted,
+            dictionary.key(edge.record),
+            dictionary.claim_mac(edge.mac).unwrap_or_default(),
+        ),
     }
 }

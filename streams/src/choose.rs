@@ -11,7 +11,7 @@ use serviceradar_schemas::{NetworkInterface, OperatingSystem};
 
 use crate::{
     claim::{Namespace, id_hash, mac_shown},
-    dictionary::{ClaimValue, Dictionary},
+    dictionary::Dictionary,
     normalise::{OTHERS, TAGS},
     record::Record,
     rows::{DeviceRow, DeviceSeen, Placement, Uid},
@@ -326,12 +326,7 @@ pub struct AddressOffer {
 fn macs(spoken: &[&Member<'_>], dictionary: &Dictionary) -> Vec<u64> {
     let spans = spoken.iter().flat_map(|member| member.record.claims.iter());
     let asserted = spans.filter(|span| span.status.is_asserted());
-    let mut macs: Vec<u64> = asserted
-        .filter_map(|span| match dictionary.claim_entry(span.claim).value {
-            ClaimValue::Mac(mac) => Some(mac),
-            ClaimValue::Text(_) => None,
-        })
-        .collect();
+    let mut macs: Vec<u64> = asserted.filter_map(|span| dictionary.claim_mac(span.claim)).collect();
     macs.sort_unstable_by_key(|mac| (!crate::claim::is_universal(*mac), *mac));
     macs.dedup();
     macs
@@ -384,7 +379,7 @@ fn state(members: &[Member<'_>]) -> &'static str {
 fn flags(spoken: &[&Member<'_>], dictionary: &Dictionary, cut: bool) -> Vec<String> {
     let mut values: Vec<(u32, u32)> = Vec::new();
     for span in spoken.iter().flat_map(|member| member.record.claims.iter()) {
-        let entry = dictionary.claim_entry(span.claim);
+        let entry = dictionary.class_of(span.claim);
         if span.status == crate::record::Status::Current
             && entry.kind.is_exclusive()
             && entry.kind != Namespace::Detached

@@ -239,7 +239,7 @@ impl Dataflow {
         let placed = |record: RecordId| {
             let at = placer.placed(record);
             let uid = at.device.and_then(|device| placer.uid(device));
-            Placed { record_key: dictionary.record_entry(record).key.clone(), placement: at.placement, uid }
+            Placed { record_key: Arc::<str>::from(dictionary.key(record)), placement: at.placement, uid }
         };
         folding.fold.facts().records().map(|record| placed(record.id)).collect()
     }

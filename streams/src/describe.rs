@@ -139,10 +139,7 @@ impl Describer {
     ) {
         let mut records: Vec<(Arc<str>, RecordId)> = {
             let dictionary = self.dictionary.borrow();
-            facts
-                .records()
-                .map(|record| (dictionary.record_entry(record.id).key.clone(), record.id))
-                .collect()
+            facts.records().map(|record| (Arc::<str>::from(dictionary.key(record.id)), record.id)).collect()
         };
         records.sort_unstable();
         let mut devices: Vec<(Uid, Device)> = identity.placer.named().collect();

@@ -15,6 +15,7 @@ use crate::{
     claim::{Namespace, UidMaker, is_universal, mac_text},
     normalise::ClaimKey,
     rows::Uid,
+    texts::{TextAt, Texts},
 };
 
 /// A record.
@@ -45,47 +46,26 @@ pub struct SourceEntry {
     pub records: Vec<RecordId>,
 }
 
-/// A record.
-pub struct RecordEntry {
-    /// `partition/kind/instance/native key`.
-    pub key: Arc<str>,
-    /// Its source, and thereby its scope.
-    pub source: SourceId,
-}
-
-/// The value of a claim.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ClaimValue {
-    /// A MAC, 48 bits.
-    Mac(u64),
-    /// Anything else.
-    Text(Arc<str>),
-}
-
-/// A claim.
-pub struct ClaimEntry {
+/// What the claims of a namespace are, in a scope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClaimClass {
     /// Where.
     pub scope: ScopeId,
     /// Index of its namespace's name.
     pub namespace: u32,
     /// What its namespace may do.
     pub kind: Namespace,
-    /// Its value.
-    pub value: ClaimValue,
-    /// uid(claim).
-    pub uid: Uid,
+    /// Tier by its form alone; an allowed local MAC is tier 2.
+    pub tier: u8,
 }
 
-impl ClaimEntry {
-    /// Tier by its form alone; an allowed local MAC is tier 2.
-    pub fn tier(&self) -> u8 {
-        match self.value {
-            ClaimValue::Mac(mac) if is_universal(mac) => 2,
-            ClaimValue::Mac(_) => 3,
-            ClaimValue::Text(_) if self.kind.is_tier_1() => 1,
-            ClaimValue::Text(_) => 3,
-        }
-    }
+/// The value of a claim.
+#[derive(Clone, Copy)]
+enum ClaimValue {
+    /// A MAC, 48 bits: the first 16, and the others.
+    Mac(u16, u32),
+    /// Anything else.
+    Text(TextAt),
 }
 
 /// The dictionary of one worker.
@@ -95,10 +75,18 @@ pub struct Dictionary {
     scopes: Vec<ScopeEntry>,
     sources: Vec<SourceEntry>,
     source_ids: HashMap<(ScopeId, Source), SourceId>,
-    records: Vec<RecordEntry>,
+    /// `partition/kind/instance/native key`, and the source and thereby the scope.
+    records: Vec<(TextAt, SourceId)>,
     record_ids: HashTable<RecordId>,
-    claims: Vec<ClaimEntry>,
+    classes: Vec<ClaimClass>,
+    /// By scope, namespace and tier.
+    class_ids: HashMap<(ScopeId, u32, u8), u32>,
+    /// By claim: apart, since its class is asked much more often than the rest.
+    class_of: Vec<u32>,
+    values: Vec<ClaimValue>,
+    uids: Vec<Uid>,
     claim_ids: HashTable<ClaimId>,
+    kept: Texts,
     texts: Vec<Arc<str>>,
     text_ids: HashMap<Arc<str>, u32>,
 }
@@ -114,8 +102,13 @@ impl Dictionary {
             source_ids: HashMap::new(),
             records: Vec::new(),
             record_ids: HashTable::new(),
-            claims: Vec::new(),
+            classes: Vec::new(),
+            class_ids: HashMap::new(),
+            class_of: Vec::new(),
+            values: Vec::new(),
+            uids: Vec::new(),
             claim_ids: HashTable::new(),
+            kept: Texts::default(),
             texts: Vec::new(),
             text_ids: HashMap::new(),
         }
@@ -165,34 +158,37 @@ impl Dictionary {
 
     /// A record by its key; its source is looked up where the record is new.
     pub fn record(&mut self, scope: ScopeId, source: &Source, key: &str) -> RecordId {
-        let hash = self.hasher.hash_one(key);
-        let records = &self.records;
-        if let Some(id) = self.record_ids.find(hash, |id| &*records[*id as usize].key == key) {
-            return *id;
+        if let Some(id) = self.find_record(key) {
+            return id;
         }
         let source = self.source(scope, source);
         let id = self.records.len() as RecordId;
-        self.records.push(RecordEntry { key: key.into(), source });
+        self.records.push((self.kept.keep(key), source));
         self.sources[source as usize].records.push(id);
-        let (records, hasher) = (&self.records, &self.hasher);
-        self.record_ids.insert_unique(hash, id, |id| hasher.hash_one(&*records[*id as usize].key));
+        let (records, kept, hasher) = (&self.records, &self.kept, &self.hasher);
+        let hash_of = |id: &RecordId| hasher.hash_one(kept.at(records[*id as usize].0));
+        self.record_ids.insert_unique(hasher.hash_one(key), id, hash_of);
         id
     }
 
     /// A record that is known.
     pub fn find_record(&self, key: &str) -> Option<RecordId> {
-        let hash = self.hasher.hash_one(key);
-        self.record_ids.find(hash, |id| &*self.records[*id as usize].key == key).copied()
+        self.record_ids.find(self.hasher.hash_one(key), |id| self.key(*id) == key).copied()
     }
 
-    /// What a record is.
-    pub fn record_entry(&self, record: RecordId) -> &RecordEntry {
-        &self.records[record as usize]
+    /// The key of a record: `partition/kind/instance/native key`.
+    pub fn key(&self, record: RecordId) -> &str {
+        self.kept.at(self.records[record as usize].0)
+    }
+
+    /// The label of the source of a record.
+    pub fn source_id(&self, record: RecordId) -> SourceId {
+        self.records[record as usize].1
     }
 
     /// The source of a record.
     pub fn source_of(&self, record: RecordId) -> &SourceEntry {
-        self.source_entry(self.record_entry(record).source)
+        self.source_entry(self.source_id(record))
     }
 
     /// How many records there are.
@@ -210,74 +206,107 @@ impl Dictionary {
 
     /// Whether a label is that of a claim.
     pub fn is_claim(&self, claim: ClaimId, scope: ScopeId, key: &ClaimKey) -> bool {
-        let entry = self.claim_entry(claim);
+        let class = self.class_of(claim);
         let (namespace, value) = match key {
             ClaimKey::Mac(mac) => ("mac", ClaimText::Mac(*mac)),
             ClaimKey::Text(namespace, value) => (namespace.as_str(), ClaimText::Text(value)),
         };
-        entry.scope == scope && value.is(&entry.value) && *self.texts[entry.namespace as usize] == *namespace
+        class.scope == scope
+            && self.value(claim) == value
+            && *self.texts[class.namespace as usize] == *namespace
     }
 
     fn claim_of(&mut self, scope: ScopeId, namespace: &str, value: ClaimText<'_>) -> ClaimId {
         let namespace_id = self.text(namespace);
         let hash = value.hash(&self.hasher, scope, namespace_id);
-        let claims = &self.claims;
         let same = |id: &ClaimId| {
-            let claim = &claims[*id as usize];
-            claim.scope == scope && claim.namespace == namespace_id && value.is(&claim.value)
+            let class = self.class_of(*id);
+            class.scope == scope && class.namespace == namespace_id && self.value(*id) == value
         };
         if let Some(id) = self.claim_ids.find(hash, same) {
             return *id;
         }
         let uids = &self.scopes[scope as usize].uids;
-        let (uid, value) = match value {
-            ClaimText::Mac(mac) => (uids.claim(namespace, &mac_text(mac)), ClaimValue::Mac(mac)),
-            ClaimText::Text(text) => (uids.claim(namespace, text), ClaimValue::Text(text.into())),
+        let uid = match value {
+            ClaimText::Mac(mac) => uids.claim(namespace, &mac_text(mac)),
+            ClaimText::Text(text) => uids.claim(namespace, text),
         };
-        let id = self.claims.len() as ClaimId;
         let kind = Namespace::of(namespace);
-        self.claims.push(ClaimEntry { scope, namespace: namespace_id, kind, value, uid });
-        let (claims, hasher) = (&self.claims, &self.hasher);
+        let class = ClaimClass { scope, namespace: namespace_id, kind, tier: tier(kind, value) };
+        let id = self.class_of.len() as ClaimId;
+        let class = self.class(class);
+        self.class_of.push(class);
+        self.uids.push(uid);
+        self.values.push(match value {
+            ClaimText::Mac(mac) => ClaimValue::Mac((mac >> 32) as u16, mac as u32),
+            ClaimText::Text(text) => ClaimValue::Text(self.kept.keep(text)),
+        });
+        // It moves to another table as a whole: what it needs to know of a claim lies side by side.
+        let (class_of, classes) = (&self.class_of, &self.classes);
+        let (values, kept, hasher) = (&self.values, &self.kept, &self.hasher);
         self.claim_ids.insert_unique(hash, id, |id| {
-            let claim = &claims[*id as usize];
-            ClaimText::of(&claim.value).hash(hasher, claim.scope, claim.namespace)
+            let class = classes[class_of[*id as usize] as usize];
+            ClaimText::of(values[*id as usize], kept).hash(hasher, class.scope, class.namespace)
         });
         id
     }
 
+    /// The number of a class.
+    fn class(&mut self, class: ClaimClass) -> u32 {
+        *self.class_ids.entry((class.scope, class.namespace, class.tier)).or_insert_with(|| {
+            self.classes.push(class);
+            (self.classes.len() - 1) as u32
+        })
+    }
+
     /// How many claims there are.
     pub fn claims(&self) -> usize {
-        self.claims.len()
+        self.class_of.len()
     }
 
     /// The private claim of a detached record.
     pub fn detached_claim(&mut self, record: RecordId) -> ClaimId {
-        let key = self.records[record as usize].key.clone();
+        let key = self.key(record).to_owned();
         let scope = self.source_of(record).scope;
         self.claim_of(scope, "detached", ClaimText::Text(&key))
     }
 
     /// What a claim is.
-    pub fn claim_entry(&self, claim: ClaimId) -> &ClaimEntry {
-        &self.claims[claim as usize]
+    pub fn class_of(&self, claim: ClaimId) -> ClaimClass {
+        self.classes[self.class_of[claim as usize] as usize]
+    }
+
+    /// uid(claim).
+    pub fn claim_uid(&self, claim: ClaimId) -> Uid {
+        self.uids[claim as usize]
+    }
+
+    /// The 48 bits of a claim that is a MAC.
+    pub fn claim_mac(&self, claim: ClaimId) -> Option<u64> {
+        match self.value(claim) {
+            ClaimText::Mac(mac) => Some(mac),
+            ClaimText::Text(_) => None,
+        }
+    }
+
+    fn value(&self, claim: ClaimId) -> ClaimText<'_> {
+        ClaimText::of(self.values[claim as usize], &self.kept)
     }
 
     /// Namespace and value of a claim, as the views write them.
     pub fn claim_text(&self, claim: ClaimId) -> (Arc<str>, Arc<str>) {
-        let entry = self.claim_entry(claim);
-        let value = match &entry.value {
-            ClaimValue::Mac(mac) => mac_text(*mac).into(),
-            ClaimValue::Text(text) => text.clone(),
+        let value = match self.value(claim) {
+            ClaimText::Mac(mac) => mac_text(mac).into(),
+            ClaimText::Text(text) => text.into(),
         };
-        (self.texts[entry.namespace as usize].clone(), value)
+        (self.texts[self.class_of(claim).namespace as usize].clone(), value)
     }
 
     /// Orders claims as their text does: by namespace, then value.
     pub fn compare_claims(&self, a: ClaimId, b: ClaimId) -> std::cmp::Ordering {
-        let (a, b) = (self.claim_entry(a), self.claim_entry(b));
-        let namespaces = self.texts[a.namespace as usize].cmp(&self.texts[b.namespace as usize]);
+        let namespace = |claim| &self.texts[self.class_of(claim).namespace as usize];
         // MACs of one namespace: 12 digits each, so that numbers order as their text.
-        namespaces.then_with(|| a.value.cmp(&b.value))
+        namespace(a).cmp(namespace(b)).then_with(|| self.value(a).cmp(&self.value(b)))
     }
 
     /// A text that recurs: the name of a namespace or of an attribute.
@@ -324,25 +353,18 @@ impl Values {
     }
 }
 
-/// A claim's value while it is looked up.
+/// The value of a claim.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum ClaimText<'a> {
     Mac(u64),
     Text(&'a str),
 }
 
 impl<'a> ClaimText<'a> {
-    fn of(value: &'a ClaimValue) -> Self {
+    fn of(value: ClaimValue, texts: &'a Texts) -> Self {
         match value {
-            ClaimValue::Mac(mac) => Self::Mac(*mac),
-            ClaimValue::Text(text) => Self::Text(text),
-        }
-    }
-
-    fn is(&self, value: &ClaimValue) -> bool {
-        match (self, value) {
-            (Self::Mac(a), ClaimValue::Mac(b)) => a == b,
-            (Self::Text(a), ClaimValue::Text(b)) => **a == **b,
-            _ => false,
+            ClaimValue::Mac(first, others) => Self::Mac(u64::from(first) << 32 | u64::from(others)),
+            ClaimValue::Text(at) => Self::Text(texts.at(at)),
         }
     }
 
@@ -355,5 +377,14 @@ impl<'a> ClaimText<'a> {
             Self::Text(text) => text.hash(&mut state),
         }
         state.finish()
+    }
+}
+
+/// Tier by its form alone.
+fn tier(kind: Namespace, value: ClaimText<'_>) -> u8 {
+    match value {
+        ClaimText::Mac(mac) if is_universal(mac) => 2,
+        ClaimText::Text(_) if kind.is_tier_1() => 1,
+        ClaimText::Mac(_) | ClaimText::Text(_) => 3,
     }
 }

@@ -26,7 +26,7 @@ pub fn state_of(
     facts: &Facts,
     dictionary: &Dictionary,
 ) -> EvidenceState {
-    let entry = dictionary.claim_entry(span.claim);
+    let entry = dictionary.class_of(span.claim);
     let (id, claim) = (record.id, span.claim);
     let verdict = identity.judge.verdict(claim);
     let is_mac = entry.kind == Namespace::Mac;
@@ -35,7 +35,7 @@ pub fn state_of(
     if span.status == Status::Expired {
         return EvidenceState::Expired;
     }
-    if entry.kind == Namespace::Other || (is_mac && entry.tier() == 3 && !verdict.allowed) {
+    if entry.kind == Namespace::Other || (is_mac && entry.tier == 3 && !verdict.allowed) {
         return standing;
     }
     let detached = record.now().detached && entry.kind != Namespace::Detached;
@@ -72,21 +72,21 @@ pub fn state_of(
 
 /// The row of a claim.
 pub fn claim_row(
-    record: &Record,
+    (record_key, record): (&Arc<str>, &Record),
     span: &ClaimSpan,
-    state: EvidenceState,
-    leads: bool,
+    (state, leads): (EvidenceState, bool),
     dictionary: &Dictionary,
 ) -> EvidenceRow {
-    let entry = dictionary.claim_entry(span.claim);
+    let entry = dictionary.class_of(span.claim);
     let (namespace, value) = dictionary.claim_text(span.claim);
-    let names = entry.kind != Namespace::Other && entry.uid != NO_UID;
+    let uid = dictionary.claim_uid(span.claim);
+    let names = entry.kind != Namespace::Other && uid != NO_UID;
     let Times { first_seen, first_asserted, last } = record.times(span);
     EvidenceRow {
-        record_key: dictionary.record_entry(record.id).key.clone(),
+        record_key: record_key.clone(),
         namespace,
         value,
-        claim_uid: names.then_some(entry.uid.0),
+        claim_uid: names.then_some(uid.0),
         ip: None,
         state,
         leads,
@@ -98,16 +98,15 @@ pub fn claim_row(
 
 /// The row of an address.
 pub fn address_row(
-    record: &Record,
+    (record_key, record): (&Arc<str>, &Record),
     span: &AddressSpan,
-    state: EvidenceState,
-    leads: bool,
+    (state, leads): (EvidenceState, bool),
     dictionary: &Dictionary,
 ) -> EvidenceRow {
     let scope = dictionary.source_entry(record.source).scope;
     let Times { first_seen, first_asserted, last } = record.times(span);
     EvidenceRow {
-        record_key: dictionary.record_entry(record.id).key.clone(),
+        record_key: record_key.clone(),
         namespace: "ip".into(),
         value: span.ip.to_string().into(),
         claim_uid: Some(dictionary.address_uid(scope, span.ip).0),

@@ -144,7 +144,7 @@ impl Fold {
         let key = format!("{}/{}/{}", sighting.partition, sighting.source, sighting.native_key);
         let id = dictionary.record(scope, &sighting.source, &key);
         self.touch(id);
-        let source = dictionary.record_entry(id).source;
+        let source = dictionary.source_id(id);
         let record = self.facts.slot(id).get_or_insert_with(|| Arc::new(Record::new(id, source)));
         let record = Arc::make_mut(record);
         if sighting.action == Action::End {
@@ -222,7 +222,7 @@ impl Fold {
             let detached = self.detached.get(&id).copied();
             let settled = Arc::make_mut(record);
             if detached.is_none() && settled.now().detached {
-                let own = |claim| dictionary.claim_entry(claim).kind == crate::claim::Namespace::Detached;
+                let own = |claim| dictionary.class_of(claim).kind == crate::claim::Namespace::Detached;
                 settled.claims = settled.claims.iter().filter(|span| !own(span.claim)).cloned().collect();
             }
             let next = settled.settle(watermark, accepted, detached, &self.rules.windows, &dictionary);

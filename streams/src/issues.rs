@@ -131,7 +131,7 @@ impl Issues {
             return Vec::new();
         }
         let dictionary = self.dictionary.borrow();
-        let partition = dictionary.partition(dictionary.claim_entry(claim).scope).clone();
+        let partition = dictionary.partition(dictionary.class_of(claim).scope).clone();
         let (namespace, value) = dictionary.claim_text(claim);
         let live = facts
             .claimants(claim)
@@ -174,7 +174,7 @@ impl Issues {
             return Vec::new();
         }
         let partition = dictionary.partition(dictionary.source_of(id).scope).clone();
-        let key = dictionary.record_entry(id).key.clone();
+        let key = Arc::<str>::from(dictionary.key(id));
         let uids = devices([id].into_iter(), identity);
         let row = |(kind, detail): (&'static str, String)| IssueRow {
             partition: partition.clone(),

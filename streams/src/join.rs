@@ -1,7 +1,7 @@
 //! Join: one block into clusters, step by step, so that an edge that contradicts what stands is
 //! refused alone and tears nothing apart. A pure function. Source: `identity.md`, step 4.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 /// A node of a block: a core, or a MAC-only record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,11 +15,11 @@ pub struct BlockNode {
 }
 
 /// What step 4 orders edges by: (first asserted, record key, MAC).
-pub type Precedence = (i64, Arc<str>, u64);
+pub type Precedence<'a> = (i64, &'a str, u64);
 
 /// An edge of a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BlockEdge {
+pub struct BlockEdge<'a> {
     /// Index of its node.
     pub node: usize,
     /// Index of its MAC.
@@ -29,18 +29,18 @@ pub struct BlockEdge {
     /// Whether the MAC is allowed.
     pub allowed: bool,
     /// Its place in the order of the step.
-    pub precedence: Precedence,
+    pub precedence: Precedence<'a>,
 }
 
 /// A block, whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Block {
+pub struct Block<'a> {
     /// Cores and MAC-only records.
     pub nodes: Vec<BlockNode>,
     /// How many MACs it has.
     pub macs: usize,
     /// The edges that survived step 3.
-    pub edges: Vec<BlockEdge>,
+    pub edges: Vec<BlockEdge<'a>>,
 }
 
 /// A block, decided.
@@ -59,7 +59,7 @@ pub struct Joined {
 }
 
 /// Joins a block. `block_cap` is in records.
-pub fn join(block: &Block, block_cap: usize) -> Joined {
+pub fn join(block: &Block<'_>, block_cap: usize) -> Joined {
     let records: usize = block.nodes.iter().map(|node| node.records).sum();
     let mut joined = Joined { oversized: records > block_cap, ..Joined::default() };
     let mut clusters = Clusters::of(block);
@@ -112,15 +112,15 @@ pub fn join(block: &Block, block_cap: usize) -> Joined {
     joined
 }
 
-fn in_order<'a>(edges: impl Iterator<Item = &'a BlockEdge>) -> Vec<&'a BlockEdge> {
-    let mut edges: Vec<&BlockEdge> = edges.collect();
+fn in_order<'a, 'b: 'a>(edges: impl Iterator<Item = &'a BlockEdge<'b>>) -> Vec<&'a BlockEdge<'b>> {
+    let mut edges: Vec<&BlockEdge<'_>> = edges.collect();
     edges.sort_by(|a, b| a.precedence.cmp(&b.precedence));
     edges
 }
 
 /// MAC-only records with current MACs, by (earliest first asserted of them, record key), each with its MACs.
-fn loners(block: &Block) -> Vec<(usize, Vec<usize>)> {
-    let mut loners: BTreeMap<usize, (&Precedence, Vec<usize>)> = BTreeMap::new();
+fn loners(block: &Block<'_>) -> Vec<(usize, Vec<usize>)> {
+    let mut loners: BTreeMap<usize, (&Precedence<'_>, Vec<usize>)> = BTreeMap::new();
     for edge in &block.edges {
         if block.nodes[edge.node].is_core || !edge.current || edge.allowed {
             continue;
@@ -130,7 +130,7 @@ fn loners(block: &Block) -> Vec<(usize, Vec<usize>)> {
         macs.push(edge.mac);
     }
     let mut loners: Vec<_> = loners.into_iter().collect();
-    loners.sort_by(|(_, (a, _)), (_, (b, _))| (a.0, &a.1).cmp(&(b.0, &b.1)));
+    loners.sort_by(|(_, (a, _)), (_, (b, _))| (a.0, a.1).cmp(&(b.0, b.1)));
     loners.into_iter().map(|(node, (_, macs))| (node, macs)).collect()
 }
 
@@ -142,7 +142,7 @@ struct Clusters {
 }
 
 impl Clusters {
-    fn of(block: &Block) -> Self {
+    fn of(block: &Block<'_>) -> Self {
         let size = block.nodes.len() + block.macs;
         let mut holds: Vec<Vec<u32>> = block.nodes.iter().map(|node| node.holds.clone()).collect();
         holds.resize(size, Vec::new());
@@ -205,8 +205,8 @@ mod tests {
         BlockNode { holds: holds.to_vec(), is_core: true, records: 1 }
     }
 
-    fn edge(node: usize, mac: usize, current: bool, first_asserted: i64) -> BlockEdge {
-        let precedence = (first_asserted, format!("r{node}").into(), mac as u64);
+    fn edge(node: usize, mac: usize, current: bool, first_asserted: i64) -> BlockEdge<'static> {
+        let precedence = (first_asserted, ["r0", "r1", "r2"][node], mac as u64);
         BlockEdge { node, mac, current, allowed: false, precedence }
     }
 

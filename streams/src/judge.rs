@@ -132,8 +132,8 @@ impl Judge {
 
     /// The tier of a claim; an allowed local MAC is tier 2.
     pub fn tier(&self, claim: ClaimId, dictionary: &Dictionary) -> u8 {
-        let entry = dictionary.claim_entry(claim);
-        match entry.tier() {
+        let entry = dictionary.class_of(claim);
+        match entry.tier {
             3 if entry.kind == Namespace::Mac && self.verdict(claim).allowed => 2,
             tier => tier,
         }
@@ -216,7 +216,7 @@ impl Judge {
         let dictionary = self.dictionary.borrow();
         // Too few share any other claim for it to be judged.
         let is_judged = |claim: ClaimId| {
-            dictionary.claim_entry(claim).kind.is_tier_1()
+            dictionary.class_of(claim).kind.is_tier_1()
                 || facts.claimants(claim).len() > self.caps.spread_of_a_source.min(self.caps.spread)
                 || self.claims.contains_key(&claim)
         };
@@ -250,7 +250,7 @@ impl Judge {
         let claimants = facts.claimants(claim);
         // What never links proves nothing, however few share it.
         if claimants.len() <= self.caps.spread_of_a_source.min(self.caps.spread)
-            || dictionary.claim_entry(claim).tier() == 3
+            || dictionary.class_of(claim).tier == 3
         {
             return false;
         }
@@ -270,7 +270,7 @@ impl Judge {
     }
 
     fn is_quarantined(&self, facts: &Facts, claim: ClaimId, dictionary: &Dictionary) -> bool {
-        let entry = dictionary.claim_entry(claim);
+        let entry = dictionary.class_of(claim);
         // The private claim of a detached record links, whatever else the record says.
         if !entry.kind.is_tier_1() || entry.kind == Namespace::Detached {
             return false;
@@ -284,7 +284,7 @@ impl Judge {
                 continue;
             }
             for span in record.claims.iter().filter(|span| span.status == Status::Current) {
-                let other = dictionary.claim_entry(span.claim);
+                let other = dictionary.class_of(span.claim);
                 if other.kind.is_exclusive() && other.namespace != entry.namespace {
                     values.push((other.namespace, span.claim));
                 }
@@ -307,15 +307,15 @@ impl Judge {
         } else {
             let entry = dictionary.source_of(id);
             let (scope, source) = (entry.scope, entry.source.clone());
-            let key = dictionary.record_entry(id).key.clone();
-            let native = RecordRow::split(&key).and_then(|(_, _, native)| native_claim(&source, native));
+            let key = dictionary.key(id);
+            let native = RecordRow::split(key).and_then(|(_, _, native)| native_claim(&source, native));
             native.map(|claim| dictionary.claim(scope, &claim))
         };
         let link = |span: &ClaimSpan| {
-            let entry = dictionary.claim_entry(span.claim);
+            let entry = dictionary.class_of(span.claim);
             let verdict = self.verdict(span.claim);
             let is_mac = entry.kind == Namespace::Mac;
-            let linkable = !is_mac || entry.tier() == 2 || verdict.allowed;
+            let linkable = !is_mac || entry.tier == 2 || verdict.allowed;
             let counts = verdict.allowed || own == Some(span.claim) || !bridging.contains(&entry.namespace);
             let links = is_live(record, span, &dictionary) && linkable && counts && verdict.is_usable();
             let current = span.status == Status::Current;
@@ -351,7 +351,7 @@ impl Judge {
 
 /// Whether a claim of a record is live and may link at all; of a detached record its private one alone.
 fn is_live(record: &Record, span: &ClaimSpan, dictionary: &Dictionary) -> bool {
-    let kind = dictionary.claim_entry(span.claim).kind;
+    let kind = dictionary.class_of(span.claim).kind;
     span.status.is_live()
         && kind != Namespace::Other
         && (kind == Namespace::Detached) == record.now().detached
@@ -364,7 +364,7 @@ fn bridging(record: &Record, dictionary: &Dictionary, cap: usize) -> Vec<u32> {
     }
     let mut counts: Vec<(u32, usize)> = Vec::new();
     for span in record.claims.iter().filter(|span| span.status == Status::Current) {
-        let entry = dictionary.claim_entry(span.claim);
+        let entry = dictionary.class_of(span.claim);
         if entry.kind.is_exclusive() {
             match counts.iter_mut().find(|(namespace, _)| *namespace == entry.namespace) {
                 Some((_, count)) => *count += 1,

@@ -37,6 +37,7 @@ pub mod snapshots;
 pub mod sources;
 pub mod spans;
 pub mod sums;
+pub mod texts;
 
 /// Sorts what was noted, each thing once: a load notes millions, too many to keep sorted one by one.
 pub(crate) fn sort_unique<T: Ord>(noted: &mut Vec<T>) {

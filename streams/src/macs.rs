@@ -392,7 +392,7 @@ impl Macs {
             return;
         }
         let links = || core.records.iter().flat_map(|record| linked.judge.links(*record));
-        let current = links().filter(|link| link.current).map(|link| dictionary.claim_entry(link.claim));
+        let current = links().filter(|link| link.current).map(|link| dictionary.class_of(link.claim));
         let mut holds = Few::NONE;
         current
             .filter(|entry| entry.kind.is_exclusive())
@@ -468,7 +468,7 @@ impl Macs {
             let dictionary = self.dictionary.borrow();
             edges.sort_by(|a, b| {
                 let key = |edge: &Edge| (edge.place, !edge.current, edge.first_asserted);
-                let name = |edge: &Edge| &dictionary.record_entry(edge.record).key;
+                let name = |edge: &Edge| dictionary.key(edge.record);
                 key(a).cmp(&key(b)).then_with(|| name(a).cmp(name(b)))
             });
             edges.dedup_by_key(|edge| edge.place);

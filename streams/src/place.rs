@@ -126,7 +126,7 @@ impl Context<'_> {
 
     /// The cluster in which a claim links.
     fn links(&self, claim: ClaimId, dictionary: &Dictionary) -> Option<Cluster> {
-        match dictionary.claim_entry(claim).kind {
+        match dictionary.class_of(claim).kind {
             Namespace::Other => None,
             Namespace::Mac => match self.blocks.split_mac(claim) {
                 Some(cluster) => cluster,
@@ -228,7 +228,7 @@ impl Placer {
         let dictionary = self.dictionary.borrow();
         let claims = (0..dictionary.claims() as ClaimId).filter_map(|claim| {
             let lead = self.lead(*context, claim, &dictionary)?;
-            Some((dictionary.claim_entry(claim).uid, self.uid(lead.device)?))
+            Some((dictionary.claim_uid(claim), self.uid(lead.device)?))
         });
         let addresses = self.leads.iter().filter_map(|(address, lead)| {
             let (scope, ip) = self.addresses.place(*address);
@@ -433,10 +433,10 @@ impl Placer {
     fn follow(&self, context: &Context<'_>, record: &Record) -> Option<Cluster> {
         let dictionary = self.dictionary.borrow();
         let links = |span: &ClaimSpan| self.state(context, span.claim).and_then(|state| state.links);
-        let tier_1 = record.claims.iter().filter(|span| dictionary.claim_entry(span.claim).kind.is_tier_1());
+        let tier_1 = record.claims.iter().filter(|span| dictionary.class_of(span.claim).kind.is_tier_1());
         let first = tier_1.filter_map(|span| Some((span, links(span)?))).min_by(|(a, _), (b, _)| {
             let rank = |span: &ClaimSpan| {
-                (record.times(span).first_asserted, dictionary.claim_entry(span.claim).kind.rank())
+                (record.times(span).first_asserted, dictionary.class_of(span.claim).kind.rank())
             };
             rank(a).cmp(&rank(b)).then_with(|| dictionary.compare_claims(a.claim, b.claim))
         });
@@ -444,7 +444,7 @@ impl Placer {
             return Some(cluster);
         }
         let is_mac = |span: &&ClaimSpan| {
-            dictionary.claim_entry(span.claim).kind == Namespace::Mac
+            dictionary.class_of(span.claim).kind == Namespace::Mac
                 && context.tier(span.claim, &dictionary) == 2
         };
         let mut macs = record.claims.iter().filter(is_mac).map(links);
@@ -500,7 +500,7 @@ impl Placer {
         let timed =
             placed.filter_map(|record| Some((context.facts().times(record, claim)?.first_asserted, record)));
         let first = timed.min_by(|(a, x), (b, y)| {
-            let key = |record: RecordId| &dictionary.record_entry(record).key;
+            let key = |record: RecordId| dictionary.key(record);
             a.cmp(b).then_with(|| key(*x).cmp(key(*y)))
         });
         first.map(|(_, record)| record)

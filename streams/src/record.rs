@@ -131,7 +131,7 @@ impl Record {
     /// and of those that a device has one of, which are current.
     pub fn shows_like(&self, other: &Self, dictionary: &Dictionary) -> bool {
         let alike = |(a, b): (&ClaimSpan, &ClaimSpan)| {
-            let mac = || dictionary.claim_entry(a.claim).kind == Namespace::Mac;
+            let mac = || dictionary.class_of(a.claim).kind == Namespace::Mac;
             let both_asserted = a.status.is_asserted() && b.status.is_asserted();
             a.claim == b.claim && (a.status == b.status || (both_asserted && mac()))
         };
@@ -349,7 +349,7 @@ impl Record {
     ) {
         let mut statuses = Vec::with_capacity(self.claims.len());
         for span in self.claims.iter() {
-            let entry = dictionary.claim_entry(span.claim);
+            let entry = dictionary.class_of(span.claim);
             let status = if self.is_current(span) {
                 if entry.kind == Namespace::Mac && !proven { Status::Listed } else { Status::Current }
             } else {
@@ -360,11 +360,11 @@ impl Record {
             statuses.push(status);
         }
         let replaced = |index: usize| {
-            let entry = dictionary.claim_entry(self.claims[index].claim);
+            let entry = dictionary.class_of(self.claims[index].claim);
             entry.kind.is_exclusive()
                 && self.claims.iter().zip(&statuses).any(|(other, status)| {
                     *status == Status::Current
-                        && dictionary.claim_entry(other.claim).namespace == entry.namespace
+                        && dictionary.class_of(other.claim).namespace == entry.namespace
                 })
         };
         let over: Vec<usize> = (0..statuses.len())

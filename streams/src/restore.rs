@@ -80,7 +80,7 @@ impl Restoring {
             last_seen: row.last_seen.unwrap_or(i64::MIN),
             first_asserted: row.first_asserted.unwrap_or(i64::MAX),
             collector: row.collector,
-            ..Record::new(id, dictionary.record_entry(id).source)
+            ..Record::new(id, dictionary.source_id(id))
         };
         record.set_attributes(attributes);
         record.set_marks(Marks {

@@ -229,7 +229,7 @@ impl Snapshots {
                 partition: row(after).partition,
                 source: row(after).source,
                 begin: key.1,
-                record_key: dictionary.record_entry(*record).key.clone(),
+                record_key: dictionary.key(*record).into(),
             };
             let none = BTreeSet::new();
             let old = before.as_ref().map_or(&none, |fetch| &fetch.listed_later);

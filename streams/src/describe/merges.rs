@@ -24,7 +24,7 @@ impl Describer {
         let gone: HashSet<&str> = out.devices.gone.iter().map(String::as_str).collect();
         for ((from, to), records) in moved {
             let mut keys: Vec<Arc<str>> =
-                records.iter().map(|record| dictionary.record_entry(*record).key.clone()).collect();
+                records.iter().map(|record| dictionary.key(*record).into()).collect();
             keys.sort_unstable();
             keys.truncate(MERGE_RECORDS_MAX);
             let (rule, claim) = self.rule(facts, records, *to, &dictionary);
@@ -54,15 +54,14 @@ impl Describer {
                 .filter(|(_, (state, _))| matches!(state, EvidenceState::Linking | EvidenceState::Lapsed))
         });
         let shared = linking.map(|(span, _)| span.claim).filter(|claim| {
-            dictionary.claim_entry(*claim).uid == to
-                || dictionary.claim_entry(*claim).kind != Namespace::Other
+            dictionary.claim_uid(*claim) == to || dictionary.class_of(*claim).kind != Namespace::Other
         });
-        match shared.min_by_key(|claim| {
-            (dictionary.claim_entry(*claim).uid != to, dictionary.claim_entry(*claim).tier())
-        }) {
+        match shared
+            .min_by_key(|claim| (dictionary.claim_uid(*claim) != to, dictionary.class_of(*claim).tier))
+        {
             Some(claim) => {
                 let (namespace, value) = dictionary.claim_text(claim);
-                let rule = if dictionary.claim_entry(claim).tier() == 1 { "claim" } else { "mac" };
+                let rule = if dictionary.class_of(claim).tier == 1 { "claim" } else { "mac" };
                 (rule, Some(format!("{namespace}:{value}")))
             }
             None => ("claim", None),

@@ -1,5 +1,7 @@
 //! Rows of records and evidence.
 
+use std::sync::Arc;
+
 use super::{Describer, Moved};
 use crate::{
     changes::{Changes, Row},
@@ -162,13 +164,14 @@ fn evidence_changes(
         before.map_or((none, none), |before| before.told.evidence.split_at(split(before)));
     let (claims, addresses) = now.told.evidence.split_at(split(now));
     let record = now.record;
+    let key: Arc<str> = dictionary.key(record.id).into();
     let old = before.map_or(&[][..], |before| &before.record.claims);
     span_changes(
         (old, old_claims),
         (&record.claims, claims),
         |span| span.claim,
         |a, b| before.is_some_and(|before| before.record.times(a) == record.times(b)),
-        |span, (state, leads)| claim_row(record, span, state, leads, dictionary),
+        |span, told| claim_row((&key, record), span, told, dictionary),
         out,
     );
     let old = before.map_or(&[][..], |before| &before.record.addresses);
@@ -177,7 +180,7 @@ fn evidence_changes(
         (&record.addresses, addresses),
         |span| span.ip,
         |a, b| before.is_some_and(|before| before.record.times(a) == record.times(b)),
-        |span, (state, leads)| address_row(record, span, state, leads, dictionary),
+        |span, told| address_row((&key, record), span, told, dictionary),
         out,
     );
 }
@@ -234,7 +237,7 @@ fn is_seen_again(before: &Telling<'_>, now: &Telling<'_>) -> bool {
 fn record_seen(record: &Record, dictionary: &Dictionary) -> RecordSeen {
     let marks = record.marks();
     RecordSeen {
-        record_key: dictionary.record_entry(record.id).key.clone(),
+        record_key: dictionary.key(record.id).into(),
         last_seen: known(record.last_seen, i64::MIN),
         probe_at: marks.probe.map(|(at, _)| at),
         last_snapshot_begin: marks.last_fetch,
@@ -251,7 +254,7 @@ fn known(at: i64, unknown: i64) -> Option<i64> {
 fn record_row(Telling { record, told }: &Telling<'_>, dictionary: &Dictionary) -> RecordRow {
     let marks = record.marks();
     RecordRow {
-        record_key: dictionary.record_entry(record.id).key.clone(),
+        record_key: dictionary.key(record.id).into(),
         uid: told.uid,
         placement: told.placement,
         open: record.now().open,

@@ -129,8 +129,8 @@ impl Placer {
                 }
             }
             let dictionary = self.dictionary.borrow();
-            let key = |record: &RecordId| dictionary.record_entry(*record).key.clone();
-            let record = visitors.iter().map(|(_, record)| *record).min_by_key(key);
+            let record = visitors.iter().map(|(_, record)| *record);
+            let record = record.min_by_key(|record| dictionary.key(*record));
             record.zip(placed.device).map(|(record, device)| Lead { device, record })
         };
         let before = self.leads.get(&address).copied();
@@ -156,7 +156,7 @@ impl Placer {
         let dictionary = self.dictionary.borrow();
         let near = |lease: i64| holders.iter().filter(move |(at, _, _)| at.abs_diff(seen) <= lease as u64);
         let latest = near(self.leases.of(ip)).max_by(|a, b| -> Ordering {
-            let key = |record: RecordId| &dictionary.record_entry(record).key;
+            let key = |record: RecordId| dictionary.key(record);
             a.0.cmp(&b.0).then_with(|| key(a.1).cmp(key(b.1)))
         });
         if let Some((_, _, device)) = latest {

@@ -41,8 +41,8 @@ impl Placer {
             if !context.linked.judge.verdict(claim).is_usable() || context.macs.is_ambiguous(claim) {
                 return;
             }
-            let entry = dictionary.claim_entry(claim);
-            let key = (!pinned, tier, birth(), entry.kind.rank(), entry.uid);
+            let rank = dictionary.class_of(claim).kind.rank();
+            let key = (!pinned, tier, birth(), rank, dictionary.claim_uid(claim));
             if best.is_none_or(|best| key < best) {
                 best = Some(key);
             }

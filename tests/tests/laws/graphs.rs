@@ -75,7 +75,7 @@ impl Steps {
     fn keys(&self) -> Vec<(String, u32)> {
         let dictionary = self.dictionary.borrow();
         let records = self.fold.facts().records();
-        records.map(|record| (dictionary.record_entry(record.id).key.to_string(), record.id)).collect()
+        records.map(|record| (dictionary.key(record.id).to_owned(), record.id)).collect()
     }
 
     fn cores(&self) -> Partition {
