@@ -380,7 +380,7 @@ fn flags(spoken: &[&Member<'_>], dictionary: &Dictionary, cut: bool) -> Vec<Stri
     let mut values: Vec<(u32, u32)> = Vec::new();
     for span in spoken.iter().flat_map(|member| member.record.claims.iter()) {
         let entry = dictionary.class_of(span.claim);
-        if span.status == crate::record::Status::Current
+        if span.status == crate::spans::Status::Current
             && entry.kind.is_exclusive()
             && entry.kind != Namespace::Detached
         {

@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 
 use sha2::{Digest, Sha256};
-use uuid::Uuid;
 
 use crate::rows::Uid;
 
@@ -160,9 +159,6 @@ pub fn id_hash(id: &str) -> u64 {
     first.copy_from_slice(&digest[..8]);
     u64::from_be_bytes(first)
 }
-
-/// The nil uuid: of claims that name nothing.
-pub const NO_UID: Uid = Uid(Uuid::nil());
 
 #[cfg(test)]
 mod tests {

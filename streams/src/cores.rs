@@ -92,7 +92,7 @@ impl Cores {
                 }
             }
             let Some(record) = any else { continue };
-            let now = judge.links(record).iter().filter(|link| !link.is_mac).count() as isize;
+            let now = judge.links(record).filter(|link| !link.is_mac).count() as isize;
             let edge = (record_node(record), record_node(record));
             match (now - came > 0, now > 0) {
                 (false, true) => epoch.edges.push((edge, 1)),

@@ -59,15 +59,6 @@ pub struct ClaimClass {
     pub tier: u8,
 }
 
-/// The value of a claim.
-#[derive(Clone, Copy)]
-enum ClaimValue {
-    /// A MAC, 48 bits: the first 16, and the others.
-    Mac(u16, u32),
-    /// Anything else.
-    Text(TextAt),
-}
-
 /// The dictionary of one worker.
 pub struct Dictionary {
     tenant: String,
@@ -75,16 +66,18 @@ pub struct Dictionary {
     scopes: Vec<ScopeEntry>,
     sources: Vec<SourceEntry>,
     source_ids: HashMap<(ScopeId, Source), SourceId>,
-    /// `partition/kind/instance/native key`, and the source and thereby the scope.
-    records: Vec<(TextAt, SourceId)>,
+    /// `partition/kind/instance/native key`.
+    records: Vec<TextAt>,
+    /// By record; and thereby its scope.
+    source_of: Vec<SourceId>,
     record_ids: HashTable<RecordId>,
     classes: Vec<ClaimClass>,
     /// By scope, namespace and tier.
     class_ids: HashMap<(ScopeId, u32, u8), u32>,
     /// By claim: apart, since its class is asked much more often than the rest.
     class_of: Vec<u32>,
-    values: Vec<ClaimValue>,
-    uids: Vec<Uid>,
+    /// By claim: the 48 bits of a MAC, or where its text is.
+    values: Vec<u64>,
     claim_ids: HashTable<ClaimId>,
     kept: Texts,
     texts: Vec<Arc<str>>,
@@ -101,12 +94,12 @@ impl Dictionary {
             sources: Vec::new(),
             source_ids: HashMap::new(),
             records: Vec::new(),
+            source_of: Vec::new(),
             record_ids: HashTable::new(),
             classes: Vec::new(),
             class_ids: HashMap::new(),
             class_of: Vec::new(),
             values: Vec::new(),
-            uids: Vec::new(),
             claim_ids: HashTable::new(),
             kept: Texts::default(),
             texts: Vec::new(),
@@ -163,10 +156,11 @@ impl Dictionary {
         }
         let source = self.source(scope, source);
         let id = self.records.len() as RecordId;
-        self.records.push((self.kept.keep(key), source));
+        self.records.push(self.kept.keep(key));
+        self.source_of.push(source);
         self.sources[source as usize].records.push(id);
         let (records, kept, hasher) = (&self.records, &self.kept, &self.hasher);
-        let hash_of = |id: &RecordId| hasher.hash_one(kept.at(records[*id as usize].0));
+        let hash_of = |id: &RecordId| hasher.hash_one(kept.at(records[*id as usize]));
         self.record_ids.insert_unique(hasher.hash_one(key), id, hash_of);
         id
     }
@@ -178,12 +172,12 @@ impl Dictionary {
 
     /// The key of a record: `partition/kind/instance/native key`.
     pub fn key(&self, record: RecordId) -> &str {
-        self.kept.at(self.records[record as usize].0)
+        self.kept.at(self.records[record as usize])
     }
 
     /// The label of the source of a record.
     pub fn source_id(&self, record: RecordId) -> SourceId {
-        self.records[record as usize].1
+        self.source_of[record as usize]
     }
 
     /// The source of a record.
@@ -226,27 +220,21 @@ impl Dictionary {
         if let Some(id) = self.claim_ids.find(hash, same) {
             return *id;
         }
-        let uids = &self.scopes[scope as usize].uids;
-        let uid = match value {
-            ClaimText::Mac(mac) => uids.claim(namespace, &mac_text(mac)),
-            ClaimText::Text(text) => uids.claim(namespace, text),
-        };
         let kind = Namespace::of(namespace);
         let class = ClaimClass { scope, namespace: namespace_id, kind, tier: tier(kind, value) };
         let id = self.class_of.len() as ClaimId;
         let class = self.class(class);
         self.class_of.push(class);
-        self.uids.push(uid);
         self.values.push(match value {
-            ClaimText::Mac(mac) => ClaimValue::Mac((mac >> 32) as u16, mac as u32),
-            ClaimText::Text(text) => ClaimValue::Text(self.kept.keep(text)),
+            ClaimText::Mac(mac) => mac,
+            ClaimText::Text(text) => self.kept.keep(text).into(),
         });
         // It moves to another table as a whole: what it needs to know of a claim lies side by side.
         let (class_of, classes) = (&self.class_of, &self.classes);
         let (values, kept, hasher) = (&self.values, &self.kept, &self.hasher);
         self.claim_ids.insert_unique(hash, id, |id| {
             let class = classes[class_of[*id as usize] as usize];
-            ClaimText::of(values[*id as usize], kept).hash(hasher, class.scope, class.namespace)
+            ClaimText::of(class.kind, values[*id as usize], kept).hash(hasher, class.scope, class.namespace)
         });
         id
     }
@@ -276,9 +264,15 @@ impl Dictionary {
         self.classes[self.class_of[claim as usize] as usize]
     }
 
-    /// uid(claim).
+    /// uid(claim). It is made each time: it is asked less often than there are claims.
     pub fn claim_uid(&self, claim: ClaimId) -> Uid {
-        self.uids[claim as usize]
+        let class = self.class_of(claim);
+        let (uids, namespace) =
+            (&self.scopes[class.scope as usize].uids, &self.texts[class.namespace as usize]);
+        match self.value(claim) {
+            ClaimText::Mac(mac) => uids.claim(namespace, &mac_text(mac)),
+            ClaimText::Text(text) => uids.claim(namespace, text),
+        }
     }
 
     /// The 48 bits of a claim that is a MAC.
@@ -290,7 +284,7 @@ impl Dictionary {
     }
 
     fn value(&self, claim: ClaimId) -> ClaimText<'_> {
-        ClaimText::of(self.values[claim as usize], &self.kept)
+        ClaimText::of(self.class_of(claim).kind, self.values[claim as usize], &self.kept)
     }
 
     /// Namespace and value of a claim, as the views write them.
@@ -361,10 +355,10 @@ enum ClaimText<'a> {
 }
 
 impl<'a> ClaimText<'a> {
-    fn of(value: ClaimValue, texts: &'a Texts) -> Self {
-        match value {
-            ClaimValue::Mac(first, others) => Self::Mac(u64::from(first) << 32 | u64::from(others)),
-            ClaimValue::Text(at) => Self::Text(texts.at(at)),
+    fn of(kind: Namespace, value: u64, texts: &'a Texts) -> Self {
+        match kind {
+            Namespace::Mac => Self::Mac(value),
+            _ => Self::Text(texts.at(value.into())),
         }
     }
 

@@ -9,13 +9,13 @@ use serde::{
 use serviceradar_schemas::Text;
 
 use crate::{
-    claim::{NO_UID, Namespace},
+    claim::Namespace,
     dictionary::Dictionary,
     facts::Facts,
     identity::Identity,
-    record::{AddressSpan, Asserted, ClaimSpan, Record, Status},
+    record::{Asserted, Record},
     rows::{EvidenceRow, EvidenceState, Order},
-    spans::Times,
+    spans::{AddressSpan, ClaimSpan, Status, Times},
 };
 
 /// What a claim of a record does.
@@ -77,16 +77,14 @@ pub fn claim_row(
     (state, leads): (EvidenceState, bool),
     dictionary: &Dictionary,
 ) -> EvidenceRow {
-    let entry = dictionary.class_of(span.claim);
     let (namespace, value) = dictionary.claim_text(span.claim);
-    let uid = dictionary.claim_uid(span.claim);
-    let names = entry.kind != Namespace::Other && uid != NO_UID;
+    let names = dictionary.class_of(span.claim).kind != Namespace::Other;
     let Times { first_seen, first_asserted, last } = record.times(span);
     EvidenceRow {
         record_key: record_key.clone(),
         namespace,
         value,
-        claim_uid: names.then_some(uid.0),
+        claim_uid: names.then(|| dictionary.claim_uid(span.claim).0),
         ip: None,
         state,
         leads,

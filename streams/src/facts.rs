@@ -8,8 +8,8 @@ use std::sync::Arc;
 use crate::{
     dictionary::{ClaimId, RecordId},
     few::Few,
-    record::{ClaimSpan, Record},
-    spans::Times,
+    record::Record,
+    spans::{ClaimSpan, Times},
 };
 
 /// Of a claim that no record has. Records are less than `SEVERAL`.

@@ -11,7 +11,6 @@ pub enum Few {
     /// How many, and those.
     Here(u8, [u32; FEW]),
     /// More than fit.
-    #[expect(clippy::box_collection, reason = "few lists are long, and all are as wide as this")]
     Apart(Box<Vec<u32>>),
 }
 

@@ -14,9 +14,9 @@ use crate::{
     judge::Judge,
     macs::{Linked, Macs, Place},
     place::{Context, PlaceChanges, Placer},
-    record::Status,
     rules::Rules,
     sort_unique_labels,
+    spans::Status,
 };
 
 /// The state of identity.

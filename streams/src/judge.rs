@@ -10,12 +10,14 @@ use crate::{
     decisions::{Effect, Scoped},
     dictionary::{ClaimId, Dictionary, RecordId},
     facts::Facts,
+    few::Few,
     fold::RecordChange,
     normalise::native_claim,
-    record::{ClaimSpan, Record, Status},
+    record::Record,
     rows::RecordRow,
     rules::Caps,
     sort_unique, sort_unique_labels,
+    spans::{ClaimSpan, Status},
 };
 
 /// A claim that links its record.
@@ -31,6 +33,19 @@ pub struct Link {
     pub allowed: bool,
     /// Whether the claim is a MAC: else it is of tier 1.
     pub is_mac: bool,
+}
+
+impl Link {
+    /// All but the record, as it is kept: in the order of claims. There is no memory for so many that three bits were
+    /// missing.
+    fn pack(&self) -> u32 {
+        self.claim << 3 | u32::from(self.current) << 2 | u32::from(self.allowed) << 1 | u32::from(self.is_mac)
+    }
+
+    fn unpack(record: RecordId, packed: u32) -> Self {
+        let bit = |at: u32| packed >> at & 1 == 1;
+        Self { record, claim: packed >> 3, current: bit(2), allowed: bit(1), is_mac: bit(0) }
+    }
 }
 
 /// What a claim may do, whoever makes it.
@@ -76,8 +91,8 @@ struct Judged {
 pub struct Judge {
     dictionary: Rc<RefCell<Dictionary>>,
     caps: Caps,
-    /// By record, sorted by claim.
-    links: Vec<Box<[Link]>>,
+    /// By record: see `Link::pack`.
+    links: Vec<Few>,
     /// Exclusive namespaces of which a record asserts too many values.
     bridging: HashMap<RecordId, Vec<u32>>,
     claims: HashMap<ClaimId, Judged>,
@@ -105,14 +120,19 @@ impl Judge {
     }
 
     /// What links a record, sorted by claim.
-    pub fn links(&self, record: RecordId) -> &[Link] {
+    pub fn links(&self, record: RecordId) -> impl Iterator<Item = Link> {
+        self.packed(record).iter().map(move |packed| Link::unpack(record, *packed))
+    }
+
+    fn packed(&self, record: RecordId) -> &[u32] {
         self.links.get(record as usize).map_or(&[], |links| links)
     }
 
     /// The link between a record and a claim.
-    pub fn link(&self, record: RecordId, claim: ClaimId) -> Option<&Link> {
-        let links = self.links(record);
-        links.binary_search_by_key(&claim, |link| link.claim).ok().map(|index| &links[index])
+    pub fn link(&self, record: RecordId, claim: ClaimId) -> Option<Link> {
+        let packed = self.packed(record);
+        let at = packed.binary_search_by_key(&claim, |packed| packed >> 3).ok()?;
+        Some(Link::unpack(record, packed[at]))
     }
 
     /// The `link` decisions that stand: both claims link.
@@ -321,11 +341,12 @@ impl Judge {
             let current = span.status == Status::Current;
             links.then_some(Link { record: id, claim: span.claim, current, allowed: verdict.allowed, is_mac })
         };
-        let links: Box<[Link]> = record.claims.iter().filter_map(link).collect();
-        let before = self.links(id);
+        let mut links = Few::NONE;
+        record.claims.iter().filter_map(link).for_each(|link| links.push(link.pack()));
+        let before = self.packed(id);
         for (list, other, diff) in [(before, &*links, -1), (&links, before, 1)] {
-            let gone = list.iter().filter(|link| other.binary_search(link).is_err());
-            out.links.extend(gone.map(|link| (*link, diff)));
+            let gone = list.iter().filter(|packed| other.binary_search(packed).is_err());
+            out.links.extend(gone.map(|packed| (Link::unpack(id, *packed), diff)));
         }
         if self.bridging.contains_key(&id) == bridging.is_empty() {
             out.bridging.push(id);
@@ -337,7 +358,7 @@ impl Judge {
         }
         let index = id as usize;
         if self.links.len() <= index {
-            self.links.resize_with(index + 1, Box::default);
+            self.links.resize(index + 1, Few::NONE);
         }
         self.links[index] = links;
     }

@@ -106,13 +106,12 @@ pub struct Linked<'a> {
 
 impl Linked<'_> {
     /// The MACs that link a record.
-    fn macs(&self, record: RecordId) -> impl Iterator<Item = &Link> {
-        let links = self.judge.links(record).iter();
-        links.filter(|link| link.is_mac)
+    fn macs(&self, record: RecordId) -> impl Iterator<Item = Link> {
+        self.judge.links(record).filter(|link| link.is_mac)
     }
 
     /// The links of a claim.
-    fn of_claim(&self, claim: ClaimId) -> impl Iterator<Item = &Link> {
+    fn of_claim(&self, claim: ClaimId) -> impl Iterator<Item = Link> {
         self.facts.claimants(claim).iter().filter_map(move |record| self.judge.link(*record, claim))
     }
 }
@@ -187,7 +186,7 @@ impl Macs {
     }
 
     /// Whether the edge of a record to a MAC that links it survived.
-    pub fn survives(&self, link: &Link, facts: &Facts) -> bool {
+    pub fn survives(&self, link: Link, facts: &Facts) -> bool {
         let place = self.place(link.record);
         match self.state(link.claim, facts) {
             Some(state) => state.told().iter().any(|edge| edge.place == place),
@@ -449,7 +448,7 @@ impl Macs {
         }
     }
 
-    fn edge(&self, link: &Link, facts: &Facts) -> Edge {
+    fn edge(&self, link: Link, facts: &Facts) -> Edge {
         let first_asserted = facts.times(link.record, link.claim).map(|times| times.first_asserted);
         Edge {
             place: self.place(link.record),

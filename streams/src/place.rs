@@ -22,11 +22,12 @@ use crate::{
     fold::RecordChange,
     macs::{Linked, Macs, Place},
     paged::Paged,
-    record::{ClaimSpan, Record},
+    record::Record,
     resolve::Redirect,
     rows::{Placement, Uid},
     rules::Leases,
     sort_unique, sort_unique_labels,
+    spans::ClaimSpan,
 };
 
 /// What a device is made of.

@@ -16,13 +16,11 @@ use crate::{
     normalise::Sighting,
     rows::Order,
     rules::Windows,
-    spans::{Span, Times},
+    spans::{AddressSpan, ClaimSpan, Span, Status, Times},
 };
 
 /// Order and event time of an assertion.
 pub type Asserted = (Order, i64);
-
-pub use crate::spans::{AddressSpan, ClaimSpan, Status};
 
 /// The latest value of an attribute.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,9 +6,9 @@ use crate::{
     evidence::{StoredAttribute, stored_attributes},
     marks::Marks,
     normalise::{ClaimKey, mac},
-    record::{AddressSpan, Attribute, ClaimSpan, Record, Status},
+    record::{Attribute, Record},
     rows::{EvidenceSpan, RecordRow, State},
-    spans::Times,
+    spans::{AddressSpan, ClaimSpan, Status, Times},
 };
 
 /// A piece of the state whose attributes are read: what one thread does while another takes in the piece before.

@@ -12,6 +12,7 @@ use crate::{
     place::Placed,
     record::Record,
     rows::{EpochOutput, EvidenceRow, EvidenceState, Placement, RecordRow, RecordSeen, Uid},
+    spans::Span,
     sums::{Summed, Sums, hash},
 };
 
@@ -163,36 +164,33 @@ fn evidence_changes(
     let (old_claims, old_addresses) =
         before.map_or((none, none), |before| before.told.evidence.split_at(split(before)));
     let (claims, addresses) = now.told.evidence.split_at(split(now));
-    let record = now.record;
-    let key: Arc<str> = dictionary.key(record.id).into();
+    let key: Arc<str> = dictionary.key(now.record.id).into();
+    let records = (before.map_or(now.record, |before| before.record), now.record);
     let old = before.map_or(&[][..], |before| &before.record.claims);
     span_changes(
+        records,
         (old, old_claims),
-        (&record.claims, claims),
-        |span| span.claim,
-        |a, b| before.is_some_and(|before| before.record.times(a) == record.times(b)),
-        |span, told| claim_row((&key, record), span, told, dictionary),
+        (&now.record.claims, claims),
+        |record, span, told| claim_row((&key, record), span, told, dictionary),
         out,
     );
     let old = before.map_or(&[][..], |before| &before.record.addresses);
     span_changes(
+        records,
         (old, old_addresses),
-        (&record.addresses, addresses),
-        |span| span.ip,
-        |a, b| before.is_some_and(|before| before.record.times(a) == record.times(b)),
-        |span, told| address_row((&key, record), span, told, dictionary),
+        (&now.record.addresses, addresses),
+        |record, span, told| address_row((&key, record), span, told, dictionary),
         out,
     );
 }
 
 /// The rows of spans that came, went, or are told otherwise. Both lists are sorted by their keys; a row is made
 /// only where there is something to tell.
-fn span_changes<S, K: Ord>(
+fn span_changes<S: Span>(
+    (before, now): (&Record, &Record),
     (old, old_told): (&[S], &[(EvidenceState, bool)]),
     (new, told): (&[S], &[(EvidenceState, bool)]),
-    key: impl Fn(&S) -> K,
-    is_same: impl Fn(&S, &S) -> bool,
-    row: impl Fn(&S, (EvidenceState, bool)) -> EvidenceRow,
+    row: impl Fn(&Record, &S, (EvidenceState, bool)) -> EvidenceRow,
     EpochOutput { evidence: out, sums, .. }: &mut EpochOutput,
 ) {
     let gone = |row: EvidenceRow, out: &mut Changes<EvidenceRow>, sums: &mut Sums| {
@@ -201,25 +199,25 @@ fn span_changes<S, K: Ord>(
     };
     let mut old = old.iter().zip(old_told).peekable();
     for (span, told) in new.iter().zip(told) {
-        while let Some((old, was)) = old.next_if(|(old, _)| key(old) < key(span)) {
-            gone(row(old, *was), out, sums);
+        while let Some((old, was)) = old.next_if(|(old, _)| old.key() < span.key()) {
+            gone(row(before, old, *was), out, sums);
         }
-        match old.next_if(|(old, _)| key(old) == key(span)) {
+        match old.next_if(|(old, _)| old.key() == span.key()) {
             None => {
-                let row = row(span, *told);
+                let row = row(now, span, *told);
                 sums.evidence.change(&row.key(), 0, row.sum());
                 out.new.push(row);
             }
-            Some((before, was)) if was != told || !is_same(before, span) => {
-                let (before, row) = (row(before, *was), row(span, *told));
-                sums.evidence.change(&row.key(), before.sum(), row.sum());
+            Some((old, was)) if was != told || before.times(old) != now.times(span) => {
+                let (old, row) = (row(before, old, *was), row(now, span, *told));
+                sums.evidence.change(&row.key(), old.sum(), row.sum());
                 out.changed.push(row);
             }
             Some(_) => {}
         }
     }
     for (old, was) in old {
-        gone(row(old, *was), out, sums);
+        gone(row(before, old, *was), out, sums);
     }
 }
 

@@ -8,8 +8,9 @@ use super::{Context, Device, Lead, PlaceChanges, Placed, Placer, claims_of};
 use crate::{
     dictionary::{ClaimId, RecordId, ScopeId},
     few::Few,
-    record::{AddressSpan, Record},
+    record::Record,
     rows::Placement,
+    spans::AddressSpan,
 };
 
 /// An address that a record had.

@@ -32,19 +32,22 @@ impl Placer {
 
     fn anchor(&self, context: &Context<'_>, cluster: Cluster, members: &Members) -> Option<Uid> {
         let dictionary = self.dictionary.borrow();
-        let mut best: Option<(bool, u8, i64, u8, Uid)> = None;
+        let mut best: Option<((bool, u8, i64, u8), ClaimId)> = None;
         let mut consider = |claim: ClaimId, birth: &dyn Fn() -> i64| {
             let (pinned, tier) = (self.pins.contains(&claim), context.tier(claim, &dictionary));
-            if tier == 3 || best.is_some_and(|(unpinned, t, ..)| (unpinned, t) < (!pinned, tier)) {
+            if tier == 3 || best.is_some_and(|((unpinned, t, ..), _)| (unpinned, t) < (!pinned, tier)) {
                 return;
             }
             if !context.linked.judge.verdict(claim).is_usable() || context.macs.is_ambiguous(claim) {
                 return;
             }
             let rank = dictionary.class_of(claim).kind.rank();
-            let key = (!pinned, tier, birth(), rank, dictionary.claim_uid(claim));
-            if best.is_none_or(|best| key < best) {
-                best = Some(key);
+            let key = (!pinned, tier, birth(), rank);
+            let uid = |claim| dictionary.claim_uid(claim);
+            if best.is_none_or(|(least, known)| {
+                key.cmp(&least).then_with(|| uid(claim).cmp(&uid(known))).is_lt()
+            }) {
+                best = Some((key, claim));
             }
         };
         // What belongs to a cluster is claimed by a record of it. Each claim once: thousands of its records may share one.
@@ -65,7 +68,7 @@ impl Placer {
                 consider(claim, &|| birth(context, claim));
             }
         }
-        best.map(|(_, _, _, _, uid)| uid)
+        best.map(|(_, claim)| dictionary.claim_uid(claim))
     }
 }
 

@@ -59,7 +59,7 @@ impl Steps {
     fn devices(&self) -> usize {
         let of = |record: &Arc<Record>| match self.identity.placer.placed(record.id).device? {
             Device::Cluster(cluster) => Some(cluster),
-            Device::Address(..) => None,
+            Device::Address(_) => None,
         };
         self.fold.facts().records().filter_map(of).collect::<HashSet<_>>().len()
     }
