@@ -8,11 +8,12 @@ use std::{
     sync::Arc,
 };
 
-use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+use hashbrown::{DefaultHashBuilder, HashMap};
 use serviceradar_schemas::Source;
 
 use crate::{
     claim::{Namespace, UidMaker, is_universal, mac_text},
+    labels::Labels,
     normalise::ClaimKey,
     rows::Uid,
     texts::{TextAt, Texts},
@@ -70,7 +71,7 @@ pub struct Dictionary {
     records: Vec<TextAt>,
     /// By record; and thereby its scope.
     source_of: Vec<SourceId>,
-    record_ids: HashTable<RecordId>,
+    record_ids: Labels,
     classes: Vec<ClaimClass>,
     /// By scope, namespace and tier.
     class_ids: HashMap<(ScopeId, u32, u8), u32>,
@@ -78,7 +79,7 @@ pub struct Dictionary {
     class_of: Vec<u32>,
     /// By claim: the 48 bits of a MAC, or where its text is.
     values: Vec<u64>,
-    claim_ids: HashTable<ClaimId>,
+    claim_ids: Labels,
     kept: Texts,
     texts: Vec<Arc<str>>,
     text_ids: HashMap<Arc<str>, u32>,
@@ -95,12 +96,12 @@ impl Dictionary {
             source_ids: HashMap::new(),
             records: Vec::new(),
             source_of: Vec::new(),
-            record_ids: HashTable::new(),
+            record_ids: Labels::default(),
             classes: Vec::new(),
             class_ids: HashMap::new(),
             class_of: Vec::new(),
             values: Vec::new(),
-            claim_ids: HashTable::new(),
+            claim_ids: Labels::default(),
             kept: Texts::default(),
             texts: Vec::new(),
             text_ids: HashMap::new(),
@@ -151,7 +152,8 @@ impl Dictionary {
 
     /// A record by its key; its source is looked up where the record is new.
     pub fn record(&mut self, scope: ScopeId, source: &Source, key: &str) -> RecordId {
-        if let Some(id) = self.find_record(key) {
+        let hash = self.hasher.hash_one(key);
+        if let Some(id) = self.record_ids.find(hash, |id| self.key(id) == key) {
             return id;
         }
         let source = self.source(scope, source);
@@ -159,15 +161,13 @@ impl Dictionary {
         self.records.push(self.kept.keep(key));
         self.source_of.push(source);
         self.sources[source as usize].records.push(id);
-        let (records, kept, hasher) = (&self.records, &self.kept, &self.hasher);
-        let hash_of = |id: &RecordId| hasher.hash_one(kept.at(records[*id as usize]));
-        self.record_ids.insert_unique(hasher.hash_one(key), id, hash_of);
+        self.record_ids.insert(hash, id);
         id
     }
 
     /// A record that is known.
     pub fn find_record(&self, key: &str) -> Option<RecordId> {
-        self.record_ids.find(self.hasher.hash_one(key), |id| self.key(*id) == key).copied()
+        self.record_ids.find(self.hasher.hash_one(key), |id| self.key(id) == key)
     }
 
     /// The key of a record: `partition/kind/instance/native key`.
@@ -213,12 +213,12 @@ impl Dictionary {
     fn claim_of(&mut self, scope: ScopeId, namespace: &str, value: ClaimText<'_>) -> ClaimId {
         let namespace_id = self.text(namespace);
         let hash = value.hash(&self.hasher, scope, namespace_id);
-        let same = |id: &ClaimId| {
-            let class = self.class_of(*id);
-            class.scope == scope && class.namespace == namespace_id && self.value(*id) == value
+        let same = |id: ClaimId| {
+            let class = self.class_of(id);
+            class.scope == scope && class.namespace == namespace_id && self.value(id) == value
         };
         if let Some(id) = self.claim_ids.find(hash, same) {
-            return *id;
+            return id;
         }
         let kind = Namespace::of(namespace);
         let class = ClaimClass { scope, namespace: namespace_id, kind, tier: tier(kind, value) };
@@ -229,13 +229,7 @@ impl Dictionary {
             ClaimText::Mac(mac) => mac,
             ClaimText::Text(text) => self.kept.keep(text).into(),
         });
-        // It moves to another table as a whole: what it needs to know of a claim lies side by side.
-        let (class_of, classes) = (&self.class_of, &self.classes);
-        let (values, kept, hasher) = (&self.values, &self.kept, &self.hasher);
-        self.claim_ids.insert_unique(hash, id, |id| {
-            let class = classes[class_of[*id as usize] as usize];
-            ClaimText::of(class.kind, values[*id as usize], kept).hash(hasher, class.scope, class.namespace)
-        });
+        self.claim_ids.insert(hash, id);
         id
     }
 

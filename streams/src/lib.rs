@@ -21,6 +21,7 @@ pub mod identity;
 pub mod issues;
 pub mod join;
 pub mod judge;
+pub mod labels;
 pub mod list;
 pub mod macs;
 pub mod marks;

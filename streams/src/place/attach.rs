@@ -2,12 +2,13 @@
 
 use std::{cmp::Ordering, hash::BuildHasher, net::IpAddr};
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::DefaultHashBuilder;
 
 use super::{Context, Device, Lead, PlaceChanges, Placed, Placer, claims_of};
 use crate::{
     dictionary::{ClaimId, RecordId, ScopeId},
     few::Few,
+    labels::Labels,
     record::Record,
     rows::Placement,
     spans::AddressSpan,
@@ -27,17 +28,13 @@ struct Address {
 #[derive(Default)]
 pub(super) struct Addresses {
     hasher: DefaultHashBuilder,
-    ids: HashTable<AddressId>,
+    ids: Labels,
     entries: Vec<Address>,
 }
 
 impl Addresses {
     pub(super) fn find(&self, scope: ScopeId, ip: IpAddr) -> Option<AddressId> {
-        let is = |id: &AddressId| {
-            let entry = &self.entries[*id as usize];
-            (entry.scope, entry.ip) == (scope, ip)
-        };
-        self.ids.find(self.hasher.hash_one((scope, ip)), is).copied()
+        self.ids.find(self.hasher.hash_one((scope, ip)), |id| self.place(id) == (scope, ip))
     }
 
     pub(super) fn place(&self, address: AddressId) -> (ScopeId, IpAddr) {
@@ -49,11 +46,7 @@ impl Addresses {
         self.find(scope, ip).unwrap_or_else(|| {
             let id = self.entries.len() as AddressId;
             self.entries.push(Address { scope, ip, there: Few::NONE });
-            let (entries, hasher) = (&self.entries, &self.hasher);
-            self.ids.insert_unique(hasher.hash_one((scope, ip)), id, |id| {
-                let entry = &entries[*id as usize];
-                hasher.hash_one((entry.scope, entry.ip))
-            });
+            self.ids.insert(self.hasher.hash_one((scope, ip)), id);
             id
         })
     }
