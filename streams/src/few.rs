@@ -40,8 +40,18 @@ impl Few {
 
     /// Takes a label out of a sorted list.
     pub fn remove_sorted(&mut self, label: u32) {
-        if self.binary_search(&label).is_ok() {
-            self.retain(|other| *other != label);
+        let Ok(at) = self.binary_search(&label) else {
+            return;
+        };
+        match self {
+            Few::Here(len, few) => {
+                few.copy_within(at + 1.., at);
+                *len -= 1;
+            }
+            Few::Apart(many) => {
+                many.remove(at);
+                self.draw_in();
+            }
         }
     }
 
@@ -50,9 +60,7 @@ impl Few {
         match self {
             Few::Apart(many) => {
                 many.retain(stays);
-                if many.len() <= FEW {
-                    *self = Few::from(&many[..]);
-                }
+                self.draw_in();
             }
             Few::Here(len, few) => {
                 let mut kept = 0;
@@ -64,6 +72,15 @@ impl Few {
                 }
                 *len = kept as u8;
             }
+        }
+    }
+}
+
+impl Few {
+    /// What fits again lies here again.
+    fn draw_in(&mut self) {
+        if self.len() <= FEW {
+            *self = Few::from(&self[..]);
         }
     }
 }

@@ -380,6 +380,7 @@ impl Placer {
     /// Finds the device of dirty records that anchor, and of closed ones that follow; and the addresses
     /// whose visitors or holders changed by that.
     fn rehome(&mut self, context: &Context<'_>, dirty: &mut Dirty, out: &mut PlaceChanges) {
+        let mut homes: Vec<(RecordId, Placed)> = Vec::new();
         for id in &dirty.records {
             let Some(record) = context.facts().record(*id) else {
                 continue;
@@ -403,29 +404,30 @@ impl Placer {
                 let scope = self.dictionary.borrow().source_entry(record.source).scope;
                 let current = record.addresses.iter().filter(|span| span.current);
                 dirty.addresses.extend(current.filter_map(|span| self.addresses.find(scope, span.ip)));
-                self.put(*id, home, out);
+                homes.push((*id, home));
             }
         }
+        self.put(&homes, out);
     }
 
-    /// Moves a record to a device.
-    fn put(&mut self, record: RecordId, placed: Placed, out: &mut PlaceChanges) {
-        let index = record as usize;
-        if self.placed.len() <= index {
-            self.placed.resize(index + 1, NOWHERE);
+    /// Moves records, which are sorted, each to another place. Those of a big device leave it from its end, and enter it
+    /// there: elsewhere each would move all that come after it.
+    fn put(&mut self, moves: &[(RecordId, Placed)], out: &mut PlaceChanges) {
+        let last = moves.last().map_or(0, |(record, _)| *record as usize + 1);
+        self.placed.resize(last.max(self.placed.len()), NOWHERE);
+        for (record, placed) in moves.iter().rev() {
+            out.records.push(*record);
+            let before = std::mem::replace(&mut self.placed[*record as usize], *placed);
+            if let Some(device) = before.device {
+                out.devices.push(device);
+                self.devices.slot(device).records.remove_sorted(*record);
+            }
         }
-        let before = std::mem::replace(&mut self.placed[index], placed);
-        if before == placed {
-            return;
-        }
-        out.records.push(record);
-        if let Some(device) = before.device {
-            out.devices.push(device);
-            self.devices.slot(device).records.remove_sorted(record);
-        }
-        if let Some(device) = placed.device {
-            out.devices.push(device);
-            self.devices.slot(device).records.insert_sorted(record);
+        for (record, placed) in moves {
+            if let Some(device) = placed.device {
+                out.devices.push(device);
+                self.devices.slot(device).records.insert_sorted(*record);
+            }
         }
     }
 

@@ -116,12 +116,12 @@ impl Placer {
                 Some(device) => Placed { placement: Placement::Attached, device: Some(device) },
                 None => Placed { placement: Placement::Provisional, device: Some(Device::Address(address)) },
             };
-            for (_, record) in &visitors {
-                if self.placed(*record) != placed {
-                    claims_of(context, *record, claims);
-                    self.put(*record, placed, out);
-                }
-            }
+            let mut moves: Vec<(RecordId, Placed)> =
+                visitors.iter().map(|(_, record)| (*record, placed)).collect();
+            moves.retain(|(record, placed)| self.placed(*record) != *placed);
+            moves.sort_unstable_by_key(|(record, _)| *record);
+            moves.iter().for_each(|(record, _)| claims_of(context, *record, claims));
+            self.put(&moves, out);
             let dictionary = self.dictionary.borrow();
             let record = visitors.iter().map(|(_, record)| *record);
             let record = record.min_by_key(|record| dictionary.key(*record));
