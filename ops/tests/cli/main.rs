@@ -97,13 +97,14 @@ fn the_configuration_shows_where_values_came_from_and_no_secret() {
     std::fs::write(folder.join("key"), "s3cret").unwrap();
     std::fs::write(folder.join("config.toml"), "tenant = \"acme\"\n[armis]\nsecret_file = \"key\"").unwrap();
     let mut command = serviceradar(&dir, &["config", "show", "--origin", "--log", "warn"]);
-    let output = command.env("SERVICERADAR_DATABASE_URL", "postgresql://u:pw@h/d").output().unwrap();
+    let output =
+        command.env("SERVICERADAR_DATABASE_URL", "postgresql://u:an-0penS3same@h/d").output().unwrap();
     let shown = text(&output.stdout);
     let line = |key: &str| shown.lines().find(|line| line.starts_with(key)).unwrap();
     assert!(line("tenant").contains("acme") && line("tenant").contains("config.toml"), "{shown}");
     assert!(line("log_level").ends_with("--log"), "{shown}");
     assert!(line("database.url").ends_with("SERVICERADAR_DATABASE_URL"), "{shown}");
-    assert!(!shown.contains("s3cret") && !shown.contains("pw"), "{shown}");
+    assert!(!shown.contains("s3cret") && !shown.contains("0penS3same"), "{shown}");
 }
 
 #[test]
