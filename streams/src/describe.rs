@@ -9,15 +9,21 @@ use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc};
 use hashbrown::HashMap;
 
 pub use self::devices::dimension;
-use self::{devices::ToldDevice, records::ToldRecord};
+use self::{
+    devices::ToldDevice,
+    records::{Told, ToldRecord},
+};
 use crate::{
+    by_device::ByDevice,
     choose::Pin,
     decisions::{Effect, Scoped},
     dictionary::{ClaimId, Dictionary, RecordId},
     facts::Facts,
     fold::RecordChange,
     identity::{Identity, IdentityChanges},
+    paged::Paged,
     place::Device,
+    recurring::Recurring,
     rows::{EpochOutput, Uid},
     rules::Rules,
     sort_unique,
@@ -43,18 +49,28 @@ pub struct Describer {
     dictionary: Rc<RefCell<Dictionary>>,
     rules: Arc<Rules>,
     /// By record.
-    records: Vec<Option<ToldRecord>>,
-    devices: HashMap<Device, ToldDevice>,
-    /// Counts that changed by rows that were told outside of an epoch.
-    uncounted: Vec<CountChange>,
+    records: Paged<Option<ToldRecord>>,
+    devices: ByDevice<ToldDevice>,
+    evidence: Recurring<[Told]>,
+    counted: Recurring<[Counted]>,
+    /// By how much counts changed since they were last returned.
+    counts: HashMap<CountItem, isize>,
     pins: Pins,
 }
 
 impl Describer {
     /// Empty.
     pub fn new(dictionary: Rc<RefCell<Dictionary>>, rules: Arc<Rules>) -> Self {
-        let (records, devices) = (Vec::new(), HashMap::new());
-        Self { dictionary, rules, records, devices, uncounted: Vec::new(), pins: BTreeMap::new() }
+        Self {
+            dictionary,
+            rules,
+            records: Paged::new(None),
+            devices: ByDevice::default(),
+            evidence: Recurring::default(),
+            counted: Recurring::default(),
+            counts: HashMap::new(),
+            pins: BTreeMap::new(),
+        }
     }
 
     /// Takes in an epoch of which no rows are told: `rows` tells them, or remembers them. Returns the counts that
@@ -66,7 +82,7 @@ impl Describer {
         effects: &[(Scoped, isize)],
     ) -> Vec<CountChange> {
         self.pin(identity, facts, effects, &mut Vec::new());
-        std::mem::take(&mut self.uncounted)
+        self.changed_counts()
     }
 
     /// Writes the rows of an epoch into `out`; returns the counts that changed.
@@ -122,9 +138,14 @@ impl Describer {
         out.records.seen.sort_by(|a, b| a.record_key.cmp(&b.record_key));
         out.evidence.new.sort_by(|a, b| a.record_key.cmp(&b.record_key));
         self.see_devices(identity, facts, seen, &mut devices, out);
-        let mut counts = self.describe_devices(identity, facts, devices, &moved, out);
-        counts.append(&mut self.uncounted);
+        self.describe_devices(identity, facts, devices, &moved, out);
         self.describe_merges(facts, &moved, out);
+        self.changed_counts()
+    }
+
+    fn changed_counts(&mut self) -> Vec<CountChange> {
+        let mut counts: Vec<CountChange> = self.counts.drain().filter(|(_, by)| *by != 0).collect();
+        counts.sort_unstable();
         counts
     }
 
@@ -137,11 +158,11 @@ impl Describer {
         facts: &Facts,
         mut tell: Option<&mut dyn FnMut(EpochOutput) -> bool>,
     ) {
-        let mut records: Vec<(Arc<str>, RecordId)> = {
+        let mut records: Vec<RecordId> = facts.records().map(|record| record.id).collect();
+        {
             let dictionary = self.dictionary.borrow();
-            facts.records().map(|record| (Arc::<str>::from(dictionary.key(record.id)), record.id)).collect()
-        };
-        records.sort_unstable();
+            records.sort_unstable_by(|a, b| dictionary.key(*a).cmp(dictionary.key(*b)));
+        }
         let mut devices: Vec<(Uid, Device)> = identity.placer.named().collect();
         devices.sort_unstable();
         let pieces = records.len().max(devices.len()).div_ceil(PIECE_ROWS).max(1);
@@ -151,7 +172,7 @@ impl Describer {
         let mut devices = devices.chunks(devices_in_piece);
         for _ in 0..pieces {
             let mut piece = tell.is_some().then(EpochOutput::default);
-            for (_, record) in records.next().unwrap_or_default() {
+            for record in records.next().unwrap_or_default() {
                 self.row_of_record(identity, facts, *record, piece.as_mut());
             }
             self.rows_of_devices(identity, facts, devices.next().unwrap_or_default(), piece.as_mut());

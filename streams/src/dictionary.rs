@@ -315,32 +315,6 @@ impl Dictionary {
     }
 }
 
-/// Values of attributes that recur, kept once: the last one of each slot.
-pub struct Values {
-    hasher: DefaultHashBuilder,
-    slots: Vec<Arc<str>>,
-}
-
-/// Slots: some times as many as values that recur among the records of a network.
-const VALUE_SLOTS: u64 = 1 << 14;
-
-impl Default for Values {
-    fn default() -> Self {
-        Self { hasher: DefaultHashBuilder::default(), slots: vec!["".into(); VALUE_SLOTS as usize] }
-    }
-}
-
-impl Values {
-    /// A text, and the same one as the last time where nothing has taken its slot since.
-    pub fn share(&mut self, text: &str) -> Arc<str> {
-        let slot = &mut self.slots[(self.hasher.hash_one(text) % VALUE_SLOTS) as usize];
-        if **slot != *text {
-            *slot = text.into();
-        }
-        slot.clone()
-    }
-}
-
 /// The value of a claim.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum ClaimText<'a> {

@@ -12,11 +12,12 @@ use serviceradar_schemas::{Action, time::MINUTE};
 
 use crate::{
     decisions::{Effect, Scoped},
-    dictionary::{ClaimId, Dictionary, RecordId, ScopeId, SourceId, Values},
+    dictionary::{ClaimId, Dictionary, RecordId, ScopeId, SourceId},
     facts::Facts,
     normalise::Sighting,
     paged::Paged,
     record::Record,
+    recurring::Recurring,
     restore::{Piece, Restoring},
     rows::WatermarkRow,
     rules::Rules,
@@ -30,7 +31,7 @@ pub struct Fold {
     dictionary: Rc<RefCell<Dictionary>>,
     rules: Arc<Rules>,
     facts: Facts,
-    values: Values,
+    values: Recurring<str>,
     restoring: Restoring,
     /// Per record, the watermark at which it is due again.
     due: Vec<i64>,
@@ -86,7 +87,7 @@ impl Fold {
             dictionary,
             rules,
             facts: Facts::default(),
-            values: Values::default(),
+            values: Recurring::default(),
             restoring: Restoring::default(),
             due: Vec::new(),
             timers: Vec::new(),

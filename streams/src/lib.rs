@@ -1,6 +1,7 @@
 //! The dataflow from observations to devices, and the rules it applies.
 
 pub mod blocks;
+pub mod by_device;
 pub mod by_place;
 pub mod changes;
 pub mod choose;
@@ -30,6 +31,7 @@ pub mod normalise;
 pub mod paged;
 pub mod place;
 pub mod record;
+pub mod recurring;
 pub mod resolve;
 pub mod restore;
 pub mod rows;

@@ -47,6 +47,12 @@ impl<T> From<Vec<T>> for List<T> {
     }
 }
 
+impl<T> From<Arc<[T]>> for List<T> {
+    fn from(items: Arc<[T]>) -> Self {
+        Self(items)
+    }
+}
+
 impl<T> FromIterator<T> for List<T> {
     fn from_iter<I: IntoIterator<Item = T>>(items: I) -> Self {
         Self(items.into_iter().collect())

@@ -3,9 +3,10 @@
 use serviceradar_schemas::Text;
 
 use crate::{
-    dictionary::{Dictionary, Values},
+    dictionary::Dictionary,
     list::List,
     record::{Asserted, Attribute, Record},
+    recurring::Recurring,
     spans::{Span, Times},
 };
 
@@ -71,7 +72,7 @@ impl Merge {
         record: &Record,
         listed: &[(Text, Text)],
         dictionary: &mut Dictionary,
-        values: &mut Values,
+        values: &mut Recurring<str>,
     ) -> Option<Vec<(Attribute, Option<Asserted>)>> {
         let after = self.after.map(|(order, _)| order);
         if self.full && Some(self.at.0) < after {

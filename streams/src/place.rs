@@ -2,7 +2,6 @@
 //! Source: `identity.md`, "From evidence to devices", 5 to 7.
 
 mod attach;
-mod devices;
 mod name;
 
 pub use self::attach::AddressId;
@@ -11,16 +10,17 @@ use std::{cell::RefCell, net::IpAddr, rc::Rc, sync::Arc};
 
 use hashbrown::{HashMap, HashSet};
 
-use self::{attach::Addresses, devices::Devices};
+use self::attach::Addresses;
 use crate::{
     blocks::{Blocks, Cluster},
+    by_device::ByDevice,
     claim::Namespace,
     decisions::{Effect, Scoped},
     dictionary::{ClaimId, Dictionary, RecordId, ScopeId},
     facts::Facts,
     few::Few,
     fold::RecordChange,
-    macs::{Linked, Macs, Place},
+    macs::{Linked, Macs, Place, sort_unique_places},
     paged::Paged,
     record::Record,
     resolve::Redirect,
@@ -160,7 +160,7 @@ pub struct Placer {
     /// By record.
     placed: Vec<Placed>,
     claims: Paged<Option<ClaimState>>,
-    devices: Devices,
+    devices: ByDevice<Members>,
     addresses: Addresses,
     leads: HashMap<AddressId, Lead>,
     pins: HashSet<ClaimId>,
@@ -174,7 +174,7 @@ impl Placer {
             leases,
             placed: Vec::new(),
             claims: Paged::new(None),
-            devices: Devices::default(),
+            devices: ByDevice::default(),
             addresses: Addresses::default(),
             leads: HashMap::new(),
             pins: HashSet::new(),
@@ -485,7 +485,7 @@ impl Placer {
                 state.belongs = belongs;
             }
         }
-        sort_unique(&mut clusters);
+        sort_unique_places(&mut clusters);
         clusters
     }
 
@@ -536,7 +536,14 @@ impl Placer {
     /// Forgets devices that have no members.
     fn sweep(&mut self, out: &PlaceChanges) {
         for device in &out.devices {
-            self.devices.sweep(*device);
+            self.forget_empty(*device);
+        }
+    }
+
+    /// Forgets a device that has no members.
+    fn forget_empty(&mut self, device: Device) {
+        if self.devices.get(device).is_some_and(|members| members.records.is_empty()) {
+            self.devices.remove(device);
         }
     }
 }

@@ -9,11 +9,12 @@ use serviceradar_schemas::Collector;
 
 use crate::{
     claim::Namespace,
-    dictionary::{ClaimId, Dictionary, NameId, RecordId, SourceId, Values},
+    dictionary::{ClaimId, Dictionary, NameId, RecordId, SourceId},
     list::List,
     marks::{Kept, Marks},
     merge::{self, Merge},
     normalise::Sighting,
+    recurring::Recurring,
     rows::Order,
     rules::Windows,
     spans::{AddressSpan, ClaimSpan, Span, Status, Times},
@@ -215,7 +216,7 @@ impl Record {
         sighting: &Sighting,
         claims: &[ClaimId],
         dictionary: &mut Dictionary,
-        values: &mut Values,
+        values: &mut Recurring<str>,
     ) {
         let at = (sighting.order, sighting.event_time);
         let firsts_before = self.firsts();

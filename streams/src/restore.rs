@@ -2,11 +2,12 @@
 use hashbrown::HashMap;
 
 use crate::{
-    dictionary::{Dictionary, RecordId, Values},
+    dictionary::{Dictionary, RecordId},
     evidence::{StoredAttribute, stored_attributes},
     marks::Marks,
     normalise::{ClaimKey, mac},
     record::{Attribute, Record},
+    recurring::Recurring,
     rows::{EvidenceSpan, RecordRow, State},
     spans::{AddressSpan, ClaimSpan, Status, Times},
 };
@@ -46,7 +47,7 @@ impl Restoring {
         &mut self,
         piece: Piece,
         dictionary: &mut Dictionary,
-        values: &mut Values,
+        values: &mut Recurring<str>,
     ) -> Result<(), String> {
         for (row, attributes) in piece.state.records.into_iter().zip(piece.attributes) {
             self.record(row, attributes, dictionary, values)?;
@@ -61,7 +62,7 @@ impl Restoring {
         row: RecordRow,
         attributes: Vec<StoredAttribute>,
         dictionary: &mut Dictionary,
-        values: &mut Values,
+        values: &mut Recurring<str>,
     ) -> Result<(), String> {
         let key = &row.record_key;
         let Some((partition, source, _)) = RecordRow::split(key) else {

@@ -1,9 +1,11 @@
 //! Rows of devices, and what they are counted by.
 
-use hashbrown::HashSet;
+use std::sync::Arc;
+
+use hashbrown::{HashMap, HashSet};
 use serviceradar_schemas::SourceSummary;
 
-use super::{CountChange, Counted, Describer, Moved, merges::causes, pins_of_devices};
+use super::{CountItem, Counted, Describer, Moved, merges::causes, pins_of_devices};
 use crate::{
     changes::Seen,
     choose::{Choice, Member, Pin, choice, device_row, device_seen},
@@ -12,6 +14,7 @@ use crate::{
     identity::Identity,
     macs::Place,
     place::Device,
+    recurring::Recurring,
     rows::{DeviceRow, DeviceSeen, EpochOutput, HistoryRow, Placement, Uid},
     sort_unique,
     sources::{OfRecord, summaries},
@@ -28,12 +31,13 @@ pub fn dimension(name: &str) -> &'static str {
 }
 
 /// What was last told of a device.
+#[derive(Clone)]
 pub(super) struct ToldDevice {
     uid: Uid,
     hashes: Hashes,
     choice: Choice,
     is_retired: bool,
-    counted: Box<[Counted]>,
+    counted: Arc<[Counted]>,
 }
 
 /// Hashes of a row.
@@ -63,17 +67,17 @@ struct Now {
     hashes: Hashes,
     choice: Choice,
     is_retired: bool,
-    counted: Box<[Counted]>,
+    counted: Vec<Counted>,
 }
 
 impl Now {
-    fn told(&self) -> ToldDevice {
+    fn told(&self, recurring: &mut Recurring<[Counted]>) -> ToldDevice {
         ToldDevice {
             uid: self.uid,
             hashes: self.hashes,
             choice: self.choice,
             is_retired: self.is_retired,
-            counted: self.counted.clone(),
+            counted: recurring.share(&self.counted),
         }
     }
 
@@ -98,8 +102,8 @@ impl Describer {
                 continue;
             };
             // Told a second time, after the views failed to take it, it is counted once.
-            let before = self.devices.insert(*device, now.told());
-            count_changes(before.as_ref(), Some(&now), &mut self.uncounted);
+            let before = self.devices.insert(*device, now.told(&mut self.counted));
+            count_changes(before.as_ref(), Some(&now), &mut self.counts);
             if let Some(piece) = &mut piece {
                 piece.sums.devices.change(&now.row.uid, 0, now.hashes.sum());
                 piece.devices.new.push(now.whole());
@@ -127,7 +131,7 @@ impl Describer {
             let members = members(identity, facts, device);
             let pins = pins.get(&device).map_or(&[][..], Vec::as_slice);
             let choice = choice(&members, pins, &self.rules.authority, &dictionary);
-            let Some(told) = self.devices.get_mut(&device).filter(|told| told.choice == choice) else {
+            let Some(told) = self.devices.get_mut(device).filter(|told| told.choice == choice) else {
                 devices.push(device);
                 continue;
             };
@@ -151,11 +155,11 @@ impl Describer {
         devices: Vec<Device>,
         moved: &Moved,
         out: &mut EpochOutput,
-    ) -> Vec<CountChange> {
+    ) {
         // In the order of uids, of those that are no more and of those that are.
         let mut gone: Vec<(Uid, ToldDevice)> = devices
             .iter()
-            .filter_map(|device| self.devices.remove(device))
+            .filter_map(|device| self.devices.remove(*device))
             .map(|told| (told.uid, told))
             .collect();
         gone.sort_unstable_by_key(|(uid, _)| *uid);
@@ -176,11 +180,10 @@ impl Describer {
             out.devices.gone.push(uid.to_string());
         };
         let pins = pins_of_devices(&self.pins, identity, facts, &self.dictionary.borrow());
-        let mut counts = Vec::new();
         let mut gone = gone.into_iter().peekable();
         for (uid, device) in named {
             while let Some((_, before)) = gone.next_if(|(other, _)| *other < uid) {
-                count_changes(Some(&before), None, &mut counts);
+                count_changes(Some(&before), None, &mut self.counts);
                 vanished(&before, out);
             }
             let pins = pins.get(&device).map_or(&[][..], Vec::as_slice);
@@ -188,8 +191,8 @@ impl Describer {
                 continue;
             };
             let before = gone.next_if(|(other, _)| *other == uid).map(|(_, before)| before);
-            count_changes(before.as_ref(), Some(&now), &mut counts);
-            let told_now = now.told();
+            count_changes(before.as_ref(), Some(&now), &mut self.counts);
+            let told_now = now.told(&mut self.counted);
             let shown = now.hashes.shown;
             let was = before.as_ref().map_or(0, |before| before.hashes.sum());
             if was != now.hashes.sum() {
@@ -211,10 +214,9 @@ impl Describer {
             self.devices.insert(device, told_now);
         }
         for (_, before) in gone {
-            count_changes(Some(&before), None, &mut counts);
+            count_changes(Some(&before), None, &mut self.counts);
             vanished(&before, out);
         }
-        counts
     }
 
     /// The row of a device, where it is one: it has a member that makes it.
@@ -272,7 +274,7 @@ fn hash_shown(row: u64, sources: &[SourceSummary]) -> u64 {
 }
 
 /// By what a device is counted.
-fn counted(row: &DeviceRow, dictionary: &mut Dictionary) -> Box<[Counted]> {
+fn counted(row: &DeviceRow, dictionary: &mut Dictionary) -> Vec<Counted> {
     let partition = dictionary.text(&row.partition);
     let mut one = |dimension, value: Option<&str>| {
         (partition, dictionary.text(dimension), dictionary.text(value.unwrap_or_default()))
@@ -287,12 +289,12 @@ fn counted(row: &DeviceRow, dictionary: &mut Dictionary) -> Box<[Counted]> {
         one("site", row.site.as_deref()),
     ];
     counted.extend(row.discovery_sources.iter().map(|kind| one("discovery_source", Some(kind))));
-    counted.into()
+    counted
 }
 
-fn count_changes(before: Option<&ToldDevice>, now: Option<&Now>, counts: &mut Vec<CountChange>) {
-    let before = before.map(|told| (&told.counted, told.choice.is_available));
-    let after = now.map(|now| (&now.counted, now.row.is_available));
+fn count_changes(before: Option<&ToldDevice>, now: Option<&Now>, counts: &mut HashMap<CountItem, isize>) {
+    let before = before.map(|told| (&*told.counted, told.choice.is_available));
+    let after = now.map(|now| (&*now.counted, now.row.is_available));
     if before == after {
         return;
     }
@@ -300,6 +302,8 @@ fn count_changes(before: Option<&ToldDevice>, now: Option<&Now>, counts: &mut Ve
         let Some((counted, availability)) = side else {
             continue;
         };
-        counts.extend(counted.iter().map(|one| ((*one, availability), diff)));
+        for one in counted {
+            *counts.entry((*one, availability)).or_default() += diff;
+        }
     }
 }

@@ -41,8 +41,7 @@ impl Describer {
         to: Uid,
         dictionary: &Dictionary,
     ) -> (&'static str, Option<String>) {
-        let told =
-            |record: &RecordId| Some((facts.record(*record)?, self.records[*record as usize].as_ref()?));
+        let told = |record: &RecordId| Some((facts.record(*record)?, self.records[*record].as_ref()?));
         if records.iter().filter_map(told).all(|(_, told)| told.placement != Placement::Anchored) {
             return ("attach", None);
         }

@@ -9,19 +9,25 @@ use crate::{
     evidence::{address_row, attributes_json, claim_row, state_of},
     facts::Facts,
     identity::Identity,
+    list::List,
     place::Placed,
     record::Record,
+    recurring::Recurring,
     rows::{EpochOutput, EvidenceRow, EvidenceState, Placement, RecordRow, RecordSeen, Uid},
     spans::Span,
     sums::{Summed, Sums, hash},
 };
 
+/// State of a claim or address of a record, and whether it leads by that record.
+pub(super) type Told = (EvidenceState, bool);
+
 /// What was last told of a record, besides what it says itself.
+#[derive(Clone)]
 pub(super) struct ToldRecord {
     pub(super) placement: Placement,
     uid: Option<Uid>,
-    /// State and lead of each claim, then of each address.
-    pub(super) evidence: Box<[(EvidenceState, bool)]>,
+    /// Of each claim, then of each address.
+    pub(super) evidence: List<Told>,
 }
 
 /// A record, and what is told of it.
@@ -31,15 +37,6 @@ struct Telling<'a> {
 }
 
 impl Describer {
-    /// What was last told of a record.
-    fn slot(&mut self, record: RecordId) -> &mut Option<ToldRecord> {
-        let index = record as usize;
-        if self.records.len() <= index {
-            self.records.resize_with(index + 1, || None);
-        }
-        &mut self.records[index]
-    }
-
     pub(super) fn row_of_record(
         &mut self,
         identity: &Identity,
@@ -51,7 +48,8 @@ impl Describer {
             return;
         };
         let dictionary = self.dictionary.borrow();
-        let told = told_of(identity, record, evidence_of(identity, facts, record, &dictionary));
+        let told =
+            told_of(identity, record, evidence_of(identity, facts, record, &dictionary, &mut self.evidence));
         if let Some(piece) = piece {
             let telling = Telling { record, told: &told };
             let first = piece.evidence.new.len();
@@ -63,7 +61,7 @@ impl Describer {
             piece.records.new.push(row);
         }
         drop(dictionary);
-        *self.slot(id) = Some(told);
+        self.records[id] = Some(told);
     }
 
     pub(super) fn describe_record(
@@ -75,13 +73,13 @@ impl Describer {
         moved: &mut Moved,
         out: &mut EpochOutput,
     ) {
-        let told = self.slot(record.id).take();
+        let told = self.records[record.id].take();
         let dictionary = self.dictionary.borrow();
         let same = before
             .is_some_and(|before| before.claims.is(&record.claims) && before.addresses.is(&record.addresses));
         let evidence = match &told {
             Some(told) if same && !is_touched => told.evidence.clone(),
-            _ => evidence_of(identity, facts, record, &dictionary),
+            _ => evidence_of(identity, facts, record, &dictionary, &mut self.evidence),
         };
         let now = told_of(identity, record, evidence);
         let telling = Telling { record, told: &now };
@@ -113,12 +111,12 @@ impl Describer {
             moved.entry((from, to)).or_default().push(record.id);
         }
         drop(dictionary);
-        *self.slot(record.id) = Some(now);
+        self.records[record.id] = Some(now);
     }
 }
 
 /// What is told of a record now.
-fn told_of(identity: &Identity, record: &Record, evidence: Box<[(EvidenceState, bool)]>) -> ToldRecord {
+fn told_of(identity: &Identity, record: &Record, evidence: List<Told>) -> ToldRecord {
     let Placed { placement, device } = identity.placer.placed(record.id);
     ToldRecord { placement, uid: device.and_then(|device| identity.placer.uid(device)), evidence }
 }
@@ -129,7 +127,8 @@ fn evidence_of(
     facts: &Facts,
     record: &Record,
     dictionary: &Dictionary,
-) -> Box<[(EvidenceState, bool)]> {
+    recurring: &mut Recurring<[Told]>,
+) -> List<Told> {
     let context = identity.context(facts);
     let states = record.claims.iter().map(|span| {
         let lead = identity.placer.lead(context, span.claim, dictionary);
@@ -142,7 +141,7 @@ fn evidence_of(
         let state = if span.current { EvidenceState::Corroborating } else { EvidenceState::Lapsed };
         (state, lead.is_some_and(|lead| lead.record == record.id))
     });
-    states.chain(addresses).collect()
+    recurring.share(&states.chain(addresses).collect::<Vec<_>>()).into()
 }
 
 fn evidence_changes(
@@ -159,7 +158,7 @@ fn evidence_changes(
     if unchanged {
         return;
     }
-    let none: &[(EvidenceState, bool)] = &[];
+    let none: &[Told] = &[];
     let split = |telling: &'_ Telling<'_>| telling.record.claims.len();
     let (old_claims, old_addresses) =
         before.map_or((none, none), |before| before.told.evidence.split_at(split(before)));
@@ -188,9 +187,9 @@ fn evidence_changes(
 /// only where there is something to tell.
 fn span_changes<S: Span>(
     (before, now): (&Record, &Record),
-    (old, old_told): (&[S], &[(EvidenceState, bool)]),
-    (new, told): (&[S], &[(EvidenceState, bool)]),
-    row: impl Fn(&Record, &S, (EvidenceState, bool)) -> EvidenceRow,
+    (old, old_told): (&[S], &[Told]),
+    (new, told): (&[S], &[Told]),
+    row: impl Fn(&Record, &S, Told) -> EvidenceRow,
     EpochOutput { evidence: out, sums, .. }: &mut EpochOutput,
 ) {
     let gone = |row: EvidenceRow, out: &mut Changes<EvidenceRow>, sums: &mut Sums| {

@@ -21,7 +21,7 @@ impl Placer {
                 members.uid = uid;
                 out.devices.push(device);
             } else {
-                self.devices.sweep(device);
+                self.forget_empty(device);
             }
         }
     }
