@@ -82,6 +82,8 @@ pub(crate) enum Verb {
     Schema(verbs::schema::Schema),
     /// Explains why these records are one device, why two devices are not one, and why a value is shown
     Explain(verbs::explain::Explain),
+    /// Answers a question in SRQL, e.g. in:devices vendor_name:Cisco last_seen:<-7d sort:last_seen
+    Query(verbs::query::Query),
     /// Publishes a decision: what evidence cannot say
     Decide(verbs::decide::Decide),
     /// Shows what a file of observations would become, with no log and no database

@@ -8,6 +8,8 @@ use serviceradar_materializers::views::ViewsError;
 use serviceradar_ops::{config::ConfigError, postgres::PostgresError};
 use serviceradar_schemas::codec::Unavailable;
 
+use crate::verbs::query::Refused;
+
 /// The codes, as `--help` tells them.
 pub(crate) const HELP: &str = "\
 Exit codes:
@@ -39,7 +41,8 @@ pub(crate) struct Interrupted;
 /// The code of an error, by what is in its chain.
 pub(crate) fn code(error: &anyhow::Error) -> ExitCode {
     for cause in error.chain() {
-        let found = if cause.is::<ConfigError>() {
+        let refused: Option<&Refused> = cause.downcast_ref();
+        let found = if cause.is::<ConfigError>() || refused.is_some_and(Refused::is_mistaken) {
             2
         } else if cause.is::<Wanting>() {
             4
@@ -63,7 +66,8 @@ pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 fn is_unreachable(cause: &(dyn std::error::Error + 'static)) -> bool {
     let database = cause.downcast_ref::<tokio_postgres::Error>();
-    matches!(cause.downcast_ref(), Some(LogError::Unavailable(_)))
+    cause.downcast_ref().is_some_and(Refused::is_unavailable)
+        || matches!(cause.downcast_ref(), Some(LogError::Unavailable(_)))
         || matches!(cause.downcast_ref(), Some(ViewsError::Unavailable(_)))
         || cause.is::<NotRunning>()
         || cause.is::<Unavailable>()

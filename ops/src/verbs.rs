@@ -9,6 +9,7 @@ pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod faker;
 pub(crate) mod migrate;
+pub(crate) mod query;
 pub(crate) mod resolve;
 pub(crate) mod rules;
 pub(crate) mod run;
@@ -44,6 +45,7 @@ pub(crate) async fn run(verb: Verb, context: Context) -> anyhow::Result<()> {
         Verb::Topics(topics) => topics.run(&context).await,
         Verb::Schema(schema) => schema.run(&context).await,
         Verb::Explain(explain) => explain.run(&context).await,
+        Verb::Query(query) => query.run(&context).await,
         Verb::Decide(decide) => decide.run(&context).await,
         Verb::Resolve(resolve) => resolve.run(&context).await,
         Verb::Rules(rules) => rules.run(&context),

@@ -1,0 +1,209 @@
+//! `query`: a question in SRQL, answered from the views.
+
+use std::io::{self, Write};
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+use serviceradar_schemas::time::{self, Clock, SystemClock};
+use serviceradar_srql::{
+    error::{Code, QueryError},
+    plan::{Plan, Shape, plan},
+    reader::{Answer, Reader},
+};
+
+use super::Context;
+use crate::{
+    lag,
+    output::{self, Format},
+};
+
+/// Answers a question in SRQL, e.g. in:devices vendor_name:Cisco last_seen:<-7d sort:last_seen
+#[derive(Debug, Args)]
+pub(crate) struct Query {
+    /// The query; its words may be given one by one
+    #[arg(required = true, num_args = 1.., allow_hyphen_values = true, value_name = "QUERY")]
+    words: Vec<String>,
+    /// How rows are written; unless said a table, or one object per line with --output json
+    #[arg(long = "as", value_name = "FORMAT")]
+    written: Option<Written>,
+    /// Shows the statement and its parameters, and asks nothing
+    #[arg(long)]
+    translate: bool,
+}
+
+/// How rows are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Written {
+    /// Aligned columns, without those that nothing is in
+    Table,
+    /// One object: results and what they are of
+    Json,
+    /// One object per line
+    Ndjson,
+    /// Comma-separated values
+    Csv,
+}
+
+/// A query that cannot be answered.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", told(.query, .mistakes))]
+pub(crate) struct Refused {
+    query: String,
+    mistakes: Vec<QueryError>,
+}
+
+impl Refused {
+    /// Whether it is for what is missing, not for what was asked.
+    pub(crate) fn is_unavailable(&self) -> bool {
+        self.mistakes.iter().any(|mistake| mistake.code == Code::Unavailable)
+    }
+
+    /// Whether it is for what was asked.
+    pub(crate) fn is_mistaken(&self) -> bool {
+        !self.mistakes.iter().any(|mistake| matches!(mistake.code, Code::Unavailable | Code::Timeout))
+    }
+}
+
+/// Each mistake, and where in the query it is.
+fn told(query: &str, mistakes: &[QueryError]) -> String {
+    let each = mistakes.iter().map(|mistake| {
+        let (from, to) = mistake.span;
+        let is_one_line = !query.contains(['\n', '\r', '\t']);
+        let (Some(before), Some(at)) = (query.get(..from), query.get(from..to)) else {
+            return mistake.to_string();
+        };
+        if at.is_empty() || !is_one_line {
+            return mistake.to_string();
+        }
+        let marks = "^".repeat(at.chars().count());
+        format!("{mistake}\n  {query}\n  {}{marks}", " ".repeat(before.chars().count()))
+    });
+    each.collect::<Vec<_>>().join("\n")
+}
+
+impl Query {
+    pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
+        let query = self.words.join(" ");
+        let refused = |mistakes| Refused { query: query.clone(), mistakes };
+        let plan = plan(&query, SystemClock.now()).map_err(refused)?;
+        if self.translate {
+            return translate(context.format, &plan);
+        }
+        let config = &context.config;
+        let url = lag::database_url(config).with_context(|| {
+            format!("no database: give --database, or start a pipeline on {}", config.dir.display())
+        })?;
+        let one = |mistake| refused(vec![mistake]);
+        let mut reader = Reader::connect(&url).await.map_err(one)?;
+        let answer = reader.answer(&config.tenant, &plan).await.map_err(one)?;
+        let written = self.written.unwrap_or(match context.format {
+            Format::Table => Written::Table,
+            Format::Json => Written::Ndjson,
+        });
+        write(&plan, &answer, written)
+    }
+}
+
+fn translate(format: Format, plan: &Plan) -> anyhow::Result<()> {
+    let parameters: Vec<String> = plan.rows.parameters.iter().map(|of| format!("{of:?}")).collect();
+    if format == Format::Json {
+        return Ok(output::line(&json!({ "sql": plan.rows.sql, "parameters": parameters }).to_string())?);
+    }
+    output::line(&plan.rows.sql)?;
+    for (number, parameter) in (1..).zip(parameters) {
+        output::line(&format!("${number} = {parameter}"))?;
+    }
+    Ok(())
+}
+
+fn write(plan: &Plan, answer: &Answer, written: Written) -> anyhow::Result<()> {
+    let names: Vec<&str> = answer.columns.iter().map(|column| column.name.as_str()).collect();
+    match written {
+        Written::Table => {
+            let is_shown = |at: &usize| {
+                answer.columns[*at].shape != Shape::Json && answer.rows.iter().any(|row| !row[*at].is_null())
+            };
+            let shown: Vec<usize> = (0..names.len()).filter(is_shown).collect();
+            let names: Vec<&str> = shown.iter().map(|at| names[*at]).collect();
+            let cell = |value: &Value| match value {
+                Value::Array(items) => Value::String(items.iter().map(text).collect::<Vec<_>>().join(", ")),
+                other => other.clone(),
+            };
+            let rows: Vec<Vec<Value>> =
+                answer.rows.iter().map(|row| shown.iter().map(|at| cell(&row[*at])).collect()).collect();
+            output::rows(Format::Table, &names, &rows)?;
+            if let Some(total) = answer.total {
+                output::line(&format!("{} of {total}", answer.rows.len()))?;
+            }
+            Ok(())
+        }
+        Written::Json => {
+            let results: Vec<Value> = answer.rows.iter().map(|row| answer.object(row)).collect();
+            let whole = json!({
+                "results": results,
+                "pagination": { "limit": plan.limit, "total": answer.total },
+                "meta": {
+                    "entity": plan.entity.name(),
+                    "took_ms": answer.took.as_millis() as u64,
+                    "generation": answer.generation,
+                    "epoch": answer.epoch,
+                    "complete_to": answer.complete_to.map(time::format),
+                },
+            });
+            Ok(output::line(&whole.to_string())?)
+        }
+        Written::Ndjson => {
+            let mut out = io::BufWriter::new(io::stdout().lock());
+            for row in &answer.rows {
+                writeln!(out, "{}", answer.object(row))?;
+            }
+            Ok(out.flush()?)
+        }
+        Written::Csv => {
+            let mut out = csv::Writer::from_writer(io::stdout().lock());
+            out.write_record(&names)?;
+            for row in &answer.rows {
+                out.write_record(row.iter().map(cell_of_csv))?;
+            }
+            Ok(out.flush()?)
+        }
+    }
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// A cell: a text that a spreadsheet would compute is marked as text.
+fn cell_of_csv(value: &Value) -> String {
+    match value {
+        Value::String(text) if text.starts_with(['=', '+', '-', '@']) => format!("'{text}"),
+        other => text(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistake_is_shown_where_it_is() {
+        let query = "in:devices hostnme:x";
+        let mistakes = plan(query, 0).unwrap_err();
+        assert_eq!(
+            told(query, &mistakes),
+            "devices has no field 'hostnme': did you mean hostname?\n  in:devices hostnme:x\n             ^^^^^^^"
+        );
+    }
+
+    #[test]
+    fn a_spreadsheet_computes_nothing() {
+        assert_eq!(cell_of_csv(&json!("=1+1")), "'=1+1");
+        assert_eq!(cell_of_csv(&json!(-5)), "-5");
+    }
+}

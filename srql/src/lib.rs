@@ -1,0 +1,13 @@
+//! SRQL: one line of `key:value` terms, read once, checked against one catalogue, answered by one statement over the
+//! views of one tenant.
+
+pub mod catalogue;
+pub mod error;
+pub mod parse;
+pub mod plan;
+mod predicate;
+pub mod reader;
+pub mod statement;
+mod stats;
+pub mod syntax;
+pub mod time_range;

@@ -1,0 +1,692 @@
+//! Reading a query. Every mistake is found, each is told with its place, and nothing panics.
+//!
+//! One pass by hand: what a character means depends on where it stands (a quote opens a scalar at its start alone, a
+//! bracket in a word belongs to the word), so that there are no tokens to speak of.
+
+use std::net::IpAddr;
+
+use crate::{
+    error::{Code, QueryError, Span},
+    syntax::{
+        Aggregate, CLAUSES, Clause, ClauseKind, Comparison, Expression, Key, Path, Query, Says, Scalar, Value,
+    },
+};
+
+/// Bytes of a query.
+pub const QUERY_BYTES_MAX: usize = 16 * 1024;
+/// Groups within groups.
+pub const DEPTH_MAX: usize = 32;
+/// Terms of a query.
+pub const TERMS_MAX: usize = 256;
+/// Items of a list.
+pub const ITEMS_MAX: usize = 1_000;
+/// Aggregates of a query.
+pub const AGGREGATES_MAX: usize = 25;
+
+/// Reads a query; of one that cannot be read, all mistakes, by their places.
+pub fn parse(text: &str) -> Result<Query, Vec<QueryError>> {
+    if text.len() > QUERY_BYTES_MAX {
+        let said = format!("a query has {QUERY_BYTES_MAX} bytes at most, this one {}", text.len());
+        return Err(vec![QueryError::new(Code::TooWide, (0, text.len()), said)]);
+    }
+    let mut parser = Parser { text, at: 0, terms: 0, clauses: Vec::new(), errors: Vec::new() };
+    let filter = parser.group(0);
+    if parser.errors.is_empty() {
+        return Ok(Query { clauses: parser.clauses, filter });
+    }
+    parser.errors.sort_by_key(|error| error.span);
+    Err(parser.errors)
+}
+
+struct Parser<'a> {
+    text: &'a str,
+    at: usize,
+    terms: usize,
+    clauses: Vec<Clause>,
+    errors: Vec<QueryError>,
+}
+
+type Read<T> = Result<T, QueryError>;
+
+fn is_quote(character: char) -> bool {
+    matches!(character, '"' | '\'' | '`')
+}
+
+/// Whether a word that holds a colon is text all the same: a MAC, an address, an id, which people paste.
+fn is_pasted(word: &str) -> bool {
+    let is_mac = || {
+        let parts: Vec<&str> = word.split(':').collect();
+        let is_pair = |part: &&str| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+        parts.len() == 6 && parts.iter().all(is_pair)
+    };
+    word.starts_with("sr:") || word.parse::<IpAddr>().is_ok() || is_mac()
+}
+
+impl<'a> Parser<'a> {
+    fn rest(&self) -> &'a str {
+        self.text.get(self.at..).unwrap_or_default()
+    }
+
+    fn peek(&self) -> Option<char> {
+        self.rest().chars().next()
+    }
+
+    fn step(&mut self) -> Option<char> {
+        let next = self.peek()?;
+        self.at += next.len_utf8();
+        Some(next)
+    }
+
+    fn eat(&mut self, wanted: &str) -> bool {
+        let is_there = self.rest().starts_with(wanted);
+        if is_there {
+            self.at += wanted.len();
+        }
+        is_there
+    }
+
+    fn blanks(&mut self) {
+        while self.peek().is_some_and(char::is_whitespace) {
+            self.step();
+        }
+    }
+
+    /// Takes a keyword, which a blank, a bracket or the end must follow.
+    fn keyword(&mut self, word: &str) -> bool {
+        let follows = |rest: &str| rest.chars().next().is_none_or(|c| c.is_whitespace() || "()".contains(c));
+        let is_there = self.rest().strip_prefix(word).is_some_and(follows);
+        if is_there {
+            self.at += word.len();
+        }
+        is_there
+    }
+
+    fn wrong<T>(&self, code: Code, from: usize, message: impl Into<String>) -> Read<T> {
+        Err(QueryError::new(code, (from, self.at.max(from)), message))
+    }
+
+    /// Terms up to the end of the query, or of the group.
+    fn group(&mut self, depth: usize) -> Expression {
+        let (mut any, mut all) = (Vec::new(), Vec::new());
+        // A keyword that waits for the term after it.
+        let mut open: Option<Span> = None;
+        loop {
+            self.blanks();
+            let from = self.at;
+            match self.peek() {
+                None => break,
+                Some(')') if depth > 0 => break,
+                _ => {}
+            }
+            let is_or = self.keyword("OR");
+            if is_or || self.keyword("AND") {
+                if all.is_empty() || open.is_some() {
+                    let said = "there is no term before this keyword";
+                    self.errors.push(QueryError::new(Code::Syntax, (from, self.at), said));
+                } else if is_or {
+                    any.push(Expression::All(std::mem::take(&mut all)));
+                }
+                open = Some((from, self.at));
+                continue;
+            }
+            match self.term(depth) {
+                Ok(term) => {
+                    if term.is_some() {
+                        open = None;
+                    }
+                    all.extend(term);
+                }
+                Err(error) => {
+                    open = None;
+                    let is_enough = error.code == Code::TooWide;
+                    self.errors.push(error);
+                    if is_enough {
+                        self.at = self.text.len();
+                    }
+                    self.recover(from);
+                }
+            }
+        }
+        if let Some(span) = open {
+            self.errors.push(QueryError::new(Code::Syntax, span, "there is no term after this keyword"));
+        }
+        if any.is_empty() {
+            return Expression::All(all);
+        }
+        any.push(Expression::All(all));
+        Expression::Any(any)
+    }
+
+    /// After a mistake: on to the next blank.
+    fn recover(&mut self, from: usize) {
+        while self.peek().is_some_and(|next| !next.is_whitespace()) {
+            self.step();
+        }
+        if self.at == from {
+            self.step();
+        }
+    }
+
+    /// A term; none where it was a clause.
+    fn term(&mut self, depth: usize) -> Read<Option<Expression>> {
+        let from = self.at;
+        self.terms += 1;
+        if self.terms > TERMS_MAX {
+            return self.wrong(Code::TooWide, from, format!("a query has {TERMS_MAX} terms at most"));
+        }
+        let mut negated = false;
+        loop {
+            if self.keyword("NOT") {
+                self.blanks();
+            } else if !(self.eat("!") || self.eat("-")) {
+                break;
+            }
+            negated = !negated;
+        }
+        let negate = |term| if negated { Expression::Not(Box::new(term)) } else { term };
+        match self.peek() {
+            None => self.wrong(Code::Syntax, from, "there is nothing to negate"),
+            Some(next) if next.is_whitespace() => {
+                self.wrong(Code::Syntax, from, "there is nothing to negate")
+            }
+            Some('(') => {
+                if depth == DEPTH_MAX {
+                    return self.wrong(Code::TooWide, from, format!("groups are {DEPTH_MAX} deep at most"));
+                }
+                self.step();
+                let inner = self.group(depth + 1);
+                if !self.eat(")") {
+                    return self.wrong(Code::Syntax, from, "this bracket is not closed");
+                }
+                if matches!(&inner, Expression::All(terms) if terms.is_empty()) && self.errors.is_empty() {
+                    return self.wrong(Code::Syntax, from, "there is nothing in these brackets");
+                }
+                Ok(Some(negate(inner)))
+            }
+            Some(')' | ']' | ',') => {
+                self.step();
+                self.wrong(Code::Syntax, from, "nothing is open that this could close")
+            }
+            Some(quote) if is_quote(quote) => {
+                let scalar = self.quoted()?;
+                self.ends()?;
+                Ok(Some(negate(Expression::Free(scalar))))
+            }
+            Some(_) => {
+                let start = self.at;
+                let run =
+                    self.rest().split(|c: char| c.is_whitespace() || c == ')').next().unwrap_or_default();
+                let path = if is_pasted(run) { None } else { self.path()? };
+                let Some(path) = path else {
+                    self.at = start;
+                    let word = self.word(false)?;
+                    self.ends()?;
+                    return Ok(Some(negate(Expression::Free(word))));
+                };
+                let name = path.text().to_lowercase().replace('-', "_");
+                let clause = CLAUSES.iter().find(|(clause, _)| path.parts.len() == 1 && *clause == name);
+                if let Some((_, kind)) = clause {
+                    if depth > 0 || negated {
+                        self.clause(*kind, start)?;
+                        self.clauses.pop();
+                        let said =
+                            "a clause applies to the whole query: it stands in no group and is not negated";
+                        return self.wrong(Code::Syntax, start, said);
+                    }
+                    return self.clause(*kind, start).map(|()| None);
+                }
+                let value = self.value()?;
+                self.ends()?;
+                Ok(Some(negate(Expression::Is(path, value))))
+            }
+        }
+    }
+
+    /// A blank, a bracket or the end must follow.
+    fn ends(&self) -> Read<()> {
+        match self.peek() {
+            Some(next) if !next.is_whitespace() && next != ')' => {
+                let said = format!("{next:?} cannot follow here: a blank is missing before it");
+                Err(QueryError::new(Code::Syntax, (self.at, self.at + next.len_utf8()), said))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A field with its colon; none where there is no colon in the word.
+    fn path(&mut self) -> Read<Option<Path>> {
+        let from = self.at;
+        let mut parts = Vec::new();
+        loop {
+            if !parts.is_empty() && self.peek().is_some_and(is_quote) {
+                parts.push(self.quoted()?.text);
+            } else {
+                let start = self.at;
+                while self
+                    .peek()
+                    .is_some_and(|c| !c.is_whitespace() && !".:()[],".contains(c) && !is_quote(c))
+                {
+                    self.step();
+                }
+                parts.push(self.text.get(start..self.at).unwrap_or_default().to_owned());
+            }
+            match self.peek() {
+                Some('.') => drop(self.step()),
+                Some(':') => break,
+                _ => return Ok(None),
+            }
+        }
+        let span = (from, self.at);
+        self.step();
+        if parts.iter().any(String::is_empty) {
+            return self.wrong(Code::Syntax, from, "there is no field before the colon");
+        }
+        Ok(Some(Path { parts, span }))
+    }
+
+    fn value(&mut self) -> Read<Value> {
+        let from = self.at;
+        let comparisons = [
+            (">=", Comparison::AtLeast),
+            ("<=", Comparison::AtMost),
+            (">", Comparison::Greater),
+            ("<", Comparison::Less),
+        ];
+        match self.peek() {
+            None => return self.wrong(Code::Syntax, from, "a value is missing after the colon"),
+            Some(next) if next.is_whitespace() || next == ')' => {
+                return self.wrong(Code::Syntax, from, "a value is missing after the colon");
+            }
+            Some('(') => {
+                self.step();
+                let items = self.items(')', from)?;
+                let given: Vec<Scalar> = items.iter().flatten().cloned().collect();
+                if given.is_empty() || given.len() < items.len() {
+                    return self.wrong(Code::Syntax, from, "a value of this list is missing");
+                }
+                return Ok(Value::List(given));
+            }
+            Some('[') => {
+                self.step();
+                let items = self.items(']', from)?;
+                if items.iter().all(Option::is_none) {
+                    return self.wrong(Code::Syntax, from, "there is nothing in these brackets");
+                }
+                return Ok(Value::Brackets(items));
+            }
+            _ => {}
+        }
+        if let Some((_, comparison)) = comparisons.iter().find(|(sign, _)| self.eat(sign)) {
+            return Ok(Value::Compared(*comparison, self.scalar(false)?));
+        }
+        let first = if self.rest().starts_with("..") { None } else { Some(self.scalar(false)?) };
+        if !self.eat("..") {
+            return match first {
+                Some(one) => Ok(Value::One(one)),
+                None => self.wrong(Code::Syntax, from, "a value is missing after the colon"),
+            };
+        }
+        let has_end = self.peek().is_some_and(|next| !next.is_whitespace() && next != ')');
+        let last = if has_end { Some(self.scalar(false)?) } else { None };
+        if first.is_none() && last.is_none() {
+            return self.wrong(Code::Syntax, from, "a range has a beginning or an end");
+        }
+        Ok(Value::Range(first, last))
+    }
+
+    /// What stands in a list, by its commas.
+    fn items(&mut self, close: char, from: usize) -> Read<Vec<Option<Scalar>>> {
+        let mut items = Vec::new();
+        loop {
+            self.blanks();
+            match self.peek() {
+                None => return self.wrong(Code::Syntax, from, "this list is not closed"),
+                Some(next) if next == close || next == ',' => items.push(None),
+                Some(_) => items.push(Some(self.scalar(true)?)),
+            }
+            if items.len() > ITEMS_MAX {
+                return self.wrong(Code::TooWide, from, format!("a list has {ITEMS_MAX} items at most"));
+            }
+            self.blanks();
+            match self.step() {
+                Some(',') => {}
+                Some(next) if next == close => return Ok(items),
+                None => return self.wrong(Code::Syntax, from, "this list is not closed"),
+                Some(_) => return self.wrong(Code::Syntax, from, "a comma is missing in this list"),
+            }
+        }
+    }
+
+    fn scalar(&mut self, in_list: bool) -> Read<Scalar> {
+        match self.peek() {
+            Some(quote) if is_quote(quote) => self.quoted(),
+            _ => self.word(in_list),
+        }
+    }
+
+    /// What stands in quotes, where nothing is special but what a backslash escapes.
+    fn quoted(&mut self) -> Read<Scalar> {
+        let from = self.at;
+        let quote = self.step();
+        let mut text = String::new();
+        loop {
+            match self.step() {
+                None => return self.wrong(Code::Syntax, from, "this quote is not closed"),
+                next if next == quote => break,
+                Some('\\') => text.extend(self.step()),
+                Some(next) => text.push(next),
+            }
+        }
+        Ok(Scalar { text, wild: Vec::new(), span: (from, self.at) })
+    }
+
+    /// A word: up to a blank, a bracket that it did not open, `..`, and in a list a comma.
+    fn word(&mut self, in_list: bool) -> Read<Scalar> {
+        let from = self.at;
+        let (mut text, mut wild, mut open) = (String::new(), Vec::new(), Vec::new());
+        while let Some(next) = self.peek() {
+            match next {
+                _ if next.is_whitespace() => break,
+                ',' if in_list && open.is_empty() => break,
+                '.' if open.is_empty()
+                    && !in_list
+                    && self.rest().starts_with("..")
+                    && !text.ends_with('.') =>
+                {
+                    break;
+                }
+                '(' => open.push(')'),
+                '[' => open.push(']'),
+                ')' | ']' => {
+                    if open.pop() != Some(next) {
+                        break;
+                    }
+                }
+                '%' | '*' => wild.push(text.len()),
+                '\\' => {
+                    self.step();
+                    text.extend(self.step());
+                    continue;
+                }
+                _ => {}
+            }
+            text.push(next);
+            self.step();
+        }
+        if !open.is_empty() {
+            return self.wrong(Code::Syntax, from, "a bracket in this word is not closed");
+        }
+        if self.at == from {
+            self.step();
+            return self.wrong(Code::Syntax, from, "a value is missing here");
+        }
+        Ok(Scalar { text, wild, span: (from, self.at) })
+    }
+
+    fn clause(&mut self, kind: ClauseKind, from: usize) -> Read<()> {
+        let says = match kind {
+            ClauseKind::Sort | ClauseKind::Fields | ClauseKind::Having => Says::Words(self.words()?),
+            ClauseKind::Stats => self.stats()?,
+            _ => Says::Value(self.value()?),
+        };
+        self.ends()?;
+        self.clauses.push(Clause { kind, says, span: (from, self.at) });
+        Ok(())
+    }
+
+    /// Words by commas, in quotes or not.
+    fn words(&mut self) -> Read<Vec<Scalar>> {
+        let from = self.at;
+        let (base, whole) = self.unquoted()?;
+        let mut words = Vec::new();
+        let mut at = base;
+        for part in whole.split(',') {
+            let text = part.trim();
+            let start = at + (part.len() - part.trim_start().len());
+            if text.is_empty() {
+                return self.wrong(Code::Syntax, from, "something is missing between the commas");
+            }
+            let span = (start, start + text.len());
+            words.push(Scalar { text: text.to_owned(), wild: Vec::new(), span });
+            at += part.len() + 1;
+        }
+        if words.len() > ITEMS_MAX {
+            return self.wrong(Code::TooWide, from, format!("a list has {ITEMS_MAX} items at most"));
+        }
+        Ok(words)
+    }
+
+    /// The text of a clause, without its quotes, and where it begins.
+    fn unquoted(&mut self) -> Read<(usize, &'a str)> {
+        let from = self.at;
+        if self.peek().is_some_and(is_quote) {
+            self.quoted()?;
+            return Ok((from + 1, self.text.get(from + 1..self.at - 1).unwrap_or_default()));
+        }
+        let mut open = 0usize;
+        while let Some(next) = self.peek() {
+            match next {
+                _ if next.is_whitespace() && open == 0 => break,
+                '(' => open += 1,
+                ')' if open == 0 => break,
+                ')' => open -= 1,
+                _ => {}
+            }
+            self.step();
+        }
+        if self.at == from {
+            return self.wrong(Code::Syntax, from, "a value is missing after the colon");
+        }
+        Ok((from, self.text.get(from..self.at).unwrap_or_default()))
+    }
+
+    fn stats(&mut self) -> Read<Says> {
+        let from = self.at;
+        let quote = self.peek().filter(|next| is_quote(*next));
+        let end = if quote.is_some() {
+            self.quoted()?;
+            self.at - 1
+        } else {
+            self.text.len()
+        };
+        let begin = from + quote.map_or(0, char::len_utf8);
+        let mut inner = Parser {
+            text: self.text.get(..end).unwrap_or_default(),
+            at: begin,
+            terms: 0,
+            clauses: Vec::new(),
+            errors: Vec::new(),
+        };
+        let says = inner.aggregates(quote.is_some())?;
+        if quote.is_some() {
+            inner.blanks();
+            if inner.at < end {
+                return inner.wrong(Code::Syntax, inner.at, "this is not understood after what is computed");
+            }
+        } else {
+            self.at = inner.at;
+        }
+        Ok(says)
+    }
+
+    /// `f(x) as a, g(y) by k, l`.
+    fn aggregates(&mut self, has_blanks: bool) -> Read<Says> {
+        let from = self.at;
+        let mut aggregates = Vec::new();
+        loop {
+            self.blanks();
+            aggregates.push(self.aggregate()?);
+            if aggregates.len() > AGGREGATES_MAX {
+                return self.wrong(
+                    Code::TooWide,
+                    from,
+                    format!("a query has {AGGREGATES_MAX} aggregates at most"),
+                );
+            }
+            let before = self.at;
+            self.blanks();
+            if !self.eat(",") {
+                self.at = before;
+                break;
+            }
+        }
+        let before = self.at;
+        self.blanks();
+        let mut keys = Vec::new();
+        if !self.word_is("by") {
+            self.at = before;
+            return Ok(Says::Aggregates(aggregates, keys));
+        }
+        self.blanks();
+        loop {
+            keys.push(self.key()?);
+            if keys.len() > ITEMS_MAX {
+                return self.wrong(Code::TooWide, from, format!("a list has {ITEMS_MAX} items at most"));
+            }
+            let before = self.at;
+            if has_blanks {
+                self.blanks();
+            }
+            if !self.eat(",") {
+                self.at = before;
+                return Ok(Says::Aggregates(aggregates, keys));
+            }
+            if has_blanks {
+                self.blanks();
+            }
+        }
+    }
+
+    /// Takes a word of the language of aggregates, whatever its case.
+    fn word_is(&mut self, word: &str) -> bool {
+        let rest = self.rest();
+        let (Some(given), Some(after)) = (rest.get(..word.len()), rest.get(word.len()..)) else {
+            return false;
+        };
+        let is_there = given.eq_ignore_ascii_case(word) && after.starts_with(char::is_whitespace);
+        if is_there {
+            self.at += word.len();
+        }
+        is_there
+    }
+
+    fn name(&mut self) -> Read<String> {
+        let from = self.at;
+        while self.peek().is_some_and(|next| next.is_alphanumeric() || next == '_') {
+            self.step();
+        }
+        match self.text.get(from..self.at) {
+            Some(name) if !name.is_empty() => Ok(name.to_owned()),
+            _ => self.wrong(Code::Syntax, from, "a name is missing here"),
+        }
+    }
+
+    /// A field within an aggregate.
+    fn field(&mut self) -> Read<Path> {
+        let from = self.at;
+        let mut parts = vec![self.name()?];
+        while self.eat(".") {
+            parts.push(if self.peek().is_some_and(is_quote) { self.quoted()?.text } else { self.name()? });
+        }
+        Ok(Path { parts, span: (from, self.at) })
+    }
+
+    fn aggregate(&mut self) -> Read<Aggregate> {
+        let from = self.at;
+        let function = self.name()?.to_lowercase();
+        if !self.eat("(") {
+            return self.wrong(
+                Code::Syntax,
+                from,
+                "an aggregate is written function(field), as count() or avg(risk_score)",
+            );
+        }
+        self.blanks();
+        let (mut of, mut only) = (None, None);
+        if self.word_is_if() {
+            self.blanks();
+            let field = self.field()?;
+            self.blanks();
+            let is_equal = self.eat("=");
+            self.blanks();
+            let value = self.scalar(true)?;
+            self.blanks();
+            let counts = is_equal && self.eat(",") && {
+                self.blanks();
+                self.eat("1")
+                    && {
+                        self.blanks();
+                        self.eat(",")
+                    }
+                    && {
+                        self.blanks();
+                        self.eat("0")
+                    }
+                    && {
+                        self.blanks();
+                        self.eat(")")
+                    }
+            };
+            if !counts {
+                return self.wrong(
+                    Code::Syntax,
+                    from,
+                    "a condition in an aggregate is written sum(if(field = value,1,0))",
+                );
+            }
+            only = Some((field, value));
+        } else if !self.eat("*") && self.peek() != Some(')') {
+            of = Some(self.field()?);
+        }
+        self.blanks();
+        if !self.eat(")") {
+            return self.wrong(Code::Syntax, from, "this bracket is not closed");
+        }
+        let end = self.at;
+        self.blanks();
+        let alias = if self.word_is("as") {
+            self.blanks();
+            Some(self.name()?)
+        } else {
+            self.at = end;
+            None
+        };
+        Ok(Aggregate { function, of, only, alias, span: (from, self.at) })
+    }
+
+    fn word_is_if(&mut self) -> bool {
+        let before = self.at;
+        let is_if = self.rest().get(..2).is_some_and(|word| word.eq_ignore_ascii_case("if"));
+        if is_if {
+            self.at += 2;
+            self.blanks();
+            if self.eat("(") {
+                return true;
+            }
+        }
+        self.at = before;
+        false
+    }
+
+    fn key(&mut self) -> Read<Key> {
+        let from = self.at;
+        let field = self.field()?;
+        if field.parts.len() > 1 || !field.parts[0].eq_ignore_ascii_case("cidr") || !self.eat("(") {
+            return Ok(Key { field, prefix: None });
+        }
+        self.blanks();
+        let field = self.field()?;
+        self.blanks();
+        let prefix = if self.eat(",") {
+            self.blanks();
+            Some(self.scalar(true)?)
+        } else {
+            None
+        };
+        self.blanks();
+        if prefix.is_none() || !self.eat(")") {
+            return self.wrong(Code::Syntax, from, "a network is written cidr(field,24)");
+        }
+        Ok(Key { field, prefix })
+    }
+}

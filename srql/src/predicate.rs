@@ -1,0 +1,456 @@
+//! What rows must be, in SQL.
+//!
+//! Predicates are two-valued: under AND and OR alone an unknown one is as good as a false one, and what is negated is
+//! asked whether it is true.
+
+use std::net::IpAddr;
+
+use serviceradar_streams::{
+    claim::{mac_shown, mac_text},
+    normalise,
+};
+use uuid::Uuid;
+
+use crate::{
+    catalogue::{self, Entity, Field, Kind},
+    error::{Code, QueryError, Span},
+    statement::{Parameter, Statement},
+    syntax::{Expression, Path, Scalar, Value},
+    time_range::{Bounds, Moment},
+};
+
+type Sql = Result<String, QueryError>;
+
+/// A field that was found, and the part of it that is meant.
+pub(crate) struct Found {
+    pub(crate) field: &'static Field,
+    /// Of a map, the key.
+    key: Option<String>,
+    /// Whether it is a field of the row's device.
+    pub(crate) of_device: bool,
+}
+
+impl Found {
+    /// What it is: what a map has under a key is text.
+    pub(crate) fn kind(&self) -> Kind {
+        if self.key.is_some() { Kind::Text } else { self.field.kind }
+    }
+
+    /// What a row shows of it, and its name.
+    pub(crate) fn name(&self) -> String {
+        let device = if self.of_device { "device." } else { "" };
+        match &self.key {
+            Some(key) => format!("{device}{}.{key}", self.field.names[0]),
+            None => format!("{device}{}", self.field.names[0]),
+        }
+    }
+
+    /// Its value of a row of an entity, where it is to be shown, sorted or grouped by.
+    pub(crate) fn value(&self, entity: &Entity, out: &mut Statement) -> String {
+        let value = self.value_of(if self.of_device { "d" } else { "e" }, out);
+        match entity.device {
+            Some(device) if self.of_device => {
+                format!("(SELECT {value} FROM devices d WHERE d.uid = {})", device.replace("{e}", "e"))
+            }
+            _ => value,
+        }
+    }
+
+    fn value_of(&self, row: &str, out: &mut Statement) -> String {
+        let value = self.field.sql.replace("{e}", row);
+        match &self.key {
+            Some(key) => format!("({value} ->> {})", out.bind(Parameter::Text(key.clone()))),
+            None => value,
+        }
+    }
+}
+
+/// Finds a field, by its path.
+pub(crate) fn find(entity: &'static Entity, path: &Path) -> Result<Found, QueryError> {
+    let unknown = || {
+        let said = format!("{} has no field '{}'", entity.name(), path.text());
+        QueryError::new(Code::UnknownField, path.span, said)
+    };
+    let of_device =
+        path.parts.len() > 1 && path.parts[0].eq_ignore_ascii_case("device") && entity.device.is_some();
+    let (entity, parts) =
+        if of_device { (catalogue::devices(), &path.parts[1..]) } else { (entity, &path.parts[..]) };
+    let [name, rest @ ..] = parts else { return Err(unknown()) };
+    // Some fields have a dot in their names.
+    if let Some(field) = entity.find(&parts.join(".")) {
+        return Ok(Found { field, key: None, of_device });
+    }
+    let field = entity.field(name, path.span)?;
+    match (rest.is_empty(), field.kind) {
+        (true, _) => Ok(Found { field, key: None, of_device }),
+        (false, Kind::Map) => Ok(Found { field, key: Some(rest.join(".")), of_device }),
+        (false, _) => Err(unknown().hint(format!("{name} has no parts"))),
+    }
+}
+
+/// Writes conditions on the rows `e` of an entity.
+pub(crate) struct Conditions<'a> {
+    pub(crate) entity: &'static Entity,
+    pub(crate) moment: &'a Moment,
+    pub(crate) out: &'a mut Statement,
+    pub(crate) errors: Vec<QueryError>,
+}
+
+impl Conditions<'_> {
+    /// An expression; of one that cannot be meant its mistakes are noted.
+    pub(crate) fn expression(&mut self, expression: &Expression) -> String {
+        let mut joined = |terms: &[Expression], by: &str, none: &str| {
+            let terms: Vec<String> = terms.iter().map(|term| self.expression(term)).collect();
+            if terms.is_empty() { none.to_owned() } else { format!("({})", terms.join(by)) }
+        };
+        match expression {
+            Expression::All(terms) => joined(terms, " AND ", "true"),
+            Expression::Any(terms) => joined(terms, " OR ", "false"),
+            Expression::Not(inner) => format!("({} IS NOT TRUE)", self.expression(inner)),
+            Expression::Is(path, value) => {
+                let sql = self.is(path, value);
+                self.noted(sql)
+            }
+            Expression::Free(scalar) => self.free(scalar),
+        }
+    }
+
+    fn noted(&mut self, sql: Sql) -> String {
+        sql.unwrap_or_else(|error| {
+            self.errors.push(error);
+            "false".to_owned()
+        })
+    }
+
+    /// Some text field has it in it, whatever its case.
+    fn free(&mut self, scalar: &Scalar) -> String {
+        if scalar.text.is_empty() {
+            return "true".to_owned();
+        }
+        let pattern = format!("%{}%", like(scalar));
+        if let Some(words) = self.entity.words {
+            let bound = self.out.bind(Parameter::Text(pattern.to_lowercase()));
+            return format!("e.uid IN (SELECT w.uid FROM {words} w WHERE w.words LIKE {bound})");
+        }
+        let bound = self.out.bind(Parameter::Text(pattern));
+        let field = |name: &&'static str| self.entity.find(name);
+        let texts = self.entity.texts.iter().filter_map(field).map(|field| {
+            let value = field.sql.replace("{e}", "e");
+            let text = if field.kind == Kind::Address { format!("host({value})") } else { value };
+            format!("{text} ILIKE {bound}")
+        });
+        format!("({})", texts.collect::<Vec<_>>().join(" OR "))
+    }
+
+    fn is(&mut self, path: &Path, value: &Value) -> Sql {
+        let found = find(self.entity, path)?;
+        let row = if found.of_device { "d" } else { "e" };
+        // A device has more addresses and MACs than it shows; whether it has any is seen by the one.
+        let is_anything = matches!(value, Value::One(scalar) if scalar.is_anything());
+        let sql = if found.field.elsewhere.is_empty() || is_anything {
+            let column = found.value_of(row, self.out);
+            self.on_column(&found, found.kind(), &column, value, path.span)?
+        } else {
+            let places = found.field.elsewhere.iter().map(|(relation, column, kind)| {
+                let on = self.on_column(&found, *kind, &format!("x.{column}"), value, path.span)?;
+                Ok(format!("SELECT x.uid FROM {relation} x WHERE {on}"))
+            });
+            format!("{row}.uid IN ({})", places.collect::<Result<Vec<_>, QueryError>>()?.join(" UNION ALL "))
+        };
+        match self.entity.device {
+            Some(device) if found.of_device => {
+                Ok(format!("{} IN (SELECT d.uid FROM devices d WHERE {sql})", device.replace("{e}", "e")))
+            }
+            _ => Ok(sql),
+        }
+    }
+
+    fn on_column(&mut self, found: &Found, kind: Kind, column: &str, value: &Value, span: Span) -> Sql {
+        let refuse = |operator: &str| {
+            let said = format!("{} is {}: {operator} does not apply to it", found.name(), kind.as_str());
+            Err(QueryError::new(Code::BadOperator, span, said))
+        };
+        match (kind, value) {
+            (_, Value::One(scalar)) if scalar.is_anything() => Ok(match kind {
+                Kind::Text | Kind::Hostname | Kind::Mac | Kind::MacDigits => format!("{column} <> ''"),
+                Kind::AnyOf | Kind::AllOf => format!("cardinality({column}) > 0"),
+                Kind::Map | Kind::Json => format!("{column} NOT IN ('{{}}', '[]', 'null')"),
+                _ => format!("{column} IS NOT NULL"),
+            }),
+            (Kind::Json, _) => refuse("a value"),
+            (Kind::Time, Value::One(_) | Value::Brackets(_) | Value::Range(..) | Value::Compared(..)) => {
+                let bounds = bounds(value, self.moment, span)?;
+                Ok(self.between(column, bounds))
+            }
+            (Kind::Time, Value::List(_)) => refuse("a list"),
+            (Kind::Integer, Value::Compared(comparison, scalar)) => {
+                let number = number(scalar)?;
+                let bound = self.out.bind(Parameter::Text(number));
+                Ok(format!("{column} {} {bound}::numeric", comparison.as_str()))
+            }
+            (Kind::Integer, Value::Range(from, to)) => {
+                let mut sides = Vec::new();
+                let numbers = [from, to].map(|side| side.as_ref().map(number).transpose());
+                let [from_number, to_number] = numbers;
+                let (from_number, to_number) = (from_number?, to_number?);
+                if let (Some(a), Some(b)) = (&from_number, &to_number)
+                    && a.parse::<f64>().unwrap_or_default() > b.parse::<f64>().unwrap_or_default()
+                {
+                    return Err(QueryError::new(Code::BadValue, span, "the range ends before it begins"));
+                }
+                for (sign, side) in [(">=", from_number), ("<=", to_number)] {
+                    if let Some(number) = side {
+                        sides.push(format!(
+                            "{column} {sign} {}::numeric",
+                            self.out.bind(Parameter::Text(number))
+                        ));
+                    }
+                }
+                Ok(format!("({})", sides.join(" AND ")))
+            }
+            (Kind::Address, Value::Range(from, to)) => {
+                let [from, to] = [from, to].map(|side| side.as_ref().map(address).transpose());
+                let (from, to) = (from?, to?);
+                if let (Some(a), Some(b)) = (from, to)
+                    && (a.is_ipv4() != b.is_ipv4() || a > b)
+                {
+                    return Err(QueryError::new(Code::BadValue, span, "the range ends before it begins"));
+                }
+                let mut sides = Vec::new();
+                for (sign, side) in [(">=", from), ("<=", to)] {
+                    if let Some(ip) = side {
+                        let bound = self.out.bind(Parameter::Text(ip.to_string()));
+                        sides.push(format!("{column} {sign} {bound}::inet"));
+                    }
+                }
+                if let Some(ip) = from.or(to) {
+                    let family = if ip.is_ipv4() { 4 } else { 6 };
+                    sides.push(format!("family({column}) = {family}"));
+                }
+                Ok(format!("({})", sides.join(" AND ")))
+            }
+            (_, Value::Compared(comparison, _)) => refuse(comparison.as_str()),
+            (_, Value::Range(..)) => refuse("a range"),
+            (_, Value::One(scalar)) => self.any(kind, column, std::slice::from_ref(scalar), false),
+            (_, Value::List(items)) => self.any(kind, column, items, kind == Kind::AllOf),
+            (_, Value::Brackets(items)) => {
+                let given: Vec<Scalar> = items.iter().flatten().cloned().collect();
+                if given.len() < items.len() {
+                    return Err(QueryError::new(Code::Syntax, span, "a value of this list is missing"));
+                }
+                self.any(kind, column, &given, kind == Kind::AllOf)
+            }
+        }
+    }
+
+    fn between(&mut self, column: &str, (from, to): Bounds) -> String {
+        let mut sides = Vec::new();
+        for (sign, side) in [(">=", from), ("<=", to)] {
+            sides.extend(side.map(|at| format!("{column} {sign} {}", self.out.bind(Parameter::Time(at)))));
+        }
+        format!("({})", sides.join(" AND "))
+    }
+
+    /// Of an entity with a time, that it is within.
+    pub(crate) fn within(&mut self, value: &Value, span: Span) {
+        let sql = match self.entity.time.and_then(|time| self.entity.find(time)) {
+            Some(field) => bounds(value, self.moment, span)
+                .map(|bounds| self.between(&field.sql.replace("{e}", "e"), bounds)),
+            None => {
+                let said = format!("{} has no time to filter by", self.entity.name());
+                Err(QueryError::new(Code::BadOperator, span, said))
+            }
+        };
+        let sql = self.noted(sql);
+        self.out.sql.push_str(&format!(" AND {sql}"));
+    }
+
+    /// Any of these values, or all.
+    fn any(&mut self, kind: Kind, column: &str, items: &[Scalar], all: bool) -> Sql {
+        let mut sql = Vec::new();
+        let (patterns, exact): (Vec<&Scalar>, Vec<&Scalar>) =
+            items.iter().partition(|item| item.is_pattern());
+        match kind {
+            Kind::Bool => {
+                for item in items {
+                    let is = match item.text.to_lowercase().as_str() {
+                        "true" | "yes" | "1" => true,
+                        "false" | "no" | "0" => false,
+                        _ => return Err(bad(item, "neither true nor false")),
+                    };
+                    sql.push(format!("{column} = {}", self.out.bind(Parameter::Bool(is))));
+                }
+            }
+            Kind::Integer => {
+                for item in items {
+                    let bound = self.out.bind(Parameter::Text(number(item)?));
+                    sql.push(format!("{column} = {bound}::numeric"));
+                }
+            }
+            Kind::Uid => {
+                let uids = items.iter().map(uid).collect::<Result<Vec<_>, _>>()?;
+                let bound = self.out.bind(Parameter::Uids(uids));
+                sql.push(format!(
+                    "{column} IN (SELECT unnest({bound}) UNION ALL \
+                     SELECT r.uid FROM device_redirects r WHERE r.claim_uid = ANY ({bound}))"
+                ));
+            }
+            Kind::Address => {
+                for item in exact {
+                    let bound = self.out.bind(Parameter::Text(network(item)?));
+                    sql.push(format!("{column} <<= {bound}::inet"));
+                }
+                for item in patterns {
+                    sql.push(format!("host({column}) LIKE {}", self.out.bind(Parameter::Text(like(item)))));
+                }
+            }
+            Kind::Map => {
+                for item in items {
+                    let bound = self.out.bind(Parameter::Text(item.text.clone()));
+                    sql.push(format!("{column} ? {bound}"));
+                }
+            }
+            Kind::AnyOf | Kind::AllOf => {
+                if !exact.is_empty() {
+                    let texts = exact.iter().map(|item| item.text.clone()).collect();
+                    let bound = self.out.bind(Parameter::Texts(texts));
+                    sql.push(format!("{column} {} {bound}", if all { "@>" } else { "&&" }));
+                }
+                for item in patterns {
+                    let bound = self.out.bind(Parameter::Text(like(item)));
+                    sql.push(format!("EXISTS (SELECT FROM unnest({column}) AS i WHERE i ILIKE {bound})"));
+                }
+            }
+            Kind::Text | Kind::Hostname | Kind::Mac | Kind::MacDigits | Kind::Time | Kind::Json => {
+                if !exact.is_empty() {
+                    let texts = exact.iter().map(|item| normal(kind, item)).collect::<Result<_, _>>()?;
+                    let bound = self.out.bind(Parameter::Texts(texts));
+                    // What is empty is no value.
+                    sql.push(format!("{column} = ANY (array_remove({bound}, ''))"));
+                }
+                for item in patterns {
+                    let pattern = match kind {
+                        Kind::Mac => like(item).replace(['-', '.'], ":"),
+                        Kind::MacDigits => like(item).replace([':', '-', '.'], ""),
+                        _ => like(item),
+                    };
+                    sql.push(format!("{column} ILIKE {}", self.out.bind(Parameter::Text(pattern))));
+                }
+            }
+        }
+        Ok(format!("({})", sql.join(if all { " AND " } else { " OR " })))
+    }
+}
+
+fn bad(scalar: &Scalar, what: &str) -> QueryError {
+    QueryError::new(Code::BadValue, scalar.span, format!("'{}' is {what}", scalar.text))
+}
+
+/// A pattern in SQL: what is no wildcard is escaped.
+fn like(scalar: &Scalar) -> String {
+    let mut pattern = String::with_capacity(scalar.text.len() + 2);
+    for (at, character) in scalar.text.char_indices() {
+        if scalar.wild.binary_search(&at).is_ok() {
+            pattern.push('%');
+            continue;
+        }
+        if matches!(character, '%' | '_' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(character);
+    }
+    pattern
+}
+
+/// A value as the views have it.
+fn normal(kind: Kind, scalar: &Scalar) -> Result<String, QueryError> {
+    let text = &scalar.text;
+    match kind {
+        Kind::Hostname => Ok(normalise::hostname(text).unwrap_or_else(|| text.to_lowercase())),
+        Kind::Mac | Kind::MacDigits => {
+            let digits: String = text.chars().filter(|c| !matches!(c, ':' | '-' | '.' | ' ')).collect();
+            let mac = u64::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 12);
+            let text = if kind == Kind::Mac { mac_shown } else { mac_text };
+            mac.map(text).ok_or_else(|| bad(scalar, "no MAC"))
+        }
+        _ => Ok(text.clone()),
+    }
+}
+
+fn uid(scalar: &Scalar) -> Result<Uuid, QueryError> {
+    let text = scalar.text.strip_prefix("sr:").unwrap_or(&scalar.text);
+    Uuid::try_parse(text).map_err(|_| bad(scalar, "no uid: one is written sr:<uuid>"))
+}
+
+fn address(scalar: &Scalar) -> Result<IpAddr, QueryError> {
+    scalar.text.parse::<IpAddr>().map(|ip| ip.to_canonical()).map_err(|_| bad(scalar, "no address"))
+}
+
+/// An address, or a network, whose host bits go.
+fn network(scalar: &Scalar) -> Result<String, QueryError> {
+    let refuse = || bad(scalar, "neither an address nor a network");
+    let Some((ip, length)) = scalar.text.split_once('/') else {
+        return address(scalar).map(|ip| ip.to_string());
+    };
+    let ip: IpAddr = ip.parse().map_err(|_| refuse())?;
+    let length: u8 = length.parse().map_err(|_| refuse())?;
+    cidr::IpInet::new(ip, length).map(|inet| inet.network().to_string()).map_err(|_| refuse())
+}
+
+/// A number with its unit, as PostgreSQL reads numbers.
+fn number(scalar: &Scalar) -> Result<String, QueryError> {
+    let refuse = || bad(scalar, "no number");
+    let text = scalar.text.trim();
+    let end = text.find(|c: char| c.is_ascii_alphabetic() || c == '%').unwrap_or(text.len());
+    let (digits, unit) = text.split_at_checked(end).ok_or_else(refuse)?;
+    let is_number = !digits.is_empty()
+        && digits.len() <= 30
+        && digits.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'+'))
+        && digits.parse::<f64>().is_ok();
+    if !is_number {
+        return Err(refuse());
+    }
+    if unit.is_empty() { Ok(digits.to_owned()) } else { Err(bad(scalar, "in a unit that the field has not")) }
+}
+
+/// What a value means for a time.
+fn bounds(value: &Value, moment: &Moment, span: Span) -> Result<Bounds, QueryError> {
+    let instant = |scalar: &Scalar, is_upper: bool| {
+        moment.instant(&scalar.text, is_upper).ok_or_else(|| {
+            bad(scalar, "no time").hint("write 2026-03-01, '2026-03-01 08:30:00', -30d, today")
+        })
+    };
+    let found = match value {
+        Value::One(scalar) => moment.range(&scalar.text).ok_or_else(|| {
+            bad(scalar, "no time")
+                .hint("write last_15m, '7 days', today, 2026-03-01, [2026-03-01,2026-04-01]")
+        })?,
+        Value::Compared(comparison, scalar) => {
+            use crate::syntax::Comparison as C;
+            match comparison {
+                C::Greater => (Some(instant(scalar, true)?.saturating_add(1)), None),
+                C::AtLeast => (Some(instant(scalar, false)?), None),
+                C::Less => (None, Some(instant(scalar, false)?.saturating_sub(1))),
+                C::AtMost => (None, Some(instant(scalar, true)?)),
+            }
+        }
+        Value::Range(from, to) => (
+            from.as_ref().map(|from| instant(from, false)).transpose()?,
+            to.as_ref().map(|to| instant(to, true)).transpose()?,
+        ),
+        Value::Brackets(sides) => match &sides[..] {
+            [from, to] => (
+                from.as_ref().map(|from| instant(from, false)).transpose()?,
+                to.as_ref().map(|to| instant(to, true)).transpose()?,
+            ),
+            _ => return Err(QueryError::new(Code::BadValue, span, "a range of times is written [from,to]")),
+        },
+        Value::List(_) => return Err(QueryError::new(Code::BadOperator, span, "a time takes no list")),
+    };
+    match found {
+        (Some(from), Some(to)) if from > to => {
+            Err(QueryError::new(Code::BadValue, span, "the range ends before it begins"))
+        }
+        bounds => Ok(bounds),
+    }
+}

@@ -1,0 +1,170 @@
+//! Answering: as `serviceradar_reader`, of one tenant, in one read-only transaction of the active generation.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value, json};
+use serviceradar_schemas::time;
+use tokio_postgres::{
+    Client, NoTls, Row,
+    error::SqlState,
+    types::{FromSql, ToSql, Type},
+};
+
+use crate::{
+    error::{Code, QueryError},
+    plan::{Column, Plan, Shape},
+    statement::{EPOCH_OF_POSTGRES, Statement},
+};
+
+/// How long a statement may take.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A session that answers.
+pub struct Reader {
+    client: Client,
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// What its rows have.
+    pub columns: Vec<Column>,
+    /// Rows, a value per column.
+    pub rows: Vec<Vec<Value>>,
+    /// How many rows there are in all, where that was asked.
+    pub total: Option<i64>,
+    /// Where it was read from.
+    pub generation: i64,
+    /// The last committed epoch of the tenant there; none before the first.
+    pub epoch: Option<i64>,
+    /// When the input of that epoch was closed, microseconds since 1970.
+    pub complete_to: Option<i64>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl Answer {
+    /// A row as an object.
+    pub fn object(&self, row: &[Value]) -> Value {
+        let fields = self.columns.iter().map(|column| column.name.clone());
+        Value::Object(fields.zip(row.iter().cloned()).collect::<Map<_, _>>())
+    }
+}
+
+/// A time, microseconds since 1970.
+struct Micros(i64);
+
+impl<'a> FromSql<'a> for Micros {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Micros(i64::from_be_bytes(raw.try_into()?).saturating_add(EPOCH_OF_POSTGRES)))
+    }
+
+    fn accepts(of: &Type) -> bool {
+        *of == Type::TIMESTAMPTZ
+    }
+}
+
+impl Reader {
+    /// Connects.
+    pub async fn connect(url: &str) -> Result<Self, QueryError> {
+        let (client, connection) =
+            tokio_postgres::connect(url, NoTls).await.map_err(|error| unavailable(&error))?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a database connection ended");
+            }
+        });
+        Ok(Self { client })
+    }
+
+    /// Answers a query of a tenant.
+    pub async fn answer(&mut self, tenant: &str, plan: &Plan) -> Result<Answer, QueryError> {
+        let started = Instant::now();
+        let begun =
+            self.client.build_transaction().isolation_level(tokio_postgres::IsolationLevel::RepeatableRead);
+        let transaction = begun.read_only(true).start().await.map_err(|error| said(&error))?;
+        let timeout = STATEMENT_TIMEOUT.as_millis().to_string();
+        let set = "SELECT set_config('role', 'serviceradar_reader', true),
+                   set_config('serviceradar.tenant', $1, true), set_config('statement_timeout', $2, true),
+                   set_config('plan_cache_mode', 'force_custom_plan', true)";
+        transaction.query_one(set, &[&tenant, &timeout]).await.map_err(|error| said(&error))?;
+        let active = "SELECT g.id::bigint, g.schema, e.epoch, e.closed_at
+                      FROM serviceradar.pipeline_generations g
+                      LEFT JOIN LATERAL (
+                        SELECT epoch, closed_at FROM serviceradar.pipeline_epochs e
+                        WHERE e.generation = g.id ORDER BY epoch DESC LIMIT 1) e ON true
+                      WHERE g.state = 'active'";
+        let active = transaction.query_opt(active, &[]).await.map_err(|error| said(&error))?;
+        let Some(active) = active else {
+            let none = "there are no views to read";
+            return Err(
+                QueryError::new(Code::Unavailable, (0, 0), none).hint("start a pipeline: serviceradar run")
+            );
+        };
+        let generation: i64 = active.get(0);
+        let schema: String = active.get(1);
+        let path = "SELECT set_config('search_path', quote_ident($1::text || '_read') || ', serviceradar, public', true)";
+        transaction.query_one(path, &[&schema]).await.map_err(|error| said(&error))?;
+        let rows =
+            transaction.query(&plan.rows.sql, &parameters(&plan.rows)).await.map_err(|error| said(&error))?;
+        let total = match &plan.total {
+            Some(total) => {
+                let row = transaction.query_one(&total.sql, &parameters(total)).await;
+                Some(row.map_err(|error| said(&error))?.get(0))
+            }
+            None => None,
+        };
+        transaction.commit().await.map_err(|error| said(&error))?;
+        let rows = rows.iter().map(|row| values(row, &plan.columns)).collect::<Result<_, _>>();
+        Ok(Answer {
+            columns: plan.columns.clone(),
+            rows: rows.map_err(|error| said(&error))?,
+            total,
+            generation,
+            epoch: active.get(2),
+            complete_to: active.get::<_, Option<Micros>>(3).map(|at| at.0),
+            took: started.elapsed(),
+        })
+    }
+}
+
+fn parameters(statement: &Statement) -> Vec<&(dyn ToSql + Sync)> {
+    statement.parameters.iter().map(|parameter| parameter as &(dyn ToSql + Sync)).collect()
+}
+
+fn values(row: &Row, columns: &[Column]) -> Result<Vec<Value>, tokio_postgres::Error> {
+    let value = |(at, column): (usize, &Column)| {
+        Ok(match column.shape {
+            Shape::Text => json!(row.try_get::<_, Option<String>>(at)?),
+            Shape::Integer => json!(row.try_get::<_, Option<i64>>(at)?),
+            Shape::Number => json!(row.try_get::<_, Option<f64>>(at)?),
+            Shape::Bool => json!(row.try_get::<_, Option<bool>>(at)?),
+            Shape::Time => json!(row.try_get::<_, Option<Micros>>(at)?.map(|at| time::format(at.0))),
+            Shape::Texts => json!(row.try_get::<_, Option<Vec<Option<String>>>>(at)?),
+            Shape::Json => row.try_get::<_, Option<Value>>(at)?.unwrap_or_default(),
+        })
+    };
+    columns.iter().enumerate().map(value).collect()
+}
+
+fn unavailable(error: &tokio_postgres::Error) -> QueryError {
+    tracing::warn!(%error, "the database does not answer");
+    let hint = "see whether PostgreSQL runs: serviceradar doctor";
+    QueryError::new(Code::Unavailable, (0, 0), "the database does not answer").hint(hint)
+}
+
+/// What became of a statement. The database's own words are for the log.
+fn said(error: &tokio_postgres::Error) -> QueryError {
+    match error.code() {
+        Some(code) if *code == SqlState::QUERY_CANCELED => {
+            let said = format!("the query took longer than {} s", STATEMENT_TIMEOUT.as_secs());
+            QueryError::new(Code::Timeout, (0, 0), said).hint("ask for less: a time, a prefix, fewer groups")
+        }
+        Some(_) => {
+            tracing::error!(error = ?error, "the database refused a query");
+            QueryError::new(Code::Unavailable, (0, 0), "the database refused the query")
+                .hint("what it said is in the log; serviceradar migrate brings views up to date")
+        }
+        None => unavailable(error),
+    }
+}

@@ -1,0 +1,131 @@
+//! What people write for times: instants, and ranges of them. Source: `srql.md`, "Time".
+
+use jiff::{
+    Span, ToSpan, ZonedDateTime,
+    civil::{Date, DateTime},
+    tz::TimeZone,
+};
+use serviceradar_schemas::time;
+
+/// From and up to, microseconds since 1970, both included; a missing one has no bound.
+pub type Bounds = (Option<i64>, Option<i64>);
+
+/// What relative times are relative to.
+#[derive(Clone, Debug)]
+pub struct Moment {
+    /// Now, microseconds since 1970.
+    pub now: i64,
+    /// Whose days are meant.
+    pub zone: TimeZone,
+}
+
+impl Moment {
+    fn zoned(&self) -> Option<ZonedDateTime> {
+        Some(jiff::Timestamp::from_microsecond(self.now).ok()?.to_zoned_datetime(self.zone.clone()))
+    }
+
+    /// The bounds that a text alone means: `last_15m`, `7 days`, `-24h`, `today`, a day, an instant.
+    pub fn range(&self, text: &str) -> Option<Bounds> {
+        let text = text.trim();
+        let word = text.to_lowercase().replace([' ', '_'], "");
+        let day = |from: Date, days: i64| {
+            let begin = from.to_zoned_datetime(self.zone.clone()).ok()?.timestamp().as_microsecond();
+            let next = from.checked_add(days.days()).ok()?.to_zoned_datetime(self.zone.clone()).ok()?;
+            Some((Some(begin), Some(next.timestamp().as_microsecond() - 1)))
+        };
+        match word.as_str() {
+            "today" => return day(self.zoned()?.date(), 1),
+            "yesterday" => return day(self.zoned()?.date().yesterday().ok()?, 1),
+            _ => {}
+        }
+        let back = word.strip_prefix("last").or_else(|| word.strip_prefix('-')).unwrap_or(&word);
+        if let Some(span) = duration(back) {
+            return Some((Some(self.before(span)?), None));
+        }
+        if let Ok(date) = text.parse::<Date>() {
+            return day(date, 1);
+        }
+        let at = self.instant(text, false)?;
+        Some((Some(at), Some(at)))
+    }
+
+    /// An instant: `-30d`, a day (its end, as an upper bound), a time of a day, RFC 3339.
+    pub fn instant(&self, text: &str, is_upper: bool) -> Option<i64> {
+        let text = text.trim();
+        let word = text.to_lowercase();
+        match word.as_str() {
+            "now" => return Some(self.now),
+            "today" | "yesterday" => {
+                let (from, to) = self.range(&word)?;
+                return if is_upper { to } else { from };
+            }
+            _ => {}
+        }
+        if let Some(span) = word.strip_prefix('-').and_then(duration) {
+            return self.before(span);
+        }
+        if text.len() == 10
+            && let Ok(date) = text.parse::<Date>()
+        {
+            let date = if is_upper { date.tomorrow().ok()? } else { date };
+            let at = date.to_zoned_datetime(self.zone.clone()).ok()?.timestamp().as_microsecond();
+            return Some(at - i64::from(is_upper));
+        }
+        if let Some(at) = time::parse(text) {
+            return Some(at);
+        }
+        let local: DateTime = text.parse().ok()?;
+        Some(local.to_zoned_datetime(self.zone.clone()).ok()?.timestamp().as_microsecond())
+    }
+
+    fn before(&self, span: Span) -> Option<i64> {
+        Some(self.zoned()?.checked_sub(span).ok()?.timestamp().as_microsecond())
+    }
+}
+
+/// A length of time: `15m`, `7days`, `2mo`.
+pub fn duration(text: &str) -> Option<Span> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at_checked(digits)?;
+    let number: i64 = number.parse().ok()?;
+    let span = Span::new();
+    let span = match unit {
+        "s" | "sec" | "second" | "seconds" => span.try_seconds(number),
+        "m" | "min" | "minute" | "minutes" => span.try_minutes(number),
+        "h" | "hour" | "hours" => span.try_hours(number),
+        "d" | "day" | "days" => span.try_days(number),
+        "w" | "week" | "weeks" => span.try_weeks(number),
+        "mo" | "month" | "months" => span.try_months(number),
+        "y" | "year" | "years" => span.try_years(number),
+        _ => return None,
+    };
+    span.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> i64 {
+        time::parse(text).unwrap()
+    }
+
+    #[test]
+    fn ranges_are_what_they_say() {
+        let moment =
+            Moment { now: at("2026-03-29T12:00:00Z"), zone: TimeZone::get("Europe/Berlin").unwrap() };
+        let from = |text: &str| moment.range(text).map(|(from, _)| from.map(time::format));
+        assert_eq!(moment.range("last_15m"), Some((Some(at("2026-03-29T11:45:00Z")), None)));
+        assert_eq!(moment.range("14 Days").map(|(_, to)| to), Some(None));
+        // Summer time began that morning: the day has 23 hours.
+        assert_eq!(
+            moment.range("today"),
+            Some((Some(at("2026-03-28T23:00:00Z")), Some(at("2026-03-29T22:00:00Z") - 1)))
+        );
+        assert_eq!(from("2026-03-01 08:30:00"), Some(Some(time::format(at("2026-03-01T07:30:00Z")))));
+        assert_eq!(moment.instant("2026-03-01", true), Some(at("2026-03-01T23:00:00Z") - 1));
+        for nothing in ["last_999999999d", "sometime", "last_5", "-", "2026-13-01", ""] {
+            assert_eq!(moment.range(nothing), None, "{nothing}");
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Every field of every entity: each operator is run, and each predicate and its negation share out the rows.
+
+use serviceradar_materializers::views::Views;
+use serviceradar_srql::{
+    catalogue::{Entity, Field, Kind, Standing, entities},
+    error::Code,
+    reader::Reader,
+};
+use serviceradar_tests::{database::Database, views_conformance};
+
+use super::{ask, fill, reader};
+
+/// A moment after all that is in the views.
+const NOW: i64 = 1_767_312_000_000_000;
+
+/// What can be asked of a field.
+fn values(kind: Kind) -> &'static [&'static str] {
+    match kind {
+        Kind::Text | Kind::Map => &["*", "armis", "%a%", "(armis,%o%)", "''", "'x \"y\" z'", "\\%"],
+        Kind::Hostname => &["*", "X.", "x%", "(x,y)"],
+        Kind::Mac | Kind::MacDigits => {
+            &["*", "00-1B-21-AA-BB-01", "00:1b:%", "(001b21aabb01,00:1b:21:aa:bb:02)"]
+        }
+        Kind::Address => &[
+            "*",
+            "10.0.0.1",
+            "10.0.0.7/8",
+            "fe80::/10",
+            "10.0.0.1..10.0.0.50",
+            "..10.0.0.9",
+            "10.0.%",
+            "(10.0.0.1,10.0.1.0/24)",
+        ],
+        Kind::Uid => &[
+            "*",
+            "sr:00000000-0000-0000-0000-000000000001",
+            "(00000000-0000-0000-0000-000000000001,sr:00000000-0000-0000-0000-000000000007)",
+        ],
+        Kind::Integer => &["*", "1", ">0", ">=1", "<2", "<=-1.5", "0..2", "1..", "..1", "(1,2)"],
+        Kind::Bool => &["*", "true", "NO", "(true,false)"],
+        Kind::Time => &[
+            "*",
+            "last_30d",
+            "today",
+            "2026-01-01",
+            "<-1d",
+            ">=2026-01-01",
+            "[2026-01-01,]",
+            "2026-01-01..2026-01-02",
+        ],
+        Kind::AnyOf | Kind::AllOf => &["*", "armis", "%r%", "(armis,sweep)", "(armis,%x%)"],
+        Kind::Json => &["*"],
+    }
+}
+
+async fn count(reader: &mut Reader, query: &str) -> i64 {
+    let answer = ask(reader, "acme", query, NOW).await;
+    let answer = answer.unwrap_or_else(|errors| panic!("{query}: {errors:?}"));
+    answer.rows[0][0].as_i64().unwrap()
+}
+
+/// Of each tenant the same rows, so that one that sees both counts twice.
+async fn filled() -> Database {
+    let database = Database::migrated_timescale().await;
+    let views = database.views().await;
+    for tenant in ["acme", "other"] {
+        fill(&views, tenant, views_conformance::first_epoch().output).await;
+    }
+    database
+}
+
+async fn check_field(reader: &mut Reader, entity: &Entity, field: &Field, all: i64) {
+    let (of, name) = (entity.name(), field.names[0]);
+    let base = format!("in:{of} include_retired:true stats:count()");
+    let keys: &[&str] = if field.kind == Kind::Map { &["", ".name", ".'a \"b'"] } else { &[""] };
+    for key in keys {
+        let kind = if key.is_empty() { field.kind } else { Kind::Text };
+        for value in values(kind) {
+            let matched = count(reader, &format!("{base} {name}{key}:{value}")).await;
+            let others = count(reader, &format!("{base} !{name}{key}:{value}")).await;
+            assert_eq!(matched + others, all, "{of}.{name}{key}:{value}");
+            let twice =
+                count(reader, &format!("{base} !(!{name}{key}:{value} OR !{name}{key}:{value})")).await;
+            assert_eq!(twice, matched, "{of}.{name}{key}:{value}");
+        }
+    }
+    let query = format!("in:{of} include_retired:true stats:'count() by {name}'");
+    let grouped = ask(reader, "acme", &query, NOW).await;
+    match grouped {
+        Ok(answer) => {
+            let counts = answer.rows.iter().map(|row| row[1].as_i64().unwrap());
+            assert_eq!(counts.sum::<i64>(), all, "{of} by {name}");
+            assert!(field.kind.is_groupable(), "{of} by {name}");
+        }
+        Err(errors) => {
+            assert!(
+                !field.kind.is_groupable() && errors[0].code == Code::NotGroupable,
+                "{of} by {name}: {errors:?}"
+            );
+        }
+    }
+    for way in ["", ":asc", ":desc"] {
+        let query = format!("in:{of} include_retired:true sort:{name}{way} fields:{name} count:true");
+        match ask(reader, "acme", &query, NOW).await {
+            Ok(answer) => {
+                assert_eq!((answer.rows.len() as i64, answer.total), (all, Some(all)), "{query}");
+                assert_eq!(answer.columns.len(), 1, "{query}");
+            }
+            Err(errors) => {
+                assert!(matches!(field.kind, Kind::Map | Kind::Json), "{query}: {errors:?}");
+                assert_eq!(errors[0].code, Code::BadOperator, "{query}");
+            }
+        }
+    }
+    for function in
+        ["count", "count_distinct", "sum", "avg", "min", "max", "p50", "p99", "first", "last", "values"]
+    {
+        let query = format!("in:{of} include_retired:true stats:{function}({name})");
+        match ask(reader, "acme", &query, NOW).await {
+            Ok(answer) => assert_eq!(answer.rows.len(), 1, "{query}"),
+            Err(errors) => assert_eq!(errors[0].code, Code::BadOperator, "{query}: {errors:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_field_takes_its_operators_and_shares_out_the_rows_of_one_tenant() {
+    let database = filled().await;
+    let mut reader = reader(&database).await;
+    for entity in entities().filter(|entity| entity.standing != Standing::Awaited) {
+        let of = entity.name();
+        let all = count(&mut reader, &format!("in:{of} include_retired:true stats:count()")).await;
+        let rows = ask(&mut reader, "acme", &format!("in:{of} include_retired:true"), NOW).await.unwrap();
+        assert_eq!(rows.rows.len() as i64, all, "{of}");
+        let known = [
+            ("devices", 2),
+            ("device_records", 2),
+            ("decisions", 2),
+            ("device_history", 2),
+            ("snapshots", 1),
+        ];
+        if let Some((_, wanted)) = known.iter().find(|(name, _)| *name == of) {
+            assert_eq!(all, *wanted, "{of}");
+        }
+        for field in entity.fields {
+            check_field(&mut reader, entity, field, all).await;
+        }
+        for alias in entity.names {
+            assert_eq!(
+                count(&mut reader, &format!("IN:{alias} include_retired:true stats:count(*)")).await,
+                all
+            );
+        }
+        count(&mut reader, &format!("in:{of} stats:count() armis !\"no such text\"")).await;
+        if entity.time.is_some() {
+            count(&mut reader, &format!("in:{of} stats:count() time:last_7d tz:Europe/Berlin")).await;
+        }
+        if entity.device.is_some() && of != "devices" {
+            let with = count(&mut reader, &format!("in:{of} stats:count() device.name:%o%")).await;
+            let without = count(&mut reader, &format!("in:{of} stats:count() !device.name:%o%")).await;
+            assert_eq!(with + without, all, "{of}");
+            let query = format!("in:{of} stats:'count() by device.type' sort:device.type");
+            assert!(!ask(&mut reader, "acme", &query, NOW).await.unwrap().rows.is_empty() || all == 0);
+        }
+    }
+}
+
+/// What there is of one tenant is nothing of another's.
+#[tokio::test]
+async fn a_tenant_without_rows_sees_none() {
+    let database = filled().await;
+    let mut reader = reader(&database).await;
+    for entity in entities().filter(|entity| entity.standing != Standing::Awaited) {
+        for field in entity.fields {
+            for value in values(field.kind) {
+                for not in ["", "!"] {
+                    let query =
+                        format!("in:{} include_retired:true {not}{}:{value}", entity.name(), field.names[0]);
+                    let answer = ask(&mut reader, "third", &query, NOW).await.unwrap();
+                    assert_eq!(answer.rows.len(), 0, "{query}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_collects_is_said_to_be_so() {
+    let database = Database::migrated_timescale().await;
+    let mut reader = reader(&database).await;
+    for entity in entities().filter(|entity| entity.standing == Standing::Awaited) {
+        let errors = ask(&mut reader, "acme", &format!("in:{}", entity.name()), NOW).await.unwrap_err();
+        assert!(errors[0].message.contains("no data is collected"), "{errors:?}");
+    }
+    let views: &dyn Views = &database.views().await;
+    drop(views.take("acme", "w", "f1", &serde_json::Value::Null).await.unwrap());
+    assert_eq!(ask(&mut reader, "acme", "in:devices", NOW).await.unwrap().rows.len(), 0);
+}
