@@ -7,6 +7,7 @@ pub mod parse;
 pub mod plan;
 mod predicate;
 pub mod reader;
+pub mod reference;
 pub mod statement;
 mod stats;
 pub mod syntax;

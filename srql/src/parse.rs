@@ -29,6 +29,9 @@ pub fn parse(text: &str) -> Result<Query, Vec<QueryError>> {
         let said = format!("a query has {QUERY_BYTES_MAX} bytes at most, this one {}", text.len());
         return Err(vec![QueryError::new(Code::TooWide, (0, text.len()), said)]);
     }
+    if let Some(at) = text.find('\0') {
+        return Err(vec![QueryError::new(Code::Syntax, (at, at + 1), "a query holds no NUL")]);
+    }
     let mut parser = Parser { text, at: 0, terms: 0, clauses: Vec::new(), errors: Vec::new() };
     let filter = parser.group(0);
     if parser.errors.is_empty() {
@@ -397,11 +400,7 @@ impl<'a> Parser<'a> {
                 }
                 '(' => open.push(')'),
                 '[' => open.push(']'),
-                ')' | ']' => {
-                    if open.pop() != Some(next) {
-                        break;
-                    }
-                }
+                ')' | ']' if open.pop() != Some(next) => break,
                 '%' | '*' => wild.push(text.len()),
                 '\\' => {
                     self.step();

@@ -57,12 +57,21 @@ pub struct Plan {
     pub total: Option<Statement>,
     /// What the rows have.
     pub columns: Vec<Column>,
-    /// Rows at most.
-    pub limit: i64,
+    /// Rows at most; none: all there are.
+    pub limit: Option<i64>,
+}
+
+/// How much of an answer is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// A page.
+    Page,
+    /// All rows, unless the query says how many.
+    All,
 }
 
 /// Plans a query at a moment; of one that cannot be answered, all mistakes, by their places.
-pub fn plan(text: &str, now: i64) -> Result<Plan, Vec<QueryError>> {
+pub fn plan(text: &str, now: i64, extent: Extent) -> Result<Plan, Vec<QueryError>> {
     let query = parse(text)?;
     let whole = (0, text.len());
     let Some(clause) = query.clauses.iter().rev().find(|clause| clause.kind == ClauseKind::In) else {
@@ -77,7 +86,7 @@ pub fn plan(text: &str, now: i64) -> Result<Plan, Vec<QueryError>> {
         return Err(vec![QueryError::new(Code::Unavailable, clause.span, said)]);
     }
     let mut errors = Vec::new();
-    let planned = Planner { entity, query: &query, now }.plan(&mut errors);
+    let planned = Planner { entity, query: &query, now, extent }.plan(&mut errors);
     errors.sort_by_key(|error| error.span);
     match planned {
         Some(plan) if errors.is_empty() => Ok(plan),
@@ -89,6 +98,7 @@ struct Planner<'a> {
     entity: &'static Entity,
     query: &'a Query,
     now: i64,
+    extent: Extent,
 }
 
 impl Planner<'_> {
@@ -99,12 +109,12 @@ impl Planner<'_> {
 
     fn plan(&self, errors: &mut Vec<QueryError>) -> Option<Plan> {
         let mut noted = |found: Result<(), QueryError>| errors.extend(found.err());
-        let (mut zone, mut limit, mut counts, mut retired) = (TimeZone::UTC, LIMIT_DEFAULT, false, false);
+        let (mut zone, mut limit, mut counts, mut retired) = (TimeZone::UTC, None, false, false);
         // A clause that is said again is checked too.
         for clause in &self.query.clauses {
             noted(match clause.kind {
                 ClauseKind::Zone => zone_of(clause).map(|of| zone = of),
-                ClauseKind::Limit => limit_of(clause).map(|of| limit = of),
+                ClauseKind::Limit => limit_of(clause).map(|of| limit = Some(of)),
                 ClauseKind::Count => bool_of(clause).map(|is| counts = is),
                 ClauseKind::IncludeRetired => bool_of(clause).map(|is| retired = is),
                 _ => Ok(()),
@@ -149,15 +159,15 @@ impl Planner<'_> {
                 self.rows(&mut rows, (&from, &condition), errors)
             }
         };
-        let bound = rows.bind(Parameter::Integer(limit));
-        rows.sql.push_str(&format!(" LIMIT {bound}"));
-        let total = counts.then(|| {
-            let mut total = filter;
-            total.sql = match said {
-                None => format!("SELECT count(*){from}{}", total.sql),
-                Some(_) => format!("SELECT count(*) FROM ({}) groups", rows.sql),
-            };
-            if said.is_some() { Statement { parameters: rows.parameters.clone(), ..total } } else { total }
+        let limit = limit.or((self.extent == Extent::Page).then_some(LIMIT_DEFAULT));
+        let whole = rows.clone();
+        if let Some(limit) = limit {
+            let bound = rows.bind(Parameter::Integer(limit));
+            rows.sql.push_str(&format!(" LIMIT {bound}"));
+        }
+        let total = counts.then(|| match said {
+            None => Statement { sql: format!("SELECT count(*){from}{}", filter.sql), ..filter },
+            Some(_) => Statement { sql: format!("SELECT count(*) FROM ({}) of_groups", whole.sql), ..whole },
         });
         Some(Plan { entity: self.entity, rows, total, columns: shown, limit })
     }

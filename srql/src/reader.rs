@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::TryStreamExt;
 use serde_json::{Map, Value, json};
 use serviceradar_schemas::time;
 use tokio_postgres::{
-    Client, NoTls, Row,
+    Client, IsolationLevel, NoTls, Row, Transaction,
     error::SqlState,
     types::{FromSql, ToSql, Type},
 };
@@ -43,12 +44,10 @@ pub struct Answer {
     pub took: Duration,
 }
 
-impl Answer {
-    /// A row as an object.
-    pub fn object(&self, row: &[Value]) -> Value {
-        let fields = self.columns.iter().map(|column| column.name.clone());
-        Value::Object(fields.zip(row.iter().cloned()).collect::<Map<_, _>>())
-    }
+/// A row as an object.
+pub fn object(columns: &[Column], row: &[Value]) -> Value {
+    let names = columns.iter().map(|column| column.name.clone());
+    Value::Object(names.zip(row.iter().cloned()).collect::<Map<_, _>>())
 }
 
 /// A time, microseconds since 1970.
@@ -77,36 +76,29 @@ impl Reader {
         Ok(Self { client })
     }
 
-    /// Answers a query of a tenant.
+    /// Answers a query of a tenant, with all its rows.
     pub async fn answer(&mut self, tenant: &str, plan: &Plan) -> Result<Answer, QueryError> {
+        let mut rows = Vec::new();
+        let read = self.read(tenant, plan, |row| {
+            rows.push(row);
+            true
+        });
+        let answer = read.await?;
+        Ok(Answer { rows, ..answer })
+    }
+
+    /// Answers a query of a tenant, row by row, as they come, for as long as `take` wants more. What is returned has no
+    /// rows.
+    pub async fn read(
+        &mut self,
+        tenant: &str,
+        plan: &Plan,
+        mut take: impl FnMut(Vec<Value>) -> bool,
+    ) -> Result<Answer, QueryError> {
         let started = Instant::now();
-        let begun =
-            self.client.build_transaction().isolation_level(tokio_postgres::IsolationLevel::RepeatableRead);
+        let begun = self.client.build_transaction().isolation_level(IsolationLevel::RepeatableRead);
         let transaction = begun.read_only(true).start().await.map_err(|error| said(&error))?;
-        let timeout = STATEMENT_TIMEOUT.as_millis().to_string();
-        let set = "SELECT set_config('role', 'serviceradar_reader', true),
-                   set_config('serviceradar.tenant', $1, true), set_config('statement_timeout', $2, true),
-                   set_config('plan_cache_mode', 'force_custom_plan', true)";
-        transaction.query_one(set, &[&tenant, &timeout]).await.map_err(|error| said(&error))?;
-        let active = "SELECT g.id::bigint, g.schema, e.epoch, e.closed_at
-                      FROM serviceradar.pipeline_generations g
-                      LEFT JOIN LATERAL (
-                        SELECT epoch, closed_at FROM serviceradar.pipeline_epochs e
-                        WHERE e.generation = g.id ORDER BY epoch DESC LIMIT 1) e ON true
-                      WHERE g.state = 'active'";
-        let active = transaction.query_opt(active, &[]).await.map_err(|error| said(&error))?;
-        let Some(active) = active else {
-            let none = "there are no views to read";
-            return Err(
-                QueryError::new(Code::Unavailable, (0, 0), none).hint("start a pipeline: serviceradar run")
-            );
-        };
-        let generation: i64 = active.get(0);
-        let schema: String = active.get(1);
-        let path = "SELECT set_config('search_path', quote_ident($1::text || '_read') || ', serviceradar, public', true)";
-        transaction.query_one(path, &[&schema]).await.map_err(|error| said(&error))?;
-        let rows =
-            transaction.query(&plan.rows.sql, &parameters(&plan.rows)).await.map_err(|error| said(&error))?;
+        let active = enter(&transaction, tenant).await?;
         let total = match &plan.total {
             Some(total) => {
                 let row = transaction.query_one(&total.sql, &parameters(total)).await;
@@ -114,18 +106,51 @@ impl Reader {
             }
             None => None,
         };
-        transaction.commit().await.map_err(|error| said(&error))?;
-        let rows = rows.iter().map(|row| values(row, &plan.columns)).collect::<Result<_, _>>();
+        let rows = transaction
+            .query_raw(&plan.rows.sql, parameters(&plan.rows))
+            .await
+            .map_err(|error| said(&error))?;
+        let mut rows = std::pin::pin!(rows);
+        while let Some(row) = rows.try_next().await.map_err(|error| said(&error))? {
+            if !take(values(&row, &plan.columns).map_err(|error| said(&error))?) {
+                break;
+            }
+        }
         Ok(Answer {
             columns: plan.columns.clone(),
-            rows: rows.map_err(|error| said(&error))?,
+            rows: Vec::new(),
             total,
-            generation,
+            generation: active.get(0),
             epoch: active.get(2),
             complete_to: active.get::<_, Option<Micros>>(3).map(|at| at.0),
             took: started.elapsed(),
         })
     }
+}
+
+/// Makes a transaction one of a tenant's reader on the active generation. Returns that: its number, its schema, its last
+/// epoch, and when that was closed.
+async fn enter(transaction: &Transaction<'_>, tenant: &str) -> Result<Row, QueryError> {
+    let timeout = STATEMENT_TIMEOUT.as_millis().to_string();
+    let set = "SELECT set_config('role', 'serviceradar_reader', true),
+               set_config('serviceradar.tenant', $1, true), set_config('statement_timeout', $2, true),
+               set_config('plan_cache_mode', 'force_custom_plan', true)";
+    transaction.query_one(set, &[&tenant, &timeout]).await.map_err(|error| said(&error))?;
+    let active = "SELECT g.id::bigint, g.schema, e.epoch, e.closed_at
+                  FROM serviceradar.pipeline_generations g
+                  LEFT JOIN LATERAL (
+                    SELECT epoch, closed_at FROM serviceradar.pipeline_epochs e
+                    WHERE e.generation = g.id ORDER BY epoch DESC LIMIT 1) e ON true
+                  WHERE g.state = 'active'";
+    let active = transaction.query_opt(active, &[]).await.map_err(|error| said(&error))?;
+    let active = active.ok_or_else(|| {
+        let none = "there are no views to read";
+        QueryError::new(Code::Unavailable, (0, 0), none).hint("start a pipeline: serviceradar run")
+    })?;
+    let schema: String = active.get(1);
+    let path = "SELECT set_config('search_path', quote_ident($1::text || '_read') || ', serviceradar, public', true)";
+    transaction.query_one(path, &[&schema]).await.map_err(|error| said(&error))?;
+    Ok(active)
 }
 
 fn parameters(statement: &Statement) -> Vec<&(dyn ToSql + Sync)> {

@@ -10,6 +10,9 @@ use serviceradar_schemas::time;
 /// From and up to, microseconds since 1970, both included; a missing one has no bound.
 pub type Bounds = (Option<i64>, Option<i64>);
 
+/// Bytes of a day alone, `2026-03-01`: with more it has a time.
+const DAY_BYTES: usize = 10;
+
 /// What relative times are relative to.
 #[derive(Clone, Debug)]
 pub struct Moment {
@@ -42,7 +45,9 @@ impl Moment {
         if let Some(span) = duration(back) {
             return Some((Some(self.before(span)?), None));
         }
-        if let Ok(date) = text.parse::<Date>() {
+        if text.len() == DAY_BYTES
+            && let Ok(date) = text.parse::<Date>()
+        {
             return day(date, 1);
         }
         let at = self.instant(text, false)?;
@@ -64,7 +69,7 @@ impl Moment {
         if let Some(span) = word.strip_prefix('-').and_then(duration) {
             return self.before(span);
         }
-        if text.len() == 10
+        if text.len() == DAY_BYTES
             && let Ok(date) = text.parse::<Date>()
         {
             let date = if is_upper { date.tomorrow().ok()? } else { date };

@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 use serviceradar_schemas::time::{self, Clock, SystemClock};
 use serviceradar_srql::{
     error::{Code, QueryError},
-    plan::{Plan, Shape, plan},
-    reader::{Answer, Reader},
+    plan::{Extent, Plan, Shape, plan},
+    reader::{Answer, Reader, object},
+    reference::reference,
 };
 
 use super::Context;
@@ -22,7 +23,7 @@ use crate::{
 #[derive(Debug, Args)]
 pub(crate) struct Query {
     /// The query; its words may be given one by one
-    #[arg(required = true, num_args = 1.., allow_hyphen_values = true, value_name = "QUERY")]
+    #[arg(required_unless_present = "reference", value_name = "QUERY")]
     words: Vec<String>,
     /// How rows are written; unless said a table, or one object per line with --output json
     #[arg(long = "as", value_name = "FORMAT")]
@@ -30,6 +31,9 @@ pub(crate) struct Query {
     /// Shows the statement and its parameters, and asks nothing
     #[arg(long)]
     translate: bool,
+    /// Shows all that can be asked for, and every field of it
+    #[arg(long)]
+    reference: bool,
 }
 
 /// How rows are written.
@@ -39,9 +43,9 @@ pub(crate) enum Written {
     Table,
     /// One object: results and what they are of
     Json,
-    /// One object per line
+    /// One object per line, and all rows unless limit: is said
     Ndjson,
-    /// Comma-separated values
+    /// Comma-separated values, and all rows unless limit: is said
     Csv,
 }
 
@@ -84,9 +88,20 @@ fn told(query: &str, mistakes: &[QueryError]) -> String {
 
 impl Query {
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
+        if self.reference {
+            return Ok(output::line(reference().trim_end())?);
+        }
         let query = self.words.join(" ");
         let refused = |mistakes| Refused { query: query.clone(), mistakes };
-        let plan = plan(&query, SystemClock.now()).map_err(refused)?;
+        let written = self.written.unwrap_or(match context.format {
+            Format::Table => Written::Table,
+            Format::Json => Written::Ndjson,
+        });
+        let extent = match written {
+            Written::Table | Written::Json => Extent::Page,
+            Written::Ndjson | Written::Csv => Extent::All,
+        };
+        let plan = plan(&query, SystemClock.now(), extent).map_err(refused)?;
         if self.translate {
             return translate(context.format, &plan);
         }
@@ -96,12 +111,33 @@ impl Query {
         })?;
         let one = |mistake| refused(vec![mistake]);
         let mut reader = Reader::connect(&url).await.map_err(one)?;
-        let answer = reader.answer(&config.tenant, &plan).await.map_err(one)?;
-        let written = self.written.unwrap_or(match context.format {
-            Format::Table => Written::Table,
-            Format::Json => Written::Ndjson,
-        });
-        write(&plan, &answer, written)
+        match written {
+            Written::Table => table(&reader.answer(&config.tenant, &plan).await.map_err(one)?),
+            Written::Json => whole(&plan, &reader.answer(&config.tenant, &plan).await.map_err(one)?),
+            Written::Ndjson => {
+                let mut out = io::BufWriter::new(io::stdout().lock());
+                let mut written = Ok(());
+                let take = |row: Vec<Value>| {
+                    written = writeln!(out, "{}", object(&plan.columns, &row));
+                    written.is_ok()
+                };
+                reader.read(&config.tenant, &plan, take).await.map_err(one)?;
+                written?;
+                Ok(out.flush()?)
+            }
+            Written::Csv => {
+                let mut out = csv::Writer::from_writer(io::stdout().lock());
+                out.write_record(plan.columns.iter().map(|column| &column.name)).map_err(of_output)?;
+                let mut written = Ok(());
+                let take = |row: Vec<Value>| {
+                    written = out.write_record(row.iter().map(cell_of_csv));
+                    written.is_ok()
+                };
+                reader.read(&config.tenant, &plan, take).await.map_err(one)?;
+                written.map_err(of_output)?;
+                Ok(out.flush()?)
+            }
+        }
     }
 }
 
@@ -117,58 +153,44 @@ fn translate(format: Format, plan: &Plan) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn write(plan: &Plan, answer: &Answer, written: Written) -> anyhow::Result<()> {
-    let names: Vec<&str> = answer.columns.iter().map(|column| column.name.as_str()).collect();
-    match written {
-        Written::Table => {
-            let is_shown = |at: &usize| {
-                answer.columns[*at].shape != Shape::Json && answer.rows.iter().any(|row| !row[*at].is_null())
-            };
-            let shown: Vec<usize> = (0..names.len()).filter(is_shown).collect();
-            let names: Vec<&str> = shown.iter().map(|at| names[*at]).collect();
-            let cell = |value: &Value| match value {
-                Value::Array(items) => Value::String(items.iter().map(text).collect::<Vec<_>>().join(", ")),
-                other => other.clone(),
-            };
-            let rows: Vec<Vec<Value>> =
-                answer.rows.iter().map(|row| shown.iter().map(|at| cell(&row[*at])).collect()).collect();
-            output::rows(Format::Table, &names, &rows)?;
-            if let Some(total) = answer.total {
-                output::line(&format!("{} of {total}", answer.rows.len()))?;
-            }
-            Ok(())
-        }
-        Written::Json => {
-            let results: Vec<Value> = answer.rows.iter().map(|row| answer.object(row)).collect();
-            let whole = json!({
-                "results": results,
-                "pagination": { "limit": plan.limit, "total": answer.total },
-                "meta": {
-                    "entity": plan.entity.name(),
-                    "took_ms": answer.took.as_millis() as u64,
-                    "generation": answer.generation,
-                    "epoch": answer.epoch,
-                    "complete_to": answer.complete_to.map(time::format),
-                },
-            });
-            Ok(output::line(&whole.to_string())?)
-        }
-        Written::Ndjson => {
-            let mut out = io::BufWriter::new(io::stdout().lock());
-            for row in &answer.rows {
-                writeln!(out, "{}", answer.object(row))?;
-            }
-            Ok(out.flush()?)
-        }
-        Written::Csv => {
-            let mut out = csv::Writer::from_writer(io::stdout().lock());
-            out.write_record(&names)?;
-            for row in &answer.rows {
-                out.write_record(row.iter().map(cell_of_csv))?;
-            }
-            Ok(out.flush()?)
-        }
+/// Columns in which something is, but for those that are objects.
+fn table(answer: &Answer) -> anyhow::Result<()> {
+    let is_shown = |at: &usize| {
+        answer.columns[*at].shape != Shape::Json && answer.rows.iter().any(|row| !row[*at].is_null())
+    };
+    let shown: Vec<usize> = (0..answer.columns.len()).filter(is_shown).collect();
+    let names: Vec<&str> = shown.iter().map(|at| answer.columns[*at].name.as_str()).collect();
+    let cell = |value: &Value| match value {
+        Value::Array(items) => Value::String(items.iter().map(text).collect::<Vec<_>>().join(", ")),
+        other => other.clone(),
+    };
+    let rows: Vec<Vec<Value>> =
+        answer.rows.iter().map(|row| shown.iter().map(|at| cell(&row[*at])).collect()).collect();
+    if rows.is_empty() {
+        output::line("no rows")?;
+    } else {
+        output::rows(Format::Table, &names, &rows)?;
     }
+    if let Some(total) = answer.total {
+        output::line(&format!("{} of {total}", answer.rows.len()))?;
+    }
+    Ok(())
+}
+
+fn whole(plan: &Plan, answer: &Answer) -> anyhow::Result<()> {
+    let results: Vec<Value> = answer.rows.iter().map(|row| object(&plan.columns, row)).collect();
+    let whole = json!({
+        "results": results,
+        "pagination": { "limit": plan.limit, "total": answer.total },
+        "meta": {
+            "entity": plan.entity.name(),
+            "took_ms": answer.took.as_millis() as u64,
+            "generation": answer.generation,
+            "epoch": answer.epoch,
+            "complete_to": answer.complete_to.map(time::format),
+        },
+    });
+    Ok(output::line(&whole.to_string())?)
 }
 
 fn text(value: &Value) -> String {
@@ -176,6 +198,14 @@ fn text(value: &Value) -> String {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
         other => other.to_string(),
+    }
+}
+
+/// A failure to write, so that an output that is gone is known as one.
+fn of_output(error: csv::Error) -> io::Error {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
+        other => io::Error::other(format!("{other:?}")),
     }
 }
 
@@ -194,7 +224,7 @@ mod tests {
     #[test]
     fn a_mistake_is_shown_where_it_is() {
         let query = "in:devices hostnme:x";
-        let mistakes = plan(query, 0).unwrap_err();
+        let mistakes = plan(query, 0, Extent::Page).unwrap_err();
         assert_eq!(
             told(query, &mistakes),
             "devices has no field 'hostnme': did you mean hostname?\n  in:devices hostnme:x\n             ^^^^^^^"

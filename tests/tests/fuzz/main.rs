@@ -6,6 +6,7 @@ mod armis;
 mod decoder;
 mod json;
 mod normaliser;
+mod srql;
 
 use std::{fmt::Display, path::Path};
 

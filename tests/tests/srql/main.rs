@@ -4,13 +4,14 @@
 
 mod catalogue;
 mod given;
+mod reference;
 mod values;
 
 use serde_json::Value;
 use serviceradar_materializers::views::{Epoch, Pieces, Views};
 use serviceradar_srql::{
     error::QueryError,
-    plan::plan,
+    plan::{Extent, plan},
     reader::{Answer, Reader},
 };
 use serviceradar_streams::rows::EpochOutput;
@@ -18,7 +19,7 @@ use serviceradar_tests::{database::Database, views_conformance};
 
 /// A query's answer, or all that is wrong with it.
 async fn ask(reader: &mut Reader, tenant: &str, query: &str, now: i64) -> Result<Answer, Vec<QueryError>> {
-    let plan = plan(query, now)?;
+    let plan = plan(query, now, Extent::Page)?;
     reader.answer(tenant, &plan).await.map_err(|error| vec![error])
 }
 
