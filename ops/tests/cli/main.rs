@@ -8,6 +8,7 @@ mod demo;
 mod explain;
 mod lag;
 mod pipeline;
+mod query;
 mod resolve;
 mod schema;
 
