@@ -5,6 +5,9 @@ use serde::Serialize;
 /// Bytes of the query, from and up to.
 pub type Span = (usize, usize);
 
+/// Bytes of a name that is compared with those there are.
+const NAME_BYTES_MAX: usize = 64;
+
 /// What sort of mistake it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -80,6 +83,9 @@ impl QueryError {
     /// With the name that was probably meant, where one is near.
     #[must_use]
     pub fn did_you_mean<'a>(self, given: &str, names: impl IntoIterator<Item = &'a str>) -> Self {
+        if given.len() > NAME_BYTES_MAX {
+            return self;
+        }
         let given = given.to_lowercase();
         let near = names.into_iter().map(|name| (strsim::damerau_levenshtein(&given, name), name));
         match near.min() {

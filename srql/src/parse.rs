@@ -20,6 +20,8 @@ pub const DEPTH_MAX: usize = 32;
 pub const TERMS_MAX: usize = 256;
 /// Items of a list.
 pub const ITEMS_MAX: usize = 1_000;
+/// Mistakes that are told of a query.
+const ERRORS_MAX: usize = 100;
 /// Aggregates of a query.
 pub const AGGREGATES_MAX: usize = 25;
 
@@ -37,7 +39,12 @@ pub fn parse(text: &str) -> Result<Query, Vec<QueryError>> {
     if parser.errors.is_empty() {
         return Ok(Query { clauses: parser.clauses, filter });
     }
+    // What follows from a limit is not told.
+    if let Some(at) = parser.errors.iter().position(|error| error.code == Code::TooWide) {
+        parser.errors = vec![parser.errors.swap_remove(at)];
+    }
     parser.errors.sort_by_key(|error| error.span);
+    parser.errors.truncate(ERRORS_MAX);
     Err(parser.errors)
 }
 
@@ -111,6 +118,7 @@ impl<'a> Parser<'a> {
     /// Terms up to the end of the query, or of the group.
     fn group(&mut self, depth: usize) -> Expression {
         let (mut any, mut all) = (Vec::new(), Vec::new());
+        let mut after_clause = false;
         // A keyword that waits for the term after it.
         let mut open: Option<Span> = None;
         loop {
@@ -123,7 +131,8 @@ impl<'a> Parser<'a> {
             }
             let is_or = self.keyword("OR");
             if is_or || self.keyword("AND") {
-                if all.is_empty() || open.is_some() {
+                let is_first = all.is_empty() && (is_or || !after_clause);
+                if is_first || open.is_some() {
                     let said = "there is no term before this keyword";
                     self.errors.push(QueryError::new(Code::Syntax, (from, self.at), said));
                 } else if is_or {
@@ -134,19 +143,20 @@ impl<'a> Parser<'a> {
             }
             match self.term(depth) {
                 Ok(term) => {
-                    if term.is_some() {
-                        open = None;
-                    }
+                    open = None;
+                    after_clause = term.is_none();
                     all.extend(term);
                 }
                 Err(error) => {
                     open = None;
+                    // As if it had been one: what is around it is not wrong for it.
+                    all.push(Expression::All(Vec::new()));
                     let is_enough = error.code == Code::TooWide;
                     self.errors.push(error);
                     if is_enough {
                         self.at = self.text.len();
                     }
-                    self.recover(from);
+                    self.recover(from, depth);
                 }
             }
         }
@@ -160,12 +170,12 @@ impl<'a> Parser<'a> {
         Expression::Any(any)
     }
 
-    /// After a mistake: on to the next blank.
-    fn recover(&mut self, from: usize) {
-        while self.peek().is_some_and(|next| !next.is_whitespace()) {
+    /// After a mistake: on to the next blank, or the end of the group.
+    fn recover(&mut self, from: usize, depth: usize) {
+        while self.peek().is_some_and(|next| !next.is_whitespace() && (depth == 0 || next != ')')) {
             self.step();
         }
-        if self.at == from {
+        if self.at == from && (depth == 0 || self.peek() != Some(')')) {
             self.step();
         }
     }
@@ -189,7 +199,7 @@ impl<'a> Parser<'a> {
         let negate = |term| if negated { Expression::Not(Box::new(term)) } else { term };
         match self.peek() {
             None => self.wrong(Code::Syntax, from, "there is nothing to negate"),
-            Some(next) if next.is_whitespace() => {
+            Some(next) if next.is_whitespace() || (negated && next == ')') => {
                 self.wrong(Code::Syntax, from, "there is nothing to negate")
             }
             Some('(') => {
@@ -222,7 +232,7 @@ impl<'a> Parser<'a> {
                 let path = if is_pasted(run) { None } else { self.path()? };
                 let Some(path) = path else {
                     self.at = start;
-                    let word = self.word(false)?;
+                    let word = self.word(&[])?;
                     self.ends()?;
                     return Ok(Some(negate(Expression::Free(word))));
                 };
@@ -363,7 +373,7 @@ impl<'a> Parser<'a> {
     fn scalar(&mut self, in_list: bool) -> Read<Scalar> {
         match self.peek() {
             Some(quote) if is_quote(quote) => self.quoted(),
-            _ => self.word(in_list),
+            _ => self.word(if in_list { &[","] } else { &[".."] }),
         }
     }
 
@@ -383,24 +393,18 @@ impl<'a> Parser<'a> {
         Ok(Scalar { text, wild: Vec::new(), span: (from, self.at) })
     }
 
-    /// A word: up to a blank, a bracket that it did not open, `..`, and in a list a comma.
-    fn word(&mut self, in_list: bool) -> Read<Scalar> {
+    /// A word: up to a blank, a bracket that it did not open, or what ends it here.
+    fn word(&mut self, ends: &[&str]) -> Read<Scalar> {
         let from = self.at;
         let (mut text, mut wild, mut open) = (String::new(), Vec::new(), Vec::new());
         while let Some(next) = self.peek() {
             match next {
                 _ if next.is_whitespace() => break,
-                ',' if in_list && open.is_empty() => break,
-                '.' if open.is_empty()
-                    && !in_list
-                    && self.rest().starts_with("..")
-                    && !text.ends_with('.') =>
-                {
-                    break;
-                }
+                _ if open.is_empty() && ends.iter().any(|end| self.rest().starts_with(end)) => break,
                 '(' => open.push(')'),
                 '[' => open.push(']'),
-                ')' | ']' if open.pop() != Some(next) => break,
+                ')' | ']' if open.last() != Some(&next) => break,
+                ')' | ']' => drop(open.pop()),
                 '%' | '*' => wild.push(text.len()),
                 '\\' => {
                     self.step();
@@ -424,8 +428,9 @@ impl<'a> Parser<'a> {
 
     fn clause(&mut self, kind: ClauseKind, from: usize) -> Read<()> {
         let says = match kind {
-            ClauseKind::Sort | ClauseKind::Fields | ClauseKind::Having => Says::Words(self.words()?),
-            ClauseKind::Stats => self.stats()?,
+            ClauseKind::Sort | ClauseKind::Fields => self.inside(Self::fields)?,
+            ClauseKind::Having => Says::Words(self.words()?),
+            ClauseKind::Stats => self.inside(Self::aggregates)?,
             _ => Says::Value(self.value()?),
         };
         self.ends()?;
@@ -479,7 +484,67 @@ impl<'a> Parser<'a> {
         Ok((from, self.text.get(from..self.at).unwrap_or_default()))
     }
 
-    fn stats(&mut self) -> Read<Says> {
+    /// Fields by commas, each with a direction where one is said.
+    fn fields(&mut self, has_blanks: bool) -> Read<Says> {
+        let from = self.at;
+        let mut fields = Vec::new();
+        loop {
+            if has_blanks {
+                self.blanks();
+            }
+            let start = self.at;
+            let mut parts = Vec::new();
+            loop {
+                parts.push(if self.peek().is_some_and(is_quote) {
+                    self.quoted()?.text
+                } else {
+                    let part = self.at;
+                    while self
+                        .peek()
+                        .is_some_and(|c| !c.is_whitespace() && !".:()[],".contains(c) && !is_quote(c))
+                    {
+                        self.step();
+                    }
+                    self.text.get(part..self.at).unwrap_or_default().to_owned()
+                });
+                if !self.eat(".") {
+                    break;
+                }
+            }
+            if parts.iter().any(String::is_empty) {
+                return self.wrong(Code::Syntax, start, "a field is missing here");
+            }
+            let path = Path { parts, span: (start, self.at) };
+            let is_down = if self.eat(":") {
+                let way = self.at;
+                let word = self.name()?.to_lowercase();
+                if !matches!(word.as_str(), "asc" | "desc") {
+                    let said = format!("'{word}' is no direction");
+                    return self
+                        .wrong(Code::BadValue, way, said)
+                        .map_err(|error: QueryError| error.hint("write asc or desc"));
+                }
+                Some(word == "desc")
+            } else {
+                None
+            };
+            fields.push((path, is_down));
+            if fields.len() > ITEMS_MAX {
+                return self.wrong(Code::TooWide, from, format!("a list has {ITEMS_MAX} items at most"));
+            }
+            let before = self.at;
+            if has_blanks {
+                self.blanks();
+            }
+            if !self.eat(",") {
+                self.at = before;
+                return Ok(Says::Fields(fields));
+            }
+        }
+    }
+
+    /// What a clause says in a language of its own, as a whole in quotes or not.
+    fn inside(&mut self, read: impl Fn(&mut Parser<'a>, bool) -> Read<Says>) -> Read<Says> {
         let from = self.at;
         let quote = self.peek().filter(|next| is_quote(*next));
         let end = if quote.is_some() {
@@ -496,11 +561,11 @@ impl<'a> Parser<'a> {
             clauses: Vec::new(),
             errors: Vec::new(),
         };
-        let says = inner.aggregates(quote.is_some())?;
+        let says = read(&mut inner, quote.is_some())?;
         if quote.is_some() {
             inner.blanks();
             if inner.at < end {
-                return inner.wrong(Code::Syntax, inner.at, "this is not understood after what is computed");
+                return inner.wrong(Code::Syntax, inner.at, "this is not understood here");
             }
         } else {
             self.at = inner.at;
@@ -610,22 +675,11 @@ impl<'a> Parser<'a> {
             self.blanks();
             let value = self.scalar(true)?;
             self.blanks();
-            let counts = is_equal && self.eat(",") && {
-                self.blanks();
-                self.eat("1")
-                    && {
-                        self.blanks();
-                        self.eat(",")
-                    }
-                    && {
-                        self.blanks();
-                        self.eat("0")
-                    }
-                    && {
-                        self.blanks();
-                        self.eat(")")
-                    }
-            };
+            let counts = is_equal
+                && [",", "1", ",", "0", ")"].iter().all(|part| {
+                    self.blanks();
+                    self.eat(part)
+                });
             if !counts {
                 return self.wrong(
                     Code::Syntax,

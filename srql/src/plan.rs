@@ -3,10 +3,10 @@
 use jiff::tz::TimeZone;
 
 use crate::{
-    catalogue::{self, Entity, Kind, Standing},
-    error::{Code, QueryError, Span},
+    catalogue::{self, Entity, Field, Kind, Standing},
+    error::{Code, QueryError},
     parse::parse,
-    predicate::{Conditions, find},
+    predicate::{Conditions, find, truth},
     statement::{Parameter, Statement},
     stats,
     syntax::{Clause, ClauseKind, Expression, Path, Query, Says, Scalar, Value},
@@ -78,9 +78,7 @@ pub fn plan(text: &str, now: i64, extent: Extent) -> Result<Plan, Vec<QueryError
         let said = "nothing says what is asked for";
         return Err(vec![QueryError::new(Code::Syntax, whole, said).hint("begin with in:devices")]);
     };
-    let entity = word(clause)
-        .and_then(|name| catalogue::entity(&name.text, name.span))
-        .map_err(|error| vec![error])?;
+    let entity = entity_of(clause).map_err(|error| vec![error])?;
     if entity.standing == Standing::Awaited {
         let said = format!("no data is collected for {} yet: {}", entity.name(), entity.label);
         return Err(vec![QueryError::new(Code::Unavailable, clause.span, said)]);
@@ -117,6 +115,7 @@ impl Planner<'_> {
                 ClauseKind::Limit => limit_of(clause).map(|of| limit = Some(of)),
                 ClauseKind::Count => bool_of(clause).map(|is| counts = is),
                 ClauseKind::IncludeRetired => bool_of(clause).map(|is| retired = is),
+                ClauseKind::In => entity_of(clause).map(drop),
                 _ => Ok(()),
             });
         }
@@ -126,12 +125,17 @@ impl Planner<'_> {
             Conditions { entity: self.entity, moment: &moment, out: &mut filter, errors: Vec::new() };
         let sql = conditions.expression(&self.query.filter);
         conditions.out.sql.push_str(&sql);
-        if let Some(Clause { says: Says::Value(value), span, .. }) = self.last(ClauseKind::Time) {
-            conditions.within(value, *span);
+        let mut within = None;
+        for clause in self.query.clauses.iter().filter(|clause| clause.kind == ClauseKind::Time) {
+            if let Says::Value(value) = &clause.says {
+                within = conditions.within(value, clause.span).or(within);
+            }
+        }
+        if let Some(bounds) = within {
+            conditions.keep_within(bounds);
         }
         errors.append(&mut conditions.errors);
-        let is_devices = std::ptr::eq(self.entity, catalogue::devices()) || self.entity.name() == "devices";
-        if is_devices && !retired && !names(&self.query.filter, self.entity, &["state", "uid"]) {
+        if self.entity.name() == catalogue::devices().name() && !retired && !self.names_state() {
             filter.sql.push_str(" AND e.state <> 'retired'");
         }
         let from = format!(" FROM {} e WHERE ", self.entity.view);
@@ -140,16 +144,17 @@ impl Planner<'_> {
         let condition = std::mem::take(&mut rows.sql);
         let shown = match said {
             Some(Clause { says: Says::Aggregates(aggregates, keys), .. }) => {
-                let having = self.words(ClauseKind::Having);
-                let sort = self.words(ClauseKind::Sort);
-                stats::write(
-                    self.entity,
-                    &mut rows,
-                    (aggregates, keys),
-                    (&having, &sort),
-                    (&from, &condition),
-                    errors,
-                )
+                if let Some(fields) = self.last(ClauseKind::Fields) {
+                    let said =
+                        "the columns of stats: are its keys and aggregates: fields: does not go with it";
+                    errors.push(QueryError::new(Code::BadValue, fields.span, said));
+                }
+                let mut conditions =
+                    Conditions { entity: self.entity, moment: &moment, out: &mut rows, errors: Vec::new() };
+                let clauses = (&self.having()[..], &self.sort()[..]);
+                let columns = stats::write(&mut conditions, (aggregates, keys), clauses, (&from, &condition));
+                errors.append(&mut conditions.errors);
+                columns
             }
             _ => {
                 if let Some(having) = self.last(ClauseKind::Having) {
@@ -172,13 +177,35 @@ impl Planner<'_> {
         Some(Plan { entity: self.entity, rows, total, columns: shown, limit })
     }
 
-    fn words(&self, kind: ClauseKind) -> Vec<Scalar> {
-        let of = self.query.clauses.iter().filter(|clause| clause.kind == kind);
-        let words = of.filter_map(|clause| match &clause.says {
-            Says::Words(words) => Some(words.iter().cloned()),
-            _ => None,
-        });
-        words.flatten().collect()
+    fn having(&self) -> Vec<Scalar> {
+        let says = self.query.clauses.iter().filter(|clause| clause.kind == ClauseKind::Having);
+        let words =
+            says.filter_map(|clause| if let Says::Words(words) = &clause.says { Some(words) } else { None });
+        words.flatten().cloned().collect()
+    }
+
+    /// What is sorted by: each `sort:` adds to it.
+    fn sort(&self) -> Vec<(Path, Option<bool>)> {
+        let says = self.query.clauses.iter().filter(|clause| clause.kind == ClauseKind::Sort);
+        let keys =
+            says.filter_map(|clause| if let Says::Fields(keys) = &clause.says { Some(keys) } else { None });
+        keys.flatten().cloned().collect()
+    }
+
+    /// Whether the query itself says which states it wants, or which devices.
+    fn names_state(&self) -> bool {
+        let is_state = |path: &Path| {
+            let found = find(self.entity, path);
+            found.is_ok_and(|found| !found.of_device && ["state", "uid"].contains(&found.field.names[0]))
+        };
+        let by_groups = match self.last(ClauseKind::Stats).map(|clause| &clause.says) {
+            Some(Says::Aggregates(aggregates, keys)) => {
+                let only = aggregates.iter().filter_map(|of| of.only.as_ref().map(|(path, _)| path));
+                only.chain(keys.iter().map(|key| &key.field)).any(is_state)
+            }
+            _ => false,
+        };
+        by_groups || names(&self.query.filter, &is_state)
     }
 
     /// Rows as they are: all fields, or those that are asked for.
@@ -188,42 +215,49 @@ impl Planner<'_> {
         (from, condition): (&str, &str),
         errors: &mut Vec<QueryError>,
     ) -> Vec<Column> {
-        let mut columns = Vec::new();
-        let mut values = Vec::new();
-        let mut show = |path: &Path, out: &mut Statement| {
-            let found = find(self.entity, path)?;
-            let value = found.value(self.entity, out);
-            let (value, shape) = shown(found.kind(), &value);
-            values.push(value);
-            columns.push(Column { name: found.name(), shape });
-            Ok(())
-        };
-        match self.last(ClauseKind::Fields) {
-            Some(Clause { says: Says::Words(fields), .. }) => {
-                for field in fields {
-                    errors.extend(show(&path(field), out).err());
-                }
-            }
+        let named = |name: &str| Path { parts: vec![name.to_owned()], span: (0, 0) };
+        let asked: Vec<(Path, Option<bool>)> = match self.last(ClauseKind::Fields).map(|clause| &clause.says)
+        {
+            Some(Says::Fields(fields)) => fields.clone(),
+            // A row of a device has its id by both of its names.
             _ => {
-                for field in self.entity.fields {
-                    let path = Path { parts: vec![field.names[0].to_owned()], span: (0, 0) };
-                    errors.extend(show(&path, out).err());
-                }
+                let names = |field: &'static Field| {
+                    let both = field.names.contains(&"device_id").then_some("device_id");
+                    std::iter::once(field.names[0]).chain(both)
+                };
+                let fields: &'static [Field] = self.entity.fields;
+                fields.iter().flat_map(names).map(|name| (named(name), None)).collect()
             }
-        }
-        let mut order: Vec<String> = Vec::new();
-        let mut keys: Vec<(Path, Option<bool>)> = Vec::new();
-        for word in self.words(ClauseKind::Sort) {
-            match sort_key(&word) {
-                Ok(key) => keys.push(key),
+        };
+        let mut columns: Vec<Column> = Vec::new();
+        let mut values = Vec::new();
+        for (path, way) in asked {
+            match find(self.entity, &path) {
+                Ok(_) if way.is_some() => {
+                    let said = "a direction goes with sort:";
+                    errors.push(QueryError::new(Code::BadValue, path.span, said));
+                }
+                Ok(found) => {
+                    let is_id = path.text().eq_ignore_ascii_case("device_id");
+                    let name = if is_id { "device_id".to_owned() } else { found.name() };
+                    if columns.iter().any(|column| column.name == name) {
+                        let said = format!("{name} is asked for twice");
+                        errors.push(QueryError::new(Code::BadValue, path.span, said));
+                    }
+                    let value = found.value(self.entity, out);
+                    let (value, shape) = shown(found.kind(), &value);
+                    values.push(value);
+                    columns.push(Column { name, shape });
+                }
                 Err(error) => errors.push(error),
             }
         }
-        let named = |name: &str| Path { parts: vec![name.to_owned()], span: (0, 0) };
+        let mut keys = self.sort();
         if keys.is_empty() {
             keys.extend(self.entity.order.iter().map(|(name, is_down)| (named(name), Some(*is_down))));
         }
-        keys.extend(self.entity.key.iter().map(|name| (named(name), None)));
+        keys.extend(self.entity.key.iter().map(|name| (named(name), Some(false))));
+        let mut order: Vec<String> = Vec::new();
         for (path, is_down) in keys {
             match find(self.entity, &path) {
                 Ok(found) if matches!(found.kind(), Kind::Map | Kind::Json) => {
@@ -231,7 +265,7 @@ impl Planner<'_> {
                     errors.push(QueryError::new(Code::BadOperator, path.span, said));
                 }
                 Ok(found) => {
-                    let is_down = is_down.unwrap_or(found.kind() == Kind::Time && path.span != (0, 0));
+                    let is_down = is_down.unwrap_or(found.kind() == Kind::Time);
                     let way = if is_down { "DESC NULLS LAST" } else { "ASC NULLS LAST" };
                     let before = found.field.sort_before.filter(|_| !found.of_device);
                     order.extend(before.map(|before| format!("{} {way}", before.replace("{e}", "e"))));
@@ -259,16 +293,12 @@ pub(crate) fn shown(kind: Kind, value: &str) -> (String, Shape) {
     }
 }
 
-/// Whether a filter names one of some fields.
-fn names(filter: &Expression, entity: &'static Entity, fields: &[&str]) -> bool {
+/// Whether a filter names a field that is so.
+fn names(filter: &Expression, is_so: &impl Fn(&Path) -> bool) -> bool {
     match filter {
-        Expression::All(terms) | Expression::Any(terms) => {
-            terms.iter().any(|term| names(term, entity, fields))
-        }
-        Expression::Not(inner) => names(inner, entity, fields),
-        Expression::Is(path, _) => {
-            find(entity, path).is_ok_and(|found| !found.of_device && fields.contains(&found.field.names[0]))
-        }
+        Expression::All(terms) | Expression::Any(terms) => terms.iter().any(|term| names(term, is_so)),
+        Expression::Not(inner) => names(inner, is_so),
+        Expression::Is(path, _) => is_so(path),
         Expression::Free(_) => false,
     }
 }
@@ -278,6 +308,14 @@ fn word(clause: &Clause) -> Result<&Scalar, QueryError> {
         Says::Value(Value::One(scalar)) => Ok(scalar),
         _ => Err(QueryError::new(Code::BadValue, clause.span, "one value is wanted here")),
     }
+}
+
+fn entity_of(clause: &Clause) -> Result<&'static Entity, QueryError> {
+    let name = word(clause)?;
+    if name.text.contains(',') {
+        return Err(QueryError::new(Code::BadValue, name.span, "a query asks for one entity"));
+    }
+    catalogue::entity(&name.text, name.span)
 }
 
 fn zone_of(clause: &Clause) -> Result<TimeZone, QueryError> {
@@ -304,36 +342,5 @@ fn limit_of(clause: &Clause) -> Result<i64, QueryError> {
 
 fn bool_of(clause: &Clause) -> Result<bool, QueryError> {
     let given = word(clause)?;
-    match given.text.to_lowercase().as_str() {
-        "true" | "yes" | "1" => Ok(true),
-        "false" | "no" | "0" => Ok(false),
-        _ => Err(QueryError::new(
-            Code::BadValue,
-            given.span,
-            format!("'{}' is neither true nor false", given.text),
-        )),
-    }
-}
-
-/// A field by its words alone.
-pub(crate) fn path(word: &Scalar) -> Path {
-    let unquoted = |part: &str| part.trim_matches(['"', '\'', '`']).to_owned();
-    Path { parts: word.text.split('.').map(unquoted).collect(), span: word.span }
-}
-
-/// `field`, `field:asc`, `field:desc`.
-pub(crate) fn sort_key(word: &Scalar) -> Result<(Path, Option<bool>), QueryError> {
-    let Some((field, way)) = word.text.rsplit_once(':') else {
-        return Ok((path(word), None));
-    };
-    let is_down = match way.to_lowercase().as_str() {
-        "asc" => false,
-        "desc" => true,
-        _ => {
-            let said = format!("'{way}' is no direction");
-            return Err(QueryError::new(Code::BadValue, word.span, said).hint("write asc or desc"));
-        }
-    };
-    let span: Span = (word.span.0, word.span.0 + field.len());
-    Ok((path(&Scalar { text: field.to_owned(), span, ..word.clone() }), Some(is_down)))
+    truth(given)
 }

@@ -21,6 +21,9 @@ use crate::{
 
 type Sql = Result<String, QueryError>;
 
+/// Bits before an IPv4 address that is mapped to IPv6.
+const MAPPED_BITS: u8 = 96;
+
 /// A field that was found, and the part of it that is meant.
 pub(crate) struct Found {
     pub(crate) field: &'static Field,
@@ -28,6 +31,18 @@ pub(crate) struct Found {
     key: Option<String>,
     /// Whether it is a field of the row's device.
     pub(crate) of_device: bool,
+}
+
+/// Whether there is a value of some kind.
+pub(crate) fn has_value(kind: Kind, column: &str) -> String {
+    match kind {
+        Kind::Text | Kind::Hostname | Kind::Mac | Kind::MacDigits => format!("{column} <> ''"),
+        Kind::AnyOf | Kind::AllOf => format!("cardinality({column}) > 0"),
+        Kind::Map | Kind::Json => format!("{column} NOT IN ('{{}}', '[]', 'null')"),
+        Kind::Address | Kind::Uid | Kind::Integer | Kind::Bool | Kind::Time => {
+            format!("{column} IS NOT NULL")
+        }
+    }
 }
 
 impl Found {
@@ -127,22 +142,41 @@ impl Conditions<'_> {
         if scalar.text.is_empty() {
             return "true".to_owned();
         }
-        let pattern = format!("%{}%", like(scalar));
-        if let Some(words) = self.entity.words {
-            let bound = self.out.bind(Parameter::Text(pattern.to_lowercase()));
-            return format!("e.uid IN (SELECT w.uid FROM {words} w WHERE w.words LIKE {bound})");
+        // What is pasted is found as the views have it.
+        let mut patterns = vec![format!("%{}%", like(scalar))];
+        if let Ok(digits) = normal(Kind::MacDigits, scalar) {
+            patterns.push(format!("%{digits}%"));
+            patterns.extend(normal(Kind::Mac, scalar).map(|shown| format!("%{shown}%")));
         }
-        let bound = self.out.bind(Parameter::Text(pattern));
-        let field = |name: &&'static str| self.entity.find(name);
-        let texts = self.entity.texts.iter().filter_map(field).map(|field| {
-            let value = field.sql.replace("{e}", "e");
-            let text = if field.kind == Kind::Address { format!("host({value})") } else { value };
-            format!("{text} ILIKE {bound}")
-        });
-        format!("({})", texts.collect::<Vec<_>>().join(" OR "))
+        let mut sql = Vec::new();
+        let value = Value::One(scalar.clone());
+        let pasted = [
+            ("uid", scalar.text.starts_with("sr:") && uid(scalar).is_ok()),
+            ("mac", patterns.len() > 1),
+            ("ip", address(scalar).is_ok()),
+        ];
+        for (name, _) in pasted.iter().filter(|(name, is)| *is && self.entity.find(name).is_some()) {
+            let path = Path { parts: vec![(*name).to_owned()], span: scalar.span };
+            let is = self.is(&path, &value);
+            sql.push(self.noted(is));
+        }
+        if let Some(words) = self.entity.words {
+            let patterns = patterns.iter().map(|pattern| pattern.to_lowercase()).collect();
+            let bound = self.out.bind(Parameter::Texts(patterns));
+            sql.push(format!("e.uid IN (SELECT w.uid FROM {words} w WHERE w.words LIKE ANY ({bound}))"));
+        } else {
+            let bound = self.out.bind(Parameter::Texts(patterns));
+            let field = |name: &&'static str| self.entity.find(name);
+            sql.extend(self.entity.texts.iter().filter_map(field).map(|field| {
+                let value = field.sql.replace("{e}", "e");
+                let text = if field.kind == Kind::Address { format!("host({value})") } else { value };
+                format!("{text} ILIKE ANY ({bound})")
+            }));
+        }
+        format!("({})", sql.join(" OR "))
     }
 
-    fn is(&mut self, path: &Path, value: &Value) -> Sql {
+    pub(crate) fn is(&mut self, path: &Path, value: &Value) -> Sql {
         let found = find(self.entity, path)?;
         let row = if found.of_device { "d" } else { "e" };
         // A device has more addresses and MACs than it shows; whether it has any is seen by the one.
@@ -171,12 +205,7 @@ impl Conditions<'_> {
             Err(QueryError::new(Code::BadOperator, span, said))
         };
         match (kind, value) {
-            (_, Value::One(scalar)) if scalar.is_anything() => Ok(match kind {
-                Kind::Text | Kind::Hostname | Kind::Mac | Kind::MacDigits => format!("{column} <> ''"),
-                Kind::AnyOf | Kind::AllOf => format!("cardinality({column}) > 0"),
-                Kind::Map | Kind::Json => format!("{column} NOT IN ('{{}}', '[]', 'null')"),
-                _ => format!("{column} IS NOT NULL"),
-            }),
+            (_, Value::One(scalar)) if scalar.is_anything() => Ok(has_value(kind, column)),
             (Kind::Json, _) => refuse("a value"),
             (Kind::Time, Value::One(_) | Value::Brackets(_) | Value::Range(..) | Value::Compared(..)) => {
                 let bounds = bounds(value, self.moment, span)?;
@@ -231,14 +260,18 @@ impl Conditions<'_> {
             }
             (_, Value::Compared(comparison, _)) => refuse(comparison.as_str()),
             (_, Value::Range(..)) => refuse("a range"),
-            (_, Value::One(scalar)) => self.any(kind, column, std::slice::from_ref(scalar), false),
-            (_, Value::List(items)) => self.any(kind, column, items, kind == Kind::AllOf),
+            (_, Value::One(scalar)) => {
+                self.any((found.field.names[0], kind), column, std::slice::from_ref(scalar), false)
+            }
+            (_, Value::List(items)) => {
+                self.any((found.field.names[0], kind), column, items, kind == Kind::AllOf)
+            }
             (_, Value::Brackets(items)) => {
                 let given: Vec<Scalar> = items.iter().flatten().cloned().collect();
                 if given.len() < items.len() {
                     return Err(QueryError::new(Code::Syntax, span, "a value of this list is missing"));
                 }
-                self.any(kind, column, &given, kind == Kind::AllOf)
+                self.any((found.field.names[0], kind), column, &given, kind == Kind::AllOf)
             }
         }
     }
@@ -251,33 +284,35 @@ impl Conditions<'_> {
         format!("({})", sides.join(" AND "))
     }
 
-    /// Of an entity with a time, that it is within.
-    pub(crate) fn within(&mut self, value: &Value, span: Span) {
-        let sql = match self.entity.time.and_then(|time| self.entity.find(time)) {
-            Some(field) => bounds(value, self.moment, span)
-                .map(|bounds| self.between(&field.sql.replace("{e}", "e"), bounds)),
+    /// The bounds that a value means for the time of the entity.
+    pub(crate) fn within(&mut self, value: &Value, span: Span) -> Option<Bounds> {
+        let bounds = match self.entity.time {
+            Some(_) => bounds(value, self.moment, span),
             None => {
                 let said = format!("{} has no time to filter by", self.entity.name());
                 Err(QueryError::new(Code::BadOperator, span, said))
             }
         };
-        let sql = self.noted(sql);
-        self.out.sql.push_str(&format!(" AND {sql}"));
+        bounds.map_err(|error| self.errors.push(error)).ok()
+    }
+
+    /// Adds that the time of the entity is within.
+    pub(crate) fn keep_within(&mut self, bounds: Bounds) {
+        if let Some(field) = self.entity.time.and_then(|time| self.entity.find(time)) {
+            let sql = self.between(&field.sql.replace("{e}", "e"), bounds);
+            self.out.sql.push_str(&format!(" AND {sql}"));
+        }
     }
 
     /// Any of these values, or all.
-    fn any(&mut self, kind: Kind, column: &str, items: &[Scalar], all: bool) -> Sql {
+    fn any(&mut self, (name, kind): (&str, Kind), column: &str, items: &[Scalar], all: bool) -> Sql {
         let mut sql = Vec::new();
         let (patterns, exact): (Vec<&Scalar>, Vec<&Scalar>) =
             items.iter().partition(|item| item.is_pattern());
         match kind {
             Kind::Bool => {
                 for item in items {
-                    let is = match item.text.to_lowercase().as_str() {
-                        "true" | "yes" | "1" => true,
-                        "false" | "no" | "0" => false,
-                        _ => return Err(bad(item, "neither true nor false")),
-                    };
+                    let is = truth(item)?;
                     sql.push(format!("{column} = {}", self.out.bind(Parameter::Bool(is))));
                 }
             }
@@ -290,6 +325,10 @@ impl Conditions<'_> {
             Kind::Uid => {
                 let uids = items.iter().map(uid).collect::<Result<Vec<_>, _>>()?;
                 let bound = self.out.bind(Parameter::Uids(uids));
+                // What a claim or a device was called is that; what a device is called leads on.
+                if name != "uid" {
+                    return Ok(format!("{column} = ANY ({bound})"));
+                }
                 sql.push(format!(
                     "{column} IN (SELECT unnest({bound}) UNION ALL \
                      SELECT r.uid FROM device_redirects r WHERE r.claim_uid = ANY ({bound}))"
@@ -301,11 +340,19 @@ impl Conditions<'_> {
                     sql.push(format!("{column} <<= {bound}::inet"));
                 }
                 for item in patterns {
-                    sql.push(format!("host({column}) LIKE {}", self.out.bind(Parameter::Text(like(item)))));
+                    sql.push(format!("host({column}) ILIKE {}", self.out.bind(Parameter::Text(like(item)))));
                 }
             }
             Kind::Map => {
-                for item in items {
+                for item in patterns {
+                    let bound = self.out.bind(Parameter::Text(like(item)));
+                    let map =
+                        format!("CASE jsonb_typeof({column}) WHEN 'object' THEN {column} ELSE '{{}}' END");
+                    sql.push(format!(
+                        "EXISTS (SELECT FROM jsonb_object_keys({map}) AS k WHERE k ILIKE {bound})"
+                    ));
+                }
+                for item in exact {
                     let bound = self.out.bind(Parameter::Text(item.text.clone()));
                     sql.push(format!("{column} ? {bound}"));
                 }
@@ -334,11 +381,21 @@ impl Conditions<'_> {
                         Kind::MacDigits => like(item).replace([':', '-', '.'], ""),
                         _ => like(item),
                     };
-                    sql.push(format!("{column} ILIKE {}", self.out.bind(Parameter::Text(pattern))));
+                    let bound = self.out.bind(Parameter::Text(pattern));
+                    sql.push(format!("({column} ILIKE {bound} AND {column} <> '')"));
                 }
             }
         }
         Ok(format!("({})", sql.join(if all { " AND " } else { " OR " })))
+    }
+}
+
+/// True or false, as people write it.
+pub(crate) fn truth(scalar: &Scalar) -> Result<bool, QueryError> {
+    match scalar.text.to_lowercase().as_str() {
+        "true" | "yes" | "1" => Ok(true),
+        "false" | "no" | "0" => Ok(false),
+        _ => Err(bad(scalar, "neither true nor false")),
     }
 }
 
@@ -394,6 +451,11 @@ fn network(scalar: &Scalar) -> Result<String, QueryError> {
     };
     let ip: IpAddr = ip.parse().map_err(|_| refuse())?;
     let length: u8 = length.parse().map_err(|_| refuse())?;
+    // What is mapped to IPv6 is kept as IPv4.
+    let (ip, length) = match ip.to_canonical() {
+        v4 @ IpAddr::V4(_) if ip.is_ipv6() && length >= MAPPED_BITS => (v4, length - MAPPED_BITS),
+        _ => (ip, length),
+    };
     cidr::IpInet::new(ip, length).map(|inet| inet.network().to_string()).map_err(|_| refuse())
 }
 

@@ -3,10 +3,10 @@
 use crate::{
     catalogue::{Entity, Kind},
     error::{Code, QueryError},
-    plan::{Column, Shape, shown, sort_key},
-    predicate::{Found, find},
+    plan::{Column, Shape, shown},
+    predicate::{Conditions, Found, find, has_value},
     statement::{Parameter, Statement},
-    syntax::{Aggregate, Key, Scalar},
+    syntax::{Aggregate, Key, Path, Scalar, Value},
 };
 
 /// Values that `values(f)` lists.
@@ -21,74 +21,68 @@ struct Computed {
 
 /// Writes the statement of aggregates by keys; returns its columns.
 pub(crate) fn write(
-    entity: &'static Entity,
-    out: &mut Statement,
+    rows: &mut Conditions<'_>,
     (aggregates, keys): (&[Aggregate], &[Key]),
-    (having, sort): (&[Scalar], &[Scalar]),
+    (having, sort): (&[Scalar], &[(Path, Option<bool>)]),
     (from, condition): (&str, &str),
-    errors: &mut Vec<QueryError>,
 ) -> Vec<Column> {
+    let entity = rows.entity;
     let mut columns: Vec<Column> = Vec::new();
     let mut values: Vec<String> = Vec::new();
+    let twice =
+        |name: &str, span| QueryError::new(Code::BadValue, span, format!("two columns are called {name}"));
     for key in keys {
-        match grouped(entity, key, out) {
+        match grouped(entity, key, rows.out) {
+            Ok((column, _)) if columns.contains(&column) => {
+                rows.errors.push(twice(&column.name, key.field.span))
+            }
             Ok((column, value)) => {
                 values.push(value);
                 columns.push(column);
             }
-            Err(error) => errors.push(error),
+            Err(error) => rows.errors.push(error),
         }
     }
     let groups = values.len();
     let mut computed: Vec<Computed> = Vec::new();
     for aggregate in aggregates {
-        match compute(entity, aggregate, out) {
-            Ok(one)
-                if columns
-                    .iter()
-                    .map(|column| &column.name)
-                    .chain(computed.iter().map(|of| &of.name))
-                    .any(|name| *name == one.name) =>
-            {
-                let said = format!("two columns are called {}", one.name);
-                errors.push(
-                    QueryError::new(Code::BadValue, aggregate.span, said).hint("name one with: as other"),
-                );
+        match compute(rows, aggregate) {
+            Ok(one) => {
+                let names =
+                    columns.iter().map(|column| &column.name).chain(computed.iter().map(|of| &of.name));
+                if names.into_iter().any(|name| *name == one.name) {
+                    rows.errors.push(twice(&one.name, aggregate.span).hint("name one with: as other"));
+                } else {
+                    computed.push(one);
+                }
             }
-            Ok(one) => computed.push(one),
-            Err(error) => errors.push(error),
+            Err(error) => rows.errors.push(error),
         }
     }
     let mut conditions = Vec::new();
     for word in having {
-        match condition_on_group(word, &computed, out) {
+        match condition_on_group(word, &computed, rows.out) {
             Ok(sql) => conditions.push(sql),
-            Err(error) => errors.push(error),
+            Err(error) => rows.errors.push(error),
         }
     }
     values.extend(computed.iter().map(|one| one.sql.clone()));
     columns.extend(computed.into_iter().map(|Computed { name, shape, .. }| Column { name, shape }));
     let mut order = Vec::new();
-    for word in sort {
-        match sort_key(word) {
-            Ok((path, is_down)) => match columns.iter().position(|column| column.name == path.text()) {
-                Some(at) => {
-                    order.push(format!(
-                        "{} {} NULLS LAST",
-                        at + 1,
-                        if is_down == Some(true) { "DESC" } else { "ASC" }
-                    ));
-                }
-                None => {
-                    let said = format!("there is no column '{}' to sort by", path.text());
-                    let names = columns.iter().map(|column| column.name.as_str());
-                    errors.push(
-                        QueryError::new(Code::UnknownField, path.span, said)
-                            .did_you_mean(&path.text(), names),
-                    );
-                }
-            },
-            Err(error) => errors.push(error),
+    for (path, is_down) in sort {
+        let named = |name: &str| columns.iter().position(|column| column.name == name);
+        let at = named(&path.text()).or_else(|| named(&find(entity, path).ok()?.name()));
+        match at {
+            Some(at) => {
+                let is_down = is_down.unwrap_or(columns[at].shape == Shape::Time);
+                order.push(format!("{} {} NULLS LAST", at + 1, if is_down { "DESC" } else { "ASC" }));
+            }
+            None => {
+                let said = format!("there is no column '{}' to sort by", path.text());
+                let names = columns.iter().map(|column| column.name.as_str());
+                let error = QueryError::new(Code::UnknownField, path.span, said);
+                rows.errors.push(error.did_you_mean(&path.text(), names));
+            }
         }
     }
     // The first aggregate, descending, then the keys: after what is asked for, so that the order is total.
@@ -100,7 +94,7 @@ pub(crate) fn write(
     let clause = |keyword: &str, what: &str| {
         if what.is_empty() { String::new() } else { format!(" {keyword} {what}") }
     };
-    out.sql = format!(
+    rows.out.sql = format!(
         "SELECT {}{from}{condition}{}{}{}",
         values.join(", "),
         clause("GROUP BY", &by),
@@ -137,11 +131,8 @@ fn grouped(entity: &'static Entity, key: &Key, out: &mut Statement) -> Result<(C
     Ok((Column { name: found.name(), shape: Shape::Text }, sql))
 }
 
-fn compute(
-    entity: &'static Entity,
-    aggregate: &Aggregate,
-    out: &mut Statement,
-) -> Result<Computed, QueryError> {
+fn compute(rows: &mut Conditions<'_>, aggregate: &Aggregate) -> Result<Computed, QueryError> {
+    let entity = rows.entity;
     let refuse = |code, said: String| Err(QueryError::new(code, aggregate.span, said));
     let function = match aggregate.function.as_str() {
         "group_uniq_array" => "values",
@@ -156,15 +147,8 @@ fn compute(
         if function != "sum" {
             return refuse(Code::BadOperator, "a condition goes with sum alone".to_owned());
         }
-        let only = find(entity, path)?;
-        let column = only.value(entity, out);
-        let text = if only.kind() == Kind::Address {
-            format!("host({column})")
-        } else {
-            format!("({column})::text")
-        };
-        let bound = out.bind(Parameter::Text(value.text.clone()));
-        let sql = format!("count(*) FILTER (WHERE {text} = {bound})");
+        let only = rows.is(path, &Value::One(value.clone()))?;
+        let sql = format!("count(*) FILTER (WHERE {only})");
         return Ok(Computed { name, sql, shape: Shape::Integer });
     }
     let Some(found) = found else {
@@ -174,15 +158,16 @@ fn compute(
         return refuse(Code::BadValue, format!("{function}() needs a field"));
     };
     let kind = found.kind();
-    let value = found.value(entity, out);
+    let value = found.value(entity, rows.out);
+    let there = has_value(kind, &value);
     let is_number = kind == Kind::Integer;
     let wrong = |of: &Found| {
         let said = format!("{function} does not apply to {}: it is {}", of.name(), kind.as_str());
         QueryError::new(Code::BadOperator, aggregate.span, said)
     };
     let (sql, shape) = match function {
-        "count" => (format!("count({value})"), Shape::Integer),
-        "count_distinct" => (format!("count(DISTINCT {value})"), Shape::Integer),
+        "count" => (format!("count(*) FILTER (WHERE {there})"), Shape::Integer),
+        "count_distinct" => (format!("count(DISTINCT {value}) FILTER (WHERE {there})"), Shape::Integer),
         "sum" if is_number => (format!("sum({value})::bigint"), Shape::Integer),
         "avg" if is_number => (format!("avg({value})::double precision"), Shape::Number),
         "p50" | "p90" | "p95" | "p99" if is_number => {
@@ -209,10 +194,7 @@ fn compute(
             let keys: Vec<String> =
                 entity.key.iter().filter_map(|key| Some(entity.find(key)?.sql.replace("{e}", "e"))).collect();
             let order = format!("{time} {way} NULLS LAST, {}", keys.join(", "));
-            shown(
-                kind,
-                &format!("(array_agg({value} ORDER BY {order}) FILTER (WHERE {value} IS NOT NULL))[1]"),
-            )
+            shown(kind, &format!("(array_agg({value} ORDER BY {order}) FILTER (WHERE {there}))[1]"))
         }
         "values" if !matches!(kind, Kind::AnyOf | Kind::AllOf | Kind::Map | Kind::Json | Kind::Time) => {
             let text = match kind {
@@ -220,10 +202,7 @@ fn compute(
                 Kind::Uid => format!("'sr:' || {value}"),
                 _ => format!("({value})::text"),
             };
-            (
-                format!("(array_agg(DISTINCT {text}) FILTER (WHERE {value} IS NOT NULL))[1:{VALUES_MAX}]"),
-                Shape::Texts,
-            )
+            (format!("(array_agg(DISTINCT {text}) FILTER (WHERE {there}))[1:{VALUES_MAX}]"), Shape::Texts)
         }
         "sum" | "avg" | "p50" | "p90" | "p95" | "p99" | "min" | "max" | "first" | "last" | "values" => {
             return Err(wrong(&found));

@@ -121,8 +121,10 @@ pub struct Clause {
 pub enum Says {
     /// A value, as a field's.
     Value(Value),
-    /// Words, by commas: fields, sort keys, conditions on groups.
+    /// Words, by commas: conditions on groups.
     Words(Vec<Scalar>),
+    /// Fields, by commas, and whether they are sorted by descending, where that is said.
+    Fields(Vec<(Path, Option<bool>)>),
     /// What is computed, and by which keys.
     Aggregates(Vec<Aggregate>, Vec<Key>),
 }

@@ -13,6 +13,10 @@ pub type Bounds = (Option<i64>, Option<i64>);
 /// Bytes of a day alone, `2026-03-01`: with more it has a time.
 const DAY_BYTES: usize = 10;
 
+/// The first day of the year 1, and the last of the year 9998, microseconds since 1970.
+const EARLIEST: i64 = -62_135_596_800_000_000;
+const LATEST: i64 = 253_370_764_799_999_999;
+
 /// What relative times are relative to.
 #[derive(Clone, Debug)]
 pub struct Moment {
@@ -25,6 +29,11 @@ pub struct Moment {
 impl Moment {
     fn zoned(&self) -> Option<ZonedDateTime> {
         Some(jiff::Timestamp::from_microsecond(self.now).ok()?.to_zoned_datetime(self.zone.clone()))
+    }
+
+    /// A time that the views can hold.
+    fn held(at: i64) -> Option<i64> {
+        (EARLIEST..=LATEST).contains(&at).then_some(at)
     }
 
     /// The bounds that a text alone means: `last_15m`, `7 days`, `-24h`, `today`, a day, an instant.
@@ -43,7 +52,7 @@ impl Moment {
         }
         let back = word.strip_prefix("last").or_else(|| word.strip_prefix('-')).unwrap_or(&word);
         if let Some(span) = duration(back) {
-            return Some((Some(self.before(span)?), None));
+            return Some((Some(Self::held(self.before(span)?)?), None));
         }
         if text.len() == DAY_BYTES
             && let Ok(date) = text.parse::<Date>()
@@ -56,7 +65,10 @@ impl Moment {
 
     /// An instant: `-30d`, a day (its end, as an upper bound), a time of a day, RFC 3339.
     pub fn instant(&self, text: &str, is_upper: bool) -> Option<i64> {
-        let text = text.trim();
+        Self::held(self.anywhere(text.trim(), is_upper)?)
+    }
+
+    fn anywhere(&self, text: &str, is_upper: bool) -> Option<i64> {
         let word = text.to_lowercase();
         match word.as_str() {
             "now" => return Some(self.now),
@@ -66,7 +78,7 @@ impl Moment {
             }
             _ => {}
         }
-        if let Some(span) = word.strip_prefix('-').and_then(duration) {
+        if let Some(span) = word.replace(' ', "").strip_prefix('-').and_then(duration) {
             return self.before(span);
         }
         if text.len() == DAY_BYTES
@@ -78,6 +90,10 @@ impl Moment {
         }
         if let Some(at) = time::parse(text) {
             return Some(at);
+        }
+        // A day and a time of it, not the shorter forms of ISO 8601.
+        if text.as_bytes().get(4) != Some(&b'-') || text.len() < DAY_BYTES + " 00:00".len() {
+            return None;
         }
         let local: DateTime = text.parse().ok()?;
         Some(local.to_zoned_datetime(self.zone.clone()).ok()?.timestamp().as_microsecond())
@@ -129,7 +145,17 @@ mod tests {
         );
         assert_eq!(from("2026-03-01 08:30:00"), Some(Some(time::format(at("2026-03-01T07:30:00Z")))));
         assert_eq!(moment.instant("2026-03-01", true), Some(at("2026-03-01T23:00:00Z") - 1));
-        for nothing in ["last_999999999d", "sometime", "last_5", "-", "2026-13-01", ""] {
+        for nothing in [
+            "last_999999999d",
+            "last_9000y",
+            "20260301",
+            "-0001-01-01T00:00:00Z",
+            "sometime",
+            "last_5",
+            "-",
+            "2026-13-01",
+            "",
+        ] {
             assert_eq!(moment.range(nothing), None, "{nothing}");
         }
     }

@@ -156,7 +156,9 @@ fn translate(format: Format, plan: &Plan) -> anyhow::Result<()> {
 /// Columns in which something is, but for those that are objects.
 fn table(answer: &Answer) -> anyhow::Result<()> {
     let is_shown = |at: &usize| {
-        answer.columns[*at].shape != Shape::Json && answer.rows.iter().any(|row| !row[*at].is_null())
+        let column = &answer.columns[*at];
+        let is_told = column.shape != Shape::Json && column.name != "device_id";
+        is_told && answer.rows.iter().any(|row| !row[*at].is_null())
     };
     let shown: Vec<usize> = (0..answer.columns.len()).filter(is_shown).collect();
     let names: Vec<&str> = shown.iter().map(|at| answer.columns[*at].name.as_str()).collect();

@@ -88,6 +88,10 @@ const DEVICES: Entity = Entity {
     label: "A device now",
 };
 
+/// Attributes by their values alone: one that is not of the last FULL assert is kept with the order it has.
+const ATTRIBUTES: &str = "(SELECT jsonb_object_agg(a.key, CASE jsonb_typeof(a.value) WHEN 'array' THEN a.value -> 0 \
+                          ELSE a.value END) FROM jsonb_each({e}.attributes) a)";
+
 const RECORDS: Entity = Entity {
     names: &["device_records", "records"],
     view: "device_records",
@@ -115,7 +119,7 @@ const RECORDS: Entity = Entity {
         field(&["first_seen"], Kind::Time, "{e}.first_seen", "Earliest event time"),
         field(&["last_seen"], Kind::Time, "{e}.last_seen", "Latest event time"),
         field(&["first_asserted"], Kind::Time, "{e}.first_asserted", "Earliest intake time"),
-        field(&["attributes"], Kind::Map, "{e}.attributes", "What it says of its device"),
+        field(&["attributes"], Kind::Map, ATTRIBUTES, "What it says of its device"),
         field(&["probe_up"], Kind::Bool, "{e}.probe_up", "The latest verdict on reachability"),
         field(&["probe_at"], Kind::Time, "{e}.probe_at", "When that was found"),
         field(&["collector_agent"], Kind::Text, "{e}.collector_agent", "Agent of the latest assert"),

@@ -57,7 +57,7 @@ pub(super) const ENTITIES: &[Entity] = &[
             field(&["kind"], Kind::Text, "{e}.kind", "merge, split"),
             field(&["claim"], Kind::Text, "{e}.claim", "A claim by which they hang together"),
             field(&["rule"], Kind::Text, "{e}.rule", "The rule that did it"),
-            field(&["records"], Kind::AllOf, "{e}.records", "The records that moved, at most 100"),
+            field(&["records"], Kind::AnyOf, "{e}.records", "The records that moved, at most 100"),
             field(&["generation"], Kind::Integer, "{e}.generation", "The generation that believed so"),
             field(&["epoch"], Kind::Integer, "{e}.epoch", "The epoch"),
         ],

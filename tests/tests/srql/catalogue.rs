@@ -165,6 +165,39 @@ async fn every_field_takes_its_operators_and_shares_out_the_rows_of_one_tenant()
     }
 }
 
+/// What people paste is found as the views have it, and what leads on is followed only where a device is meant.
+#[tokio::test]
+async fn ids_and_macs_are_found_however_they_are_written() {
+    let database = filled().await;
+    let mut reader = reader(&database).await;
+    let one = "sr:00000000-0000-0000-0000-000000000001";
+    for (query, wanted) in [
+        (format!("in:devices {one}"), 1),
+        ("in:devices 00-1B-21-AA-BB-01".to_owned(), 1),
+        ("in:device_identifiers 00:1b:21:aa:bb:01".to_owned(), 1),
+        ("in:device_identifiers 001b21aabb01".to_owned(), 1),
+        ("in:devices 10.0.0.1".to_owned(), 2),
+        // What a claim is called leads to the first device.
+        ("in:devices uid:sr:00000000-0000-0000-0000-000000000007".to_owned(), 1),
+        ("in:device_identifiers claim_uid:sr:00000000-0000-0000-0000-000000000007".to_owned(), 1),
+        (format!("in:device_identifiers claim_uid:{one}"), 0),
+        ("in:device_counts value:%".to_owned(), 0),
+        ("in:device_records attributes:na%".to_owned(), 1),
+        ("in:devices stats:'sum(if(ip = 10.0.0.0/8,1,0)) as n' having:n=2".to_owned(), 1),
+        (format!("in:devices stats:'sum(if(uid = {one},1,0)) as n' having:n=1"), 1),
+        ("in:devices stats:'count(tags) as n' having:n=0".to_owned(), 1),
+    ] {
+        let answer = ask(&mut reader, "acme", &query, NOW)
+            .await
+            .unwrap_or_else(|errors| panic!("{query}: {errors:?}"));
+        assert_eq!(answer.rows.len(), wanted, "{query}");
+    }
+    let answer = ask(&mut reader, "acme", &format!("in:devices {one}"), NOW).await.unwrap();
+    let column = |name: &str| answer.columns.iter().position(|column| column.name == name).unwrap();
+    assert_eq!(answer.rows[0][column("uid")], one);
+    assert_eq!(answer.rows[0][column("device_id")], one);
+}
+
 /// What there is of one tenant is nothing of another's.
 #[tokio::test]
 async fn a_tenant_without_rows_sees_none() {

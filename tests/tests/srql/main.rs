@@ -4,6 +4,7 @@
 
 mod catalogue;
 mod given;
+mod mistakes;
 mod reference;
 mod values;
 

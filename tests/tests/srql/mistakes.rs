@@ -1,0 +1,87 @@
+//! What is wrong with a query is said, and what is not is taken.
+
+use serviceradar_srql::{
+    error::Code,
+    plan::{Extent, Plan, plan},
+};
+
+const NOW: i64 = 1_767_225_600_000_000;
+
+fn planned(query: &str) -> Plan {
+    plan(query, NOW, Extent::Page).unwrap_or_else(|errors| panic!("{query}: {errors:?}"))
+}
+
+#[test]
+fn queries_that_can_be_meant_are_taken() {
+    let queries = [
+        "in:devices fields:name,metadata.\"rack, no\",tags.\"a \\\"b\" sort:metadata.\"rack, no\":desc",
+        "in:devices AND hostname:x AND limit:5",
+        "in:devices wait... foo..bar 10.2(4) os.version:10.2(4)",
+        "in:devices ((a OR b) AND !(c OR -d)) NOT NOT e",
+        "in:devices time:[\"-7 days\",] last_seen:\"-7 days\"",
+        "in:devices hostname:( a , 'b c' )",
+        "in:devices ip:::ffff:10.0.0.0/104 ip:..10.0.0.9 ip:10.0.0.1..",
+        "in:devices stats:'max(last_seen) as t, count() by device_type, cidr(ip,24)' sort:t,device_type",
+        "IN:Devices TIMEFRAME:\"14 Days\" ORDER:name Count:Yes",
+        "in:devices fe80::1 ::1 AA-BB-CC-DD-EE-01 sr:00000000-0000-0000-0000-000000000001",
+    ];
+    for query in queries {
+        planned(query);
+    }
+    assert_eq!(planned("in:devices limit:5 limit:7").limit, Some(7));
+    let retired = |query: &str| planned(query).rows.sql.contains("e.state <> 'retired'");
+    assert!(retired("in:devices") && retired("in:devices device.state:x"));
+    for query in [
+        "in:devices state:stale",
+        "in:devices !device_id:00000000-0000-0000-0000-000000000001",
+        "in:devices stats:\"count() by state\"",
+        "in:devices stats:\"sum(if(state = retired,1,0)) as n\"",
+        "in:devices include_retired:true",
+    ] {
+        assert!(!retired(query), "{query}");
+    }
+}
+
+/// Of each query the first mistake, and the text that it is about.
+#[test]
+fn each_mistake_is_said_where_it_is() {
+    let deep = format!("in:devices {}a{}", "(".repeat(40), ")".repeat(40));
+    let many = format!("in:devices ({})", "a ".repeat(300));
+    let cases = [
+        ("in:devices (hostname:)", Code::Syntax, ""),
+        ("in:devices a:1 OR hostname:>= OR c", Code::Syntax, " "),
+        ("in:devices OR b", Code::Syntax, "OR"),
+        ("in:devices b OR", Code::Syntax, "OR"),
+        ("in:devices (!)", Code::Syntax, "!"),
+        ("in:devices x:[a(b]", Code::Syntax, ""),
+        ("in:devices,records", Code::BadValue, "devices,records"),
+        ("in:nonsense in:devices", Code::UnknownEntity, "nonsense"),
+        ("in:devices time:foo time:today", Code::BadValue, "foo"),
+        ("in:devices last_seen:20260301", Code::BadValue, "20260301"),
+        ("in:devices time:last_9000y", Code::BadValue, "last_9000y"),
+        ("in:devices time:[2026-03-02,2026-03-01]", Code::BadValue, "time:[2026-03-02,2026-03-01]"),
+        ("in:devices (limit:5)", Code::Syntax, "limit:5"),
+        ("in:devices fields:name,name", Code::BadValue, "name"),
+        ("in:devices fields:bogus stats:count()", Code::BadValue, "fields:bogus"),
+        ("in:devices stats:'count() by ip,cidr(ip,24)'", Code::BadValue, "ip"),
+        ("in:devices stats:'count() by last_seen'", Code::NotGroupable, "last_seen"),
+        ("in:devices stats:'avg(name)'", Code::BadOperator, "avg(name)"),
+        ("in:devices sort:name:up", Code::BadValue, "up"),
+        ("in:devices limit:1001", Code::TooWide, "1001"),
+        ("in:address_conflicts time:today", Code::BadOperator, "time:today"),
+        ("in:devices tz:Mars/Olympus", Code::BadValue, "Mars/Olympus"),
+        ("in:devices hostname:\"open", Code::Syntax, "\"open"),
+        (&deep, Code::TooWide, ""),
+        (&many, Code::TooWide, ""),
+    ];
+    for (query, code, about) in cases {
+        let errors = plan(query, NOW, Extent::Page).expect_err(query);
+        assert_eq!(errors[0].code, code, "{query}: {errors:?}");
+        if !about.is_empty() {
+            let (from, to) = errors[0].span;
+            assert_eq!(&query[from..to], about, "{query}: {errors:?}");
+        }
+    }
+    let all = plan("in:devices a:1 b:2 (c:3 OR hostname:>x) limit:0", NOW, Extent::Page).unwrap_err();
+    assert_eq!(all.len(), 5, "{all:?}");
+}
