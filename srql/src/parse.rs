@@ -484,14 +484,33 @@ impl<'a> Parser<'a> {
         Ok((from, self.text.get(from..self.at).unwrap_or_default()))
     }
 
+    /// Takes a comma, and the blanks around it where there may be any; whether there was one.
+    fn another(&mut self, items: usize, has_blanks: bool, from: usize) -> Read<bool> {
+        if items > ITEMS_MAX {
+            return self.wrong(Code::TooWide, from, format!("a list has {ITEMS_MAX} items at most"));
+        }
+        let before = self.at;
+        if has_blanks {
+            self.blanks();
+        }
+        if !self.eat(",") {
+            self.at = before;
+            return Ok(false);
+        }
+        if has_blanks {
+            self.blanks();
+        }
+        Ok(true)
+    }
+
     /// Fields by commas, each with a direction where one is said.
     fn fields(&mut self, has_blanks: bool) -> Read<Says> {
+        if has_blanks {
+            self.blanks();
+        }
         let from = self.at;
         let mut fields = Vec::new();
         loop {
-            if has_blanks {
-                self.blanks();
-            }
             let start = self.at;
             let mut parts = Vec::new();
             loop {
@@ -529,15 +548,7 @@ impl<'a> Parser<'a> {
                 None
             };
             fields.push((path, is_down));
-            if fields.len() > ITEMS_MAX {
-                return self.wrong(Code::TooWide, from, format!("a list has {ITEMS_MAX} items at most"));
-            }
-            let before = self.at;
-            if has_blanks {
-                self.blanks();
-            }
-            if !self.eat(",") {
-                self.at = before;
+            if !self.another(fields.len(), has_blanks, from)? {
                 return Ok(Says::Fields(fields));
             }
         }
@@ -604,19 +615,8 @@ impl<'a> Parser<'a> {
         self.blanks();
         loop {
             keys.push(self.key()?);
-            if keys.len() > ITEMS_MAX {
-                return self.wrong(Code::TooWide, from, format!("a list has {ITEMS_MAX} items at most"));
-            }
-            let before = self.at;
-            if has_blanks {
-                self.blanks();
-            }
-            if !self.eat(",") {
-                self.at = before;
+            if !self.another(keys.len(), has_blanks, from)? {
                 return Ok(Says::Aggregates(aggregates, keys));
-            }
-            if has_blanks {
-                self.blanks();
             }
         }
     }
