@@ -22,7 +22,7 @@ async fn a_query_is_answered_in_every_form_and_its_mistakes_are_shown() {
     assert!(devices > 100, "{devices}");
     let csv = query(&["in:devices include_retired:true", "--as", "csv"]);
     assert_eq!(csv.lines().count(), devices + 1);
-    assert!(csv.starts_with("uid,partition,name,"), "{csv:.100}");
+    assert!(csv.starts_with("uid,device_id,partition,name,"), "{csv:.100}");
     let whole: serde_json::Value =
         serde_json::from_str(&query(&["in:devices limit:2 count:true", "--as", "json"])).unwrap();
     assert_eq!(whole["results"].as_array().unwrap().len(), 2);
