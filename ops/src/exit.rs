@@ -15,7 +15,7 @@ pub(crate) const HELP: &str = "\
 Exit codes:
   0    done
   1    failed
-  2    the command line or the configuration is wrong
+  2    the command line, the configuration or a query is wrong
   3    something needed cannot be reached: the log store, the database, the schema registry, a source
   4    looked, and found something wrong (doctor, status, schema check)
   130  interrupted before it was done";
