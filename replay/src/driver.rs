@@ -15,7 +15,7 @@ use serviceradar_materializers::{
 };
 use serviceradar_schemas::{Framings, Source, codec::WriterSchemas, time::Clock};
 use serviceradar_streams::{
-    engine::{Closed, Engine, EngineError},
+    engine::{Batch, Closed, Engine, EngineError},
     rows::State,
     rules::Rules,
 };
@@ -343,6 +343,9 @@ impl Driver {
             undecided: Vec::new(),
             tick: None,
         };
+        // What waits for the guard is known before anything comes: it may be that nothing does.
+        let waiting = with_engine(&mut running, |engine| engine.epoch(Batch::default())).await?;
+        self.know(&mut running, waiting);
         self.open_lanes(&mut running, resume.frontiers).await?;
         self.find_ends(&mut running).await?;
         let phase = if running.indexes.are_there() { Phase::Running } else { Phase::Loading };
@@ -545,8 +548,6 @@ impl Driver {
     /// Says what a commit brought.
     pub(crate) fn tell(&self, running: &mut Running, commit: Box<Commit>) {
         let Commit { epoch, closed, started, computed } = *commit;
-        running.undecided = closed.undecided;
-        running.tick = closed.tick;
         let (changes, evidence) = (epoch.output.rows() as u64, epoch.output.evidence.len() as u64);
         self.board.update(|status| {
             status.epoch = epoch.number;
@@ -556,16 +557,24 @@ impl Driver {
             status.evidence_changes += evidence;
             status.dataflow_ms = computed.as_millis() as u64;
             status.epoch_ms = started.elapsed().as_millis() as u64;
-            status.records = closed.gauges.records;
-            status.blocks_decided = closed.gauges.blocks_decided;
-            status.biggest_block = closed.gauges.biggest_block;
-            status.undecided = running.undecided.iter().map(waiting).collect();
         });
+        self.know(running, closed);
         running.epoch_committed = epoch.number;
         if let Some(publishing) = &running.publishing {
             publishing.committed(epoch.number);
         }
         self.reach(running, epoch.frontiers);
+    }
+
+    /// Notes what the dataflow says of itself, besides rows.
+    fn know(&self, running: &mut Running, closed: Closed) {
+        (running.undecided, running.tick) = (closed.undecided, closed.tick);
+        self.board.update(|status| {
+            status.records = closed.gauges.records;
+            status.blocks_decided = closed.gauges.blocks_decided;
+            status.biggest_block = closed.gauges.biggest_block;
+            status.undecided = running.undecided.iter().map(waiting).collect();
+        });
     }
 
     /// Notes that what is before these frontiers is in the views.

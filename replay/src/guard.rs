@@ -29,25 +29,27 @@ impl Guard {
 
     /// Judges the fetches that wait; `now` is the intake time of the last TICK. Returns whether it wrote a verdict.
     pub async fn judge(&mut self, waiting: &[Undecided], now: Option<i64>) -> Result<bool, LogError> {
-        let mut events = Vec::new();
+        let (mut events, mut ids) = (Vec::new(), Vec::new());
         for fetch in waiting {
             let Some(verdict) = judge(fetch, now, &self.rules) else {
                 continue;
             };
             let decision = decision(fetch, verdict);
-            if self.said.insert(decision.id.clone()) {
+            if !self.said.contains(&decision.id) {
                 tracing::info!(id = decision.id, reason = decision.reason, "the guard has judged a fetch");
                 events.push(NewEvent {
                     key: Some(decision.key().into_bytes().into()),
                     value: Some(encode_framed(&decision, self.framing).into()),
                     headers: Vec::new(),
                 });
+                ids.push(decision.id);
             }
         }
         let has_judged = !events.is_empty();
         if has_judged {
             fail_point!("in-guard");
             self.decisions.publish(events).await?;
+            self.said.extend(ids);
         }
         if waiting.is_empty() {
             self.said.clear();

@@ -173,25 +173,27 @@ pub async fn read_all(log: &Arc<dyn LogStore>, topic: &str, log_partition: u32) 
     }
 }
 
+type BeforeAppend = dyn Fn(&str) -> Result<(), LogError> + Send + Sync;
+
 /// A log with something between it and its caller.
 pub struct Between {
     log: Arc<dyn LogStore>,
     /// Most events of a read, and the pause before it.
     pieces: Option<(usize, Duration)>,
-    /// Done before an append to a topic.
-    before_append: Box<dyn Fn(&str) + Send + Sync>,
+    /// Done before an append to a topic, which fails where this does.
+    before_append: Box<BeforeAppend>,
 }
 
 impl Between {
     /// Read in small pieces with a pause before each: so that taking it in takes many epochs.
     pub fn slow(log: Arc<dyn LogStore>, events: usize, pause: Duration) -> Arc<dyn LogStore> {
-        Arc::new(Self { log, pieces: Some((events, pause)), before_append: Box::new(|_| {}) })
+        Arc::new(Self { log, pieces: Some((events, pause)), before_append: Box::new(|_| Ok(())) })
     }
 
-    /// Something is done before each append; it is given the topic.
+    /// Something is done before each append, which fails where that does; it is given the topic.
     pub fn before_append(
         log: Arc<dyn LogStore>,
-        act: impl Fn(&str) + Send + Sync + 'static,
+        act: impl Fn(&str) -> Result<(), LogError> + Send + Sync + 'static,
     ) -> Arc<dyn LogStore> {
         Arc::new(Self { log, pieces: None, before_append: Box::new(act) })
     }
@@ -212,7 +214,7 @@ impl LogStore for Between {
         self.log.topics(tenant).await
     }
     async fn append(&self, topic: &str, log_partition: u32, batch: Batch) -> Result<Appended, LogError> {
-        (self.before_append)(topic);
+        (self.before_append)(topic)?;
         self.log.append(topic, log_partition, batch).await
     }
     async fn read(

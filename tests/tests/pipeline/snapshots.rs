@@ -1,18 +1,25 @@
 //! Fetches that fail, shrink and shrink too much: what ends, and what the guard says.
 
-use std::sync::Arc;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use serviceradar_ingest::faker::{ArmedFault, Fault};
-use serviceradar_log::{LogStore, MemoryLog};
+use serviceradar_log::{LogError, LogStore, MemoryLog};
 use serviceradar_materializers::inventory::Inventory;
-use serviceradar_replay::DriverHandle;
+use serviceradar_replay::{DriverHandle, DriverStatus};
 use serviceradar_schemas::{
     Action, Observation, Snapshot, Source,
     time::{Clock, SystemClock},
+    topics::Stream,
 };
 use serviceradar_tests::{
     database::Database,
-    stand::{Network, TENANT, drive, make_topics, observations},
+    stand::{Between, Network, TENANT, drive, make_topics, observations},
 };
 use tokio_postgres::Client;
 
@@ -33,6 +40,33 @@ impl Pipeline {
         let database = Database::migrated().await;
         let driver = drive(log.clone(), database.url()).await;
         Self { log, driver, client: database.client().await, database }
+    }
+
+    /// The same, of a guard that cannot write while it is told so.
+    async fn of_a_mute_guard(is_mute: Arc<AtomicBool>) -> Self {
+        let log: Arc<dyn LogStore> = Arc::new(MemoryLog::new(Arc::new(SystemClock)));
+        make_topics(&log).await;
+        let mute = Between::before_append(log.clone(), move |topic| {
+            if topic.ends_with(Stream::Decisions.name()) && is_mute.load(Ordering::SeqCst) {
+                // Not tried again by whoever appends.
+                return Err(LogError::UnknownTopic(topic.to_owned()));
+            }
+            Ok(())
+        });
+        let database = Database::migrated().await;
+        let driver = drive(mute, database.url()).await;
+        Self { log, driver, client: database.client().await, database }
+    }
+
+    /// Waits until a complete fetch of the network is in the views, and waits for the guard.
+    async fn unjudged_fetch(&self) {
+        Network::new(40).await.crawl(&self.log).await.unwrap();
+        let mut status = self.driver.watch();
+        let waits = |status: &DriverStatus| {
+            status.undecided.iter().any(|fetch| fetch.counted == Some(40) && fetch.members == 40)
+        };
+        status.wait_for(waits).await.unwrap();
+        assert_eq!(self.count(VERDICTS).await, 0);
     }
 
     async fn count(&self, sql: &str) -> i64 {
@@ -117,5 +151,32 @@ async fn a_small_source_may_end_a_hundred_records_whatever_their_share() {
     pipeline.fetch("all", 150).await;
     assert_eq!(pipeline.fetch("a third", 50).await.0, "accept_snapshot");
     assert_eq!(pipeline.count(OPEN).await, 50);
+    pipeline.driver.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fetch_that_was_left_unjudged_is_judged_after_a_start_though_nothing_more_comes() {
+    let pipeline = Pipeline::of_a_mute_guard(Arc::new(AtomicBool::new(true))).await;
+    pipeline.unjudged_fetch().await;
+    let Pipeline { log, driver, client, database } = pipeline;
+    driver.stop().await.unwrap();
+
+    let driver = drive(log.clone(), database.url()).await;
+    let pipeline = Pipeline { log, driver, client, database };
+    pipeline.driver.caught_up().await.unwrap();
+    assert_eq!(pipeline.count(VERDICTS).await, 1);
+    pipeline.driver.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_verdict_that_could_not_be_written_is_written_later() {
+    let is_mute = Arc::new(AtomicBool::new(true));
+    let pipeline = Pipeline::of_a_mute_guard(is_mute.clone()).await;
+    pipeline.unjudged_fetch().await;
+    // It has tried, and failed.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    is_mute.store(false, Ordering::SeqCst);
+    pipeline.driver.caught_up().await.unwrap();
+    assert_eq!(pipeline.count(VERDICTS).await, 1);
     pipeline.driver.stop().await.unwrap();
 }

@@ -63,6 +63,7 @@ fn stops_itself(log: Arc<dyn LogStore>, at: usize) -> Arc<dyn LogStore> {
         if topic.ends_with(Stream::DeviceChanges.name()) && left.fetch_sub(1, Ordering::SeqCst) == 1 {
             raise(Signal::SIGSTOP).unwrap();
         }
+        Ok(())
     })
 }
 
