@@ -213,8 +213,12 @@ impl Engine {
         Ok(())
     }
 
-    /// Where all records are, by key, and where claims and addresses lead, by uid: without a row being made.
-    pub fn places(&mut self) -> Result<(Vec<Placed>, Vec<Redirect>), EngineError> {
+    /// Where all records are, by key, and where claims and addresses lead, by uid: without a row being made. The records
+    /// are told while the workers find out the rest.
+    pub fn places<T>(
+        &mut self,
+        tell: impl FnOnce(Vec<Placed>) -> T,
+    ) -> Result<(T, Vec<Redirect>), EngineError> {
         for worker in &self.workers {
             worker.tell(Command::Places)?;
         }
@@ -225,8 +229,8 @@ impl Engine {
                 _ => return Err(EngineError::WorkerEnded),
             }
         }
-        // While the workers find out the rest.
         records.sort_unstable();
+        let told = tell(records);
         for worker in &self.workers {
             match worker.hear()? {
                 Answer::Redirects(some) => redirects.extend(some),
@@ -236,7 +240,7 @@ impl Engine {
         if self.workers.len() > 1 {
             redirects.sort_unstable();
         }
-        Ok((records, redirects))
+        Ok((told, redirects))
     }
 
     /// The events of each worker.
@@ -291,6 +295,9 @@ impl Engine {
     }
 
     fn worker_of(&self, partition: &str) -> usize {
+        if self.workers.len() == 1 {
+            return 0;
+        }
         let mut hasher = DefaultHasher::new();
         partition.hash(&mut hasher);
         (hasher.finish() % self.workers.len() as u64) as usize

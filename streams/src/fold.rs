@@ -8,7 +8,7 @@ use std::{
 };
 
 use hashbrown::HashMap;
-use serviceradar_schemas::{Action, time::MINUTE};
+use serviceradar_schemas::{Action, Source, time::MINUTE};
 
 use crate::{
     decisions::{Effect, Scoped},
@@ -48,6 +48,8 @@ pub struct Fold {
     touched: Vec<(RecordId, Option<Arc<Record>>)>,
     is_touched: Paged<bool>,
     moved: BTreeSet<Option<ScopeId>>,
+    /// The key of the record that is looked up, kept for its room.
+    key: String,
     /// Watermarks that the views have a row of.
     told: BTreeSet<Option<ScopeId>>,
 }
@@ -98,6 +100,7 @@ impl Fold {
             touched: Vec::new(),
             is_touched: Paged::new(false),
             moved: BTreeSet::new(),
+            key: String::new(),
             told: BTreeSet::new(),
         }
     }
@@ -142,8 +145,12 @@ impl Fold {
         if !matches!(sighting.action, Action::Assert | Action::End) {
             return None;
         }
-        let key = format!("{}/{}/{}", sighting.partition, sighting.source, sighting.native_key);
-        let id = dictionary.record(scope, &sighting.source, &key);
+        let Source { kind, instance } = &sighting.source;
+        self.key.clear();
+        for text in [&sighting.partition, "/", kind, "/", instance, "/", &sighting.native_key] {
+            self.key.push_str(text);
+        }
+        let id = dictionary.record(scope, &sighting.source, &self.key);
         self.touch(id);
         let source = dictionary.source_id(id);
         let record = self.facts.slot(id).get_or_insert_with(|| Arc::new(Record::new(id, source)));

@@ -2,21 +2,19 @@
 
 use std::sync::Arc;
 
-use serviceradar_schemas::{Decision, Observation};
+use serviceradar_schemas::Observation;
 
 use crate::{
-    decisions::{DecisionRefusal, Taken},
+    decisions::Taken,
     engine::{Engine, EngineError},
     normalise::{Refusal, Sighting, normalise},
     rows::{IssueRow, Placement, Uid},
     rules::Rules,
 };
 
-/// What they became.
+/// What they became, besides records.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// Records, by key.
-    pub records: Vec<Placed>,
     /// Of claims and addresses, in order.
     pub redirects: Vec<Redirect>,
     /// Issues, in order.
@@ -60,16 +58,15 @@ impl Resolver {
         self.engine.feed(sightings)
     }
 
-    /// Takes in a decision.
-    pub fn decide(&mut self, decision: Decision) -> Result<(), DecisionRefusal> {
-        self.decisions.push(Taken::read(decision, None)?);
-        Ok(())
+    /// Takes in decisions.
+    pub fn decide(&mut self, decisions: Vec<Taken>) {
+        self.decisions.extend(decisions);
     }
 
-    /// What all that was taken in becomes.
-    pub fn outcome(&mut self) -> Result<Outcome, EngineError> {
+    /// What all that was taken in becomes. The records, by key, are told first, while the rest is found out.
+    pub fn outcome<T>(&mut self, tell: impl FnOnce(Vec<Placed>) -> T) -> Result<(T, Outcome), EngineError> {
         self.engine.load(std::mem::take(&mut self.decisions))?;
-        let (records, redirects) = self.engine.places()?;
-        Ok(Outcome { records, redirects, issues: self.engine.issues()? })
+        let (told, redirects) = self.engine.places(tell)?;
+        Ok((told, Outcome { redirects, issues: self.engine.issues()? }))
     }
 }

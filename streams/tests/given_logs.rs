@@ -8,7 +8,8 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 use serde_json::{Value, json};
 use serviceradar_schemas::{Decision, Observation};
 use serviceradar_streams::{
-    resolve::{Outcome, Resolver},
+    decisions::Taken,
+    resolve::{Outcome, Placed, Resolver},
     rules::Rules,
 };
 
@@ -21,15 +22,14 @@ fn lines<T: serde::de::DeserializeOwned>(name: &str) -> Vec<T> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-fn run(observations: Vec<Observation>, decisions: Vec<Decision>) -> Outcome {
+fn run(observations: Vec<Observation>, decisions: Vec<Decision>) -> (Vec<Placed>, Outcome) {
     let mut resolver = Resolver::start("default", Rules::default()).unwrap();
     let ready = observations.into_iter().map(|observation| Resolver::prepare(observation).unwrap());
     resolver.observe(ready.collect()).unwrap();
-    for decision in decisions {
-        // Some are to be refused.
-        let _ = resolver.decide(decision);
-    }
-    resolver.outcome().unwrap()
+    // Some are to be refused.
+    let ready = decisions.into_iter().filter_map(|decision| Taken::read(decision, None).ok());
+    resolver.decide(ready.collect());
+    resolver.outcome(|records| records).unwrap()
 }
 
 /// The issues that the given data knows: quality notes are no part of it.
@@ -49,9 +49,8 @@ fn issues(outcome: &Outcome) -> Value {
     json!(told)
 }
 
-fn json_lines(outcome: &Outcome) -> Vec<Value> {
-    let mut lines: Vec<Value> = outcome
-        .records
+fn json_lines((records, outcome): &(Vec<Placed>, Outcome)) -> Vec<Value> {
+    let mut lines: Vec<Value> = records
         .iter()
         .map(|row| {
             let uid = row.uid.map(|uid| uid.to_string());
@@ -106,14 +105,14 @@ fn scenarios_end_as_they_must() {
         let case: Value = serde_json::from_str(line).unwrap();
         let name = case["name"].as_str().unwrap();
         let read = |key: &str| case[key].clone();
-        let outcome = run(
+        let (records, outcome) = run(
             serde_json::from_value(read("observations")).unwrap(),
             serde_json::from_value(read("decisions")).unwrap(),
         );
-        let record = |key: &str| outcome.records.iter().find(|row| &*row.record_key == key).unwrap();
+        let record = |key: &str| records.iter().find(|row| &*row.record_key == key).unwrap();
         let expect = &case["expect"];
         let mut groups: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for row in outcome.records.iter().filter(|row| row.placement.as_str() == "anchored") {
+        for row in records.iter().filter(|row| row.placement.as_str() == "anchored") {
             groups.entry(row.uid.unwrap().to_string()).or_default().push(row.record_key.to_string());
         }
         let sorted = |groups: Vec<Vec<String>>| {

@@ -4,31 +4,35 @@ use std::{
     collections::BTreeSet,
     fmt::Display,
     fs::File,
-    io::{self, BufRead, BufReader, Read, Write},
+    io::{self, BufRead, Read, Write},
     path::{Path, PathBuf},
-    sync::mpsc,
-    thread,
+    sync::Arc,
 };
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, anyhow};
 use clap::Args;
+use futures_util::{StreamExt, stream};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use serviceradar_schemas::{Decision, json as event_json};
+use serviceradar_schemas::json as event_json;
 use serviceradar_streams::{
-    normalise::{Refusal, Sighting},
-    resolve::{Outcome, Resolver},
+    decisions::Taken,
+    resolve::{Placed, Resolver},
     rules::Rules,
 };
+use tokio::runtime::Handle;
 
 use super::Context;
 use crate::output::{self, Format};
 
 /// Longest line that is read, bytes: as long as an event may be, with room for what JSON adds.
-const LINE_BYTES_MAX: u64 = 8 << 20;
-/// Observations that are read while those before are taken in.
-const CHUNK: usize = 5_000;
-const CHUNKS_WAITING: usize = 2;
+const LINE_BYTES_MAX: usize = 8 << 20;
+/// Bytes of lines that are read at a time, and how many such chunks are being read, or wait for those before.
+const CHUNK_BYTES: u64 = 2 << 20;
+const CHUNKS_UNDER_WAY: usize = 4;
+/// Records whose lines are written at a time, and how long a line is, bytes, about.
+const RECORDS_WRITTEN: usize = 20_000;
+const LINE_BYTES: usize = 128;
 /// Refused lines that are told one by one.
 const REFUSED_TOLD: u64 = 20;
 
@@ -53,69 +57,44 @@ impl Resolve {
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
         let (tenant, format) = (context.config.tenant.clone(), context.format);
         tokio::task::spawn_blocking(move || {
-            let outcome = self.resolve(&tenant)?;
+            let mut resolver = self.read(&tenant)?;
             match format {
-                Format::Json => print_json(&outcome),
-                Format::Table => print_table(&outcome),
+                Format::Json => print_json(&mut resolver)?,
+                Format::Table => print_table(&mut resolver)?,
             }
+            // The program is about to end: to take a million records apart takes a second.
+            std::mem::forget(resolver);
+            Ok(())
         })
         .await?
     }
 
-    fn resolve(&self, tenant: &str) -> anyhow::Result<Outcome> {
+    fn read(&self, tenant: &str) -> anyhow::Result<Resolver> {
         let rules = match &self.rules {
             Some(path) => super::rules::read(path)?,
             None => Rules::default(),
         };
         let mut resolver = Resolver::start(tenant, rules)?;
         let mut refused = Refused(0);
-        let (put, take) = mpsc::sync_channel::<Chunk>(CHUNKS_WAITING);
-        let path = self.file.clone();
-        let reading = thread::Builder::new().name("reading".to_owned()).spawn(move || {
-            let mut chunk = Chunk::default();
-            read_lines(&path, |line, observation| {
-                match Resolver::prepare(observation) {
-                    Ok(sighting) => chunk.sightings.push(sighting),
-                    Err(why) => chunk.refused.push((line, why)),
-                }
-                // Who takes no more has failed.
-                chunk.sightings.len() + chunk.refused.len() < CHUNK
-                    || put.send(std::mem::take(&mut chunk)).is_ok()
-            })?;
-            _ = put.send(chunk);
-            anyhow::Ok(())
-        })?;
-        for Chunk { sightings, refused: lines } in take {
-            resolver.observe(sightings)?;
-            for (line, why) in lines {
-                refused.tell(&self.file, line, &why);
-            }
-        }
-        reading.join().map_err(|_| anyhow!("{} could not be read", self.file.display()))??;
+        // One event is not more work to take in than to read: both cores read, while the dataflow takes in.
+        each_chunk(
+            &self.file,
+            Resolver::prepare,
+            |sightings| Ok(resolver.observe(sightings)?),
+            &mut refused,
+        )?;
         if let Some(path) = &self.decisions {
-            read_lines(path, |line, decision: Decision| {
-                if let Err(why) = resolver.decide(decision) {
-                    refused.tell(path, line, &why);
-                }
-                true
-            })?;
+            let decide = |decisions| {
+                resolver.decide(decisions);
+                Ok(())
+            };
+            each_chunk(path, |decision| Taken::read(decision, None), decide, &mut refused)?;
         }
         if refused.0 > REFUSED_TOLD {
             tracing::warn!(lines = refused.0, "refused in all");
         }
-        let outcome = resolver.outcome()?;
-        // The program is about to end: to take a million records apart takes a second.
-        std::mem::forget(resolver);
-        Ok(outcome)
+        Ok(resolver)
     }
-}
-
-/// Some lines of a file, read.
-#[derive(Default)]
-struct Chunk {
-    sightings: Vec<Sighting>,
-    /// By line, why.
-    refused: Vec<(usize, Refusal)>,
 }
 
 /// Lines that the pipeline would put among the dead letters: how many.
@@ -130,35 +109,115 @@ impl Refused {
     }
 }
 
-/// Gives each event of a file to `take`, with the number of its line, until that wants no more.
-fn read_lines<E: DeserializeOwned>(
+/// Reads the events of a file on several threads, chunk by chunk, and gives what `read` makes of them to `take`, in the
+/// order of the file.
+fn each_chunk<E: DeserializeOwned, T: Send + 'static, R: Display + Send + 'static>(
     path: &Path,
-    mut take: impl FnMut(usize, E) -> bool,
+    read: impl Fn(E) -> Result<T, R> + Copy + Send + 'static,
+    mut take: impl FnMut(Vec<T>) -> anyhow::Result<()>,
+    refused: &mut Refused,
 ) -> anyhow::Result<()> {
-    let file: Box<dyn Read> = match path.to_str() {
-        Some("-") => Box::new(io::stdin()),
-        _ => Box::new(File::open(path).with_context(|| format!("cannot open {}", path.display()))?),
-    };
-    let mut lines = BufReader::with_capacity(1 << 20, file);
-    let mut text = Vec::new();
-    for line in 1.. {
-        text.clear();
-        let at = || format!("{}, line {line}", path.display());
-        let read = lines.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut text).with_context(at)?;
-        if read == 0 {
-            break;
+    let texts = Texts::open(path)?;
+    let mut chunks = stream::iter(texts)
+        .map(|text| tokio::task::spawn_blocking(move || Ok::<_, anyhow::Error>(read_lines(&text?, read))))
+        .buffered(CHUNKS_UNDER_WAY);
+    let mut line = 0;
+    Handle::current().block_on(async {
+        while let Some(chunk) = chunks.next().await {
+            let Chunk { lines, events, refused: some, failed } =
+                chunk?.with_context(|| format!("{}, after line {line}", path.display()))?;
+            for (of_chunk, why) in some {
+                refused.tell(path, line + of_chunk, &why);
+            }
+            if let Some((of_chunk, why)) = failed {
+                return Err(why.context(format!("{}, line {}", path.display(), line + of_chunk)));
+            }
+            take(events)?;
+            line += lines;
         }
-        if read as u64 == LINE_BYTES_MAX {
-            bail!("{}: longer than {LINE_BYTES_MAX} bytes: one event is one line", at());
-        }
-        if text.trim_ascii().is_empty() {
-            continue;
-        }
-        if !take(line, event_json::read(&text).with_context(at)?) {
-            break;
+        Ok(())
+    })
+}
+
+/// A file in pieces of whole lines.
+struct Texts {
+    file: Box<dyn Read + Send>,
+    /// What was read behind the end of the last whole line.
+    rest: Vec<u8>,
+}
+
+impl Texts {
+    fn open(path: &Path) -> anyhow::Result<Self> {
+        let file: Box<dyn Read + Send> = match path.to_str() {
+            Some("-") => Box::new(io::stdin()),
+            _ => Box::new(File::open(path).with_context(|| format!("cannot open {}", path.display()))?),
+        };
+        Ok(Self { file, rest: Vec::new() })
+    }
+}
+
+impl Iterator for Texts {
+    type Item = anyhow::Result<Vec<u8>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut text = std::mem::take(&mut self.rest);
+        text.reserve(CHUNK_BYTES as usize + 1);
+        loop {
+            match self.file.by_ref().take(CHUNK_BYTES).read_to_end(&mut text) {
+                Err(error) => return Some(Err(error.into())),
+                Ok(0) => return (!text.is_empty()).then_some(Ok(text)),
+                Ok(read) => {
+                    let new = text.len() - read;
+                    if let Some(end) = text[new..].iter().rposition(|byte| *byte == b'\n') {
+                        self.rest = text.split_off(new + end + 1);
+                        return Some(Ok(text));
+                    }
+                    // No line is longer: whoever reads it says so.
+                    if text.len() > LINE_BYTES_MAX {
+                        return Some(Ok(text));
+                    }
+                }
+            }
         }
     }
-    Ok(())
+}
+
+/// What some lines of a file hold. Lines count from 1 in each chunk.
+struct Chunk<T, R> {
+    lines: usize,
+    events: Vec<T>,
+    /// By line, why.
+    refused: Vec<(usize, R)>,
+    /// The line that could not be read, and why: what is behind it was not looked at.
+    failed: Option<(usize, anyhow::Error)>,
+}
+
+fn read_lines<E: DeserializeOwned, T, R>(text: &[u8], read: impl Fn(E) -> Result<T, R>) -> Chunk<T, R> {
+    let mut chunk = Chunk { lines: 0, events: Vec::new(), refused: Vec::new(), failed: None };
+    let (mut rest, mut line) = (text, Vec::new());
+    while !rest.is_empty() {
+        line.clear();
+        // Of bytes that are there.
+        _ = rest.read_until(b'\n', &mut line);
+        chunk.lines += 1;
+        if line.len() > LINE_BYTES_MAX {
+            let why = anyhow!("longer than {LINE_BYTES_MAX} bytes: one event is one line");
+            chunk.failed = Some((chunk.lines, why));
+            break;
+        }
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        match event_json::read(&line).map(&read) {
+            Ok(Ok(event)) => chunk.events.push(event),
+            Ok(Err(why)) => chunk.refused.push((chunk.lines, why)),
+            Err(error) => {
+                chunk.failed = Some((chunk.lines, error.into()));
+                break;
+            }
+        }
+    }
+    chunk
 }
 
 /// What is told of a record.
@@ -169,15 +228,10 @@ struct Line<'a> {
     uid: Option<String>,
 }
 
-fn print_json(outcome: &Outcome) -> anyhow::Result<()> {
+fn print_json(resolver: &mut Resolver) -> anyhow::Result<()> {
+    let (printed, outcome) = resolver.outcome(print_records)?;
+    printed?;
     let mut out = io::BufWriter::new(io::stdout().lock());
-    let uid = |uid: &serviceradar_streams::rows::Uid| uid.to_string();
-    for row in &outcome.records {
-        let (record_key, placement) = (&*row.record_key, row.placement.as_str());
-        let line = Line { record_key, placement, uid: row.uid.as_ref().map(uid) };
-        serde_json::to_writer(&mut out, &line)?;
-        out.write_all(b"\n")?;
-    }
     // One object, but as long as the file: written as it goes.
     out.write_all(b"{\"redirects\":{")?;
     for (at, (from, to)) in outcome.redirects.iter().enumerate() {
@@ -191,10 +245,41 @@ fn print_json(outcome: &Outcome) -> anyhow::Result<()> {
     Ok(out.flush()?)
 }
 
-fn print_table(outcome: &Outcome) -> anyhow::Result<()> {
+/// Prints a line of each record. Several threads write the lines, some each.
+fn print_records(records: Vec<Placed>) -> anyhow::Result<()> {
+    let records = Arc::new(records);
+    let chunks = (0..records.len()).step_by(RECORDS_WRITTEN).map(|from| (records.clone(), from));
+    let mut texts = stream::iter(chunks)
+        .map(|(records, from)| {
+            tokio::task::spawn_blocking(move || {
+                lines_of(&records[from..records.len().min(from + RECORDS_WRITTEN)])
+            })
+        })
+        .buffered(CHUNKS_UNDER_WAY);
+    let mut out = io::stdout().lock();
+    Handle::current().block_on(async {
+        while let Some(text) = texts.next().await {
+            out.write_all(&text??)?;
+        }
+        Ok(())
+    })
+}
+
+fn lines_of(records: &[Placed]) -> anyhow::Result<Vec<u8>> {
+    let mut text = Vec::with_capacity(records.len() * LINE_BYTES);
+    for row in records {
+        let uid = row.uid.map(|uid| uid.to_string());
+        let line = Line { record_key: &row.record_key, placement: row.placement.as_str(), uid };
+        serde_json::to_writer(&mut text, &line)?;
+        text.push(b'\n');
+    }
+    Ok(text)
+}
+
+fn print_table(resolver: &mut Resolver) -> anyhow::Result<()> {
+    let (records, outcome) = resolver.outcome(|records| records)?;
     let uid = |uid: &serviceradar_streams::rows::Uid| Value::String(uid.to_string());
-    let records: Vec<Vec<Value>> = outcome
-        .records
+    let records: Vec<Vec<Value>> = records
         .iter()
         .map(|row| {
             let device = row.uid.as_ref().map_or(Value::Null, uid);

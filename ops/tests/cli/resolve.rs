@@ -47,6 +47,37 @@ fn a_line_that_is_no_observation_is_named_and_nothing_is_printed() {
     assert!(why.contains("cannot open nowhere.jsonl"), "{why}");
 }
 
+/// A file is read in pieces, by several threads, and lines are written so.
+#[test]
+fn a_long_file_is_read_whole_and_its_lines_are_counted_through() {
+    const LINES: usize = 45_000;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("observations.jsonl");
+    let padding = "x".repeat(100);
+    let line = |at: usize| {
+        let key = if [20_000, 44_000].contains(&at) { String::new() } else { format!("{at:06}") };
+        json!({"event_time": "2026-03-01T00:00:00Z", "source": {"kind": "armis", "instance": "hq"},
+            "native_key": key, "action": "ASSERT", "hostname": padding})
+        .to_string()
+    };
+    let mut lines: Vec<String> = (1..=LINES).map(line).collect();
+    // No end of line after the last.
+    fs::write(&file, lines.join("\n")).unwrap();
+    let output = run(&dir, &["resolve", file.to_str().unwrap(), "--output", "json"]);
+    let told = text(&output.stderr);
+    let refused: Vec<usize> = told.match_indices("\"line\":").map(|(at, _)| at).collect();
+    assert!(refused.len() == 2 && told[refused[0]..].starts_with("\"line\":20000"), "{told}");
+    assert!(told[refused[1]..].starts_with("\"line\":44000"), "{told}");
+    let printed = text(&output.stdout);
+    let keys = printed.lines().filter_map(|line| line.split("default/armis/hq/").nth(1)?.get(..6));
+    assert!(keys.eq((1..=LINES).filter(|at| ![20_000, 44_000].contains(at)).map(|at| format!("{at:06}"))));
+
+    lines[44_998] = "x".repeat(9 << 20);
+    fs::write(&file, lines.join("\n")).unwrap();
+    let (code, why) = failure(&dir, &["resolve", file.to_str().unwrap()]);
+    assert!(code == 1 && why.contains("line 44999: longer than 8388608 bytes"), "{why}");
+}
+
 #[test]
 fn other_rules_give_other_devices_and_are_compared() {
     let dir: TempDir = tempfile::tempdir().unwrap();
