@@ -108,6 +108,8 @@ pub struct Entity {
     pub time: Option<&'static str>,
     /// The fields that make a row one.
     pub key: &'static [&'static str],
+    /// The fields of which `latest:` keeps the newest row; none: those of the key.
+    pub latest: &'static [&'static str],
     /// The order unless said, descending where true.
     pub order: &'static [(&'static str, bool)],
     /// The fields that a free term searches.
@@ -179,7 +181,9 @@ mod tests {
             let names = || entity.fields.iter().flat_map(|field| field.names);
             assert!(names().all(|name| named.insert(*name)), "{}", entity.name());
             let order = entity.order.iter().map(|(name, _)| name);
-            for name in entity.key.iter().chain(order).chain(&entity.time).chain(entity.texts) {
+            for name in
+                entity.key.iter().chain(entity.latest).chain(order).chain(&entity.time).chain(entity.texts)
+            {
                 assert!(entity.find(name).is_some(), "{}.{name}", entity.name());
             }
         }

@@ -1,8 +1,11 @@
 //! SRQL: one line of `key:value` terms, read once, checked against one catalogue, answered by one statement over the
 //! views of one tenant.
 
+mod bucket;
 pub mod catalogue;
+pub mod cursor;
 pub mod error;
+pub mod page;
 pub mod parse;
 pub mod plan;
 mod predicate;

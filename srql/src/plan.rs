@@ -1,13 +1,16 @@
 //! From a query to one statement.
 
 use jiff::tz::TimeZone;
+use sha2::{Digest, Sha256};
 
 use crate::{
+    bucket,
     catalogue::{self, Entity, Field, Kind, Standing},
     error::{Code, QueryError},
+    page::{Keyset, Listing, SortKey, type_of},
     parse::parse,
     predicate::{Conditions, find, truth},
-    statement::{Parameter, Statement},
+    statement::Statement,
     stats,
     syntax::{Clause, ClauseKind, Expression, Path, Query, Says, Scalar, Value},
     time_range::Moment,
@@ -51,23 +54,48 @@ pub enum Shape {
 pub struct Plan {
     /// What is asked for.
     pub entity: &'static Entity,
-    /// The rows.
-    pub rows: Statement,
+    /// The rows: one statement after the other, until there are as many as are wanted.
+    pub statements: Vec<Statement>,
     /// How many there are in all, where that is asked.
     pub total: Option<Statement>,
     /// What the rows have.
     pub columns: Vec<Column>,
     /// Rows at most; none: all there are.
     pub limit: Option<i64>,
+    /// Of a page, where it begins, and how many keys stand behind the columns of a row; one row more than the limit is read.
+    pub page: Option<PageOf>,
+    /// What the query comes to, however it is written: the digest of its statement and its parameters.
+    pub digest: [u8; 32],
+}
+
+/// What a page is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageOf {
+    /// Keys of a row.
+    pub keys: usize,
+    /// Where it begins.
+    pub from: Option<Keyset>,
 }
 
 /// How much of an answer is wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Extent {
     /// A page.
-    Page,
+    Page {
+        /// Rows, where the query does not say.
+        limit: Option<i64>,
+        /// Where it begins, if not with the first row.
+        from: Option<Keyset>,
+    },
     /// All rows, unless the query says how many.
     All,
+}
+
+impl Extent {
+    /// The first page.
+    pub fn first() -> Self {
+        Extent::Page { limit: None, from: None }
+    }
 }
 
 /// Plans a query at a moment; of one that cannot be answered, all mistakes, by their places.
@@ -84,7 +112,7 @@ pub fn plan(text: &str, now: i64, extent: Extent) -> Result<Plan, Vec<QueryError
         return Err(vec![QueryError::new(Code::Unavailable, clause.span, said)]);
     }
     let mut errors = Vec::new();
-    let planned = Planner { entity, query: &query, now, extent }.plan(&mut errors);
+    let planned = Planner { entity, query: &query, now, extent: &extent }.plan(&mut errors);
     errors.sort_by_key(|error| error.span);
     match planned {
         Some(plan) if errors.is_empty() => Ok(plan),
@@ -96,7 +124,7 @@ struct Planner<'a> {
     entity: &'static Entity,
     query: &'a Query,
     now: i64,
-    extent: Extent,
+    extent: &'a Extent,
 }
 
 impl Planner<'_> {
@@ -108,6 +136,7 @@ impl Planner<'_> {
     fn plan(&self, errors: &mut Vec<QueryError>) -> Option<Plan> {
         let mut noted = |found: Result<(), QueryError>| errors.extend(found.err());
         let (mut zone, mut limit, mut counts, mut retired) = (TimeZone::UTC, None, false, false);
+        let (mut latest, mut width, mut fills) = (false, None, false);
         // A clause that is said again is checked too.
         for clause in &self.query.clauses {
             noted(match clause.kind {
@@ -116,6 +145,9 @@ impl Planner<'_> {
                 ClauseKind::Count => bool_of(clause).map(|is| counts = is),
                 ClauseKind::IncludeRetired => bool_of(clause).map(|is| retired = is),
                 ClauseKind::In => entity_of(clause).map(drop),
+                ClauseKind::Latest => bool_of(clause).map(|is| latest = is),
+                ClauseKind::Bucket => bucket::width(word(clause)).map(|of| width = Some(of)),
+                ClauseKind::Fill => bucket::fill(word(clause)).map(|()| fills = true),
                 _ => Ok(()),
             });
         }
@@ -131,50 +163,118 @@ impl Planner<'_> {
                 within = conditions.within(value, clause.span).or(within);
             }
         }
-        if let Some(bounds) = within {
-            conditions.keep_within(bounds);
-        }
+        let view = match within.map(|bounds| conditions.kept_within(bounds, if latest { "x" } else { "e" })) {
+            within if latest => self.latest(within, &mut conditions.errors),
+            Some(within) => {
+                conditions.out.sql.push_str(&format!(" AND {within}"));
+                self.entity.view.to_owned()
+            }
+            None => self.entity.view.to_owned(),
+        };
         errors.append(&mut conditions.errors);
         if self.entity.name() == catalogue::devices().name() && !retired && !self.names_state() {
             filter.sql.push_str(" AND e.state <> 'retired'");
         }
-        let from = format!(" FROM {} e WHERE ", self.entity.view);
+        let from = format!(" FROM {view} e WHERE {}", filter.sql);
+        let mut out = Statement { sql: String::new(), parameters: filter.parameters.clone() };
         let said = self.last(ClauseKind::Stats);
-        let mut rows = filter.clone();
-        let condition = std::mem::take(&mut rows.sql);
-        let shown = match said {
-            Some(Clause { says: Says::Aggregates(aggregates, keys), .. }) => {
-                if let Some(fields) = self.last(ClauseKind::Fields) {
-                    let said =
-                        "the columns of stats: are its keys and aggregates: fields: does not go with it";
-                    errors.push(QueryError::new(Code::BadValue, fields.span, said));
-                }
-                let mut conditions =
-                    Conditions { entity: self.entity, moment: &moment, out: &mut rows, errors: Vec::new() };
+        let limit = limit.or(match self.extent {
+            Extent::Page { limit, .. } => Some(limit.unwrap_or(LIMIT_DEFAULT)),
+            Extent::All => None,
+        });
+        let mut conditions =
+            Conditions { entity: self.entity, moment: &moment, out: &mut out, errors: Vec::new() };
+        let listing = match (said.map(|clause| &clause.says), width) {
+            (Some(Says::Aggregates(aggregates, keys)), width) => {
+                self.refuse(
+                    &[ClauseKind::Fields, ClauseKind::Series, ClauseKind::Aggregate, ClauseKind::ValueField],
+                    "does not go with stats:, whose columns are its keys and aggregates",
+                    errors,
+                );
                 let clauses = (&self.having()[..], &self.sort()[..]);
-                let columns = stats::write(&mut conditions, (aggregates, keys), clauses, (&from, &condition));
-                errors.append(&mut conditions.errors);
-                columns
+                stats::write(&mut conditions, (aggregates, keys), width, clauses, &from)
+            }
+            (_, Some(width)) => {
+                self.refuse(
+                    &[ClauseKind::Fields, ClauseKind::Having, ClauseKind::Sort],
+                    "does not go with bucket: alone",
+                    errors,
+                );
+                bucket::write(&mut conditions, &self.buckets(width, fills), limit, &from)
             }
             _ => {
-                if let Some(having) = self.last(ClauseKind::Having) {
-                    let said = "having: goes with stats:";
-                    errors.push(QueryError::new(Code::BadValue, having.span, said));
-                }
-                self.rows(&mut rows, (&from, &condition), errors)
+                self.refuse(&[ClauseKind::Having], "goes with stats:", errors);
+                self.refuse(
+                    &[ClauseKind::Series, ClauseKind::Aggregate, ClauseKind::ValueField, ClauseKind::Fill],
+                    "goes with bucket:",
+                    errors,
+                );
+                self.rows(&mut conditions, &from)
             }
         };
-        let limit = limit.or((self.extent == Extent::Page).then_some(LIMIT_DEFAULT));
-        let whole = rows.clone();
-        if let Some(limit) = limit {
-            let bound = rows.bind(Parameter::Integer(limit));
-            rows.sql.push_str(&format!(" LIMIT {bound}"));
-        }
-        let total = counts.then(|| match said {
-            None => Statement { sql: format!("SELECT count(*){from}{}", filter.sql), ..filter },
-            Some(_) => Statement { sql: format!("SELECT count(*) FROM ({}) of_groups", whole.sql), ..whole },
+        errors.append(&mut conditions.errors);
+        let whole = listing.whole(&out, None);
+        let digest = Sha256::digest(format!("{:?}", (&whole.sql, &whole.parameters))).into();
+        let total = counts.then(|| {
+            // Of rows the parameters of what is shown of them are no part.
+            let bound = if said.is_none() && width.is_none() { filter } else { out.clone() };
+            Statement { sql: format!("SELECT count(*){}", listing.from), ..bound }
         });
-        Some(Plan { entity: self.entity, rows, total, columns: shown, limit })
+        let (statements, page) = match (self.extent, limit) {
+            (Extent::Page { from, .. }, Some(limit)) => {
+                let keys = listing.keys.len();
+                if from.as_ref().is_some_and(|from| from.values.len() != keys) {
+                    let said = "this cursor is of another query";
+                    errors.push(QueryError::new(Code::BadValue, (0, 0), said));
+                }
+                let page = PageOf { keys, from: from.clone() };
+                (listing.page(&out, limit.saturating_add(1), from.as_ref()), Some(page))
+            }
+            _ => (vec![listing.whole(&out, limit)], None),
+        };
+        Some(Plan { entity: self.entity, statements, total, columns: listing.columns, limit, page, digest })
+    }
+
+    /// Notes the clauses that say nothing here.
+    fn refuse(&self, kinds: &[ClauseKind], why: &str, errors: &mut Vec<QueryError>) {
+        for clause in self.query.clauses.iter().filter(|clause| kinds.contains(&clause.kind)) {
+            errors.push(QueryError::new(
+                Code::BadValue,
+                clause.span,
+                format!("{}: {why}", clause.kind.name()),
+            ));
+        }
+    }
+
+    /// The newest row of each thing within a time, as a relation.
+    fn latest(&self, within: Option<String>, errors: &mut Vec<QueryError>) -> String {
+        let entity = self.entity;
+        let sql = |name: &&str| Some(entity.find(name)?.sql.replace("{e}", "x"));
+        let Some(time) = entity.time.as_ref().and_then(sql) else {
+            let span = self.last(ClauseKind::Latest).map_or((0, 0), |clause| clause.span);
+            let said = format!("{} has no time by which a row is the latest", entity.name());
+            errors.push(QueryError::new(Code::BadOperator, span, said));
+            return entity.view.to_owned();
+        };
+        let of = if entity.latest.is_empty() { entity.key } else { entity.latest };
+        let [of, key] =
+            [of, entity.key].map(|names| names.iter().filter_map(sql).collect::<Vec<_>>().join(", "));
+        let within = within.unwrap_or_else(|| "true".to_owned());
+        let view = entity.view;
+        format!(
+            "(SELECT DISTINCT ON ({of}) x.* FROM {view} x WHERE {within} ORDER BY {of}, {time} DESC NULLS LAST, {key})"
+        )
+    }
+
+    /// What `bucket:` alone says.
+    fn buckets(&self, width: bucket::Width, fills: bool) -> bucket::Buckets<'_> {
+        let one = |kind| match self.last(kind).map(|clause| &clause.says) {
+            Some(Says::Fields(fields)) => fields.first().map(|(path, _)| path),
+            _ => None,
+        };
+        let function = self.last(ClauseKind::Aggregate).and_then(|clause| word(clause).ok());
+        let (of, series) = (one(ClauseKind::ValueField), one(ClauseKind::Series));
+        bucket::Buckets { width, function, of, series, fills }
     }
 
     fn having(&self) -> Vec<Scalar> {
@@ -209,12 +309,7 @@ impl Planner<'_> {
     }
 
     /// Rows as they are: all fields, or those that are asked for.
-    fn rows(
-        &self,
-        out: &mut Statement,
-        (from, condition): (&str, &str),
-        errors: &mut Vec<QueryError>,
-    ) -> Vec<Column> {
+    fn rows(&self, rows: &mut Conditions<'_>, from: &str) -> Listing {
         let named = |name: &str| Path { parts: vec![name.to_owned()], span: (0, 0) };
         let asked: Vec<(Path, Option<bool>)> = match self.last(ClauseKind::Fields).map(|clause| &clause.says)
         {
@@ -235,47 +330,52 @@ impl Planner<'_> {
             match find(self.entity, &path) {
                 Ok(_) if way.is_some() => {
                     let said = "a direction goes with sort:";
-                    errors.push(QueryError::new(Code::BadValue, path.span, said));
+                    rows.errors.push(QueryError::new(Code::BadValue, path.span, said));
                 }
                 Ok(found) => {
                     let is_id = path.text().eq_ignore_ascii_case("device_id");
                     let name = if is_id { "device_id".to_owned() } else { found.name() };
                     if columns.iter().any(|column| column.name == name) {
                         let said = format!("{name} is asked for twice");
-                        errors.push(QueryError::new(Code::BadValue, path.span, said));
+                        rows.errors.push(QueryError::new(Code::BadValue, path.span, said));
                     }
-                    let value = found.value(self.entity, out);
+                    let value = found.value(self.entity, rows.out);
                     let (value, shape) = shown(found.kind(), &value);
                     values.push(value);
                     columns.push(Column { name, shape });
                 }
-                Err(error) => errors.push(error),
+                Err(error) => rows.errors.push(error),
             }
         }
-        let mut keys = self.sort();
-        if keys.is_empty() {
-            keys.extend(self.entity.order.iter().map(|(name, is_down)| (named(name), Some(*is_down))));
+        let mut asked = self.sort();
+        if asked.is_empty() {
+            asked.extend(self.entity.order.iter().map(|(name, is_down)| (named(name), Some(*is_down))));
         }
-        keys.extend(self.entity.key.iter().map(|name| (named(name), Some(false))));
-        let mut order: Vec<String> = Vec::new();
-        for (path, is_down) in keys {
+        asked.extend(self.entity.key.iter().map(|name| (named(name), Some(false))));
+        let mut keys: Vec<SortKey> = Vec::new();
+        for (path, is_down) in asked {
             match find(self.entity, &path) {
                 Ok(found) if matches!(found.kind(), Kind::Map | Kind::Json) => {
                     let said = format!("nothing can be sorted by {}", found.name());
-                    errors.push(QueryError::new(Code::BadOperator, path.span, said));
+                    rows.errors.push(QueryError::new(Code::BadOperator, path.span, said));
                 }
                 Ok(found) => {
                     let is_down = is_down.unwrap_or(found.kind() == Kind::Time);
-                    let way = if is_down { "DESC NULLS LAST" } else { "ASC NULLS LAST" };
+                    let has_nulls = found.of_device || !self.entity.key.contains(&found.field.names[0]);
+                    let key = |sql, of| SortKey { sql, of, is_down, has_nulls };
                     let before = found.field.sort_before.filter(|_| !found.of_device);
-                    order.extend(before.map(|before| format!("{} {way}", before.replace("{e}", "e"))));
-                    order.push(format!("{} {way}", found.value(self.entity, out)));
+                    let sql = found.value(self.entity, rows.out);
+                    // What is sorted by twice says nothing the second time.
+                    if keys.iter().any(|known| known.sql == sql) {
+                        continue;
+                    }
+                    keys.extend(before.map(|before| key(before.replace("{e}", "e"), "timestamptz")));
+                    keys.push(key(sql, type_of(found.kind())));
                 }
-                Err(error) => errors.push(error),
+                Err(error) => rows.errors.push(error),
             }
         }
-        out.sql = format!("SELECT {}{from}{condition} ORDER BY {}", values.join(", "), order.join(", "));
-        columns
+        Listing { columns, select: format!("SELECT {}", values.join(", ")), from: from.to_owned(), keys }
     }
 }
 

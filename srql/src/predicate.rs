@@ -296,11 +296,11 @@ impl Conditions<'_> {
         bounds.map_err(|error| self.errors.push(error)).ok()
     }
 
-    /// Adds that the time of the entity is within.
-    pub(crate) fn keep_within(&mut self, bounds: Bounds) {
-        if let Some(field) = self.entity.time.and_then(|time| self.entity.find(time)) {
-            let sql = self.between(&field.sql.replace("{e}", "e"), bounds);
-            self.out.sql.push_str(&format!(" AND {sql}"));
+    /// That the time of a row is within bounds.
+    pub(crate) fn kept_within(&mut self, bounds: Bounds, row: &str) -> String {
+        match self.entity.time.and_then(|time| self.entity.find(time)) {
+            Some(field) => self.between(&field.sql.replace("{e}", row), bounds),
+            None => "true".to_owned(),
         }
     }
 

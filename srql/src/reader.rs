@@ -13,6 +13,7 @@ use tokio_postgres::{
 
 use crate::{
     error::{Code, QueryError},
+    page::{Keyset, Way},
     plan::{Column, Plan, Shape},
     statement::{EPOCH_OF_POSTGRES, Statement},
 };
@@ -32,6 +33,10 @@ pub struct Answer {
     pub columns: Vec<Column>,
     /// Rows, a value per column.
     pub rows: Vec<Vec<Value>>,
+    /// Of a page, where the next begins, and the one before, where there are more rows.
+    pub next: Option<Keyset>,
+    /// See `next`.
+    pub previous: Option<Keyset>,
     /// How many rows there are in all, where that was asked.
     pub total: Option<i64>,
     /// Where it was read from.
@@ -78,13 +83,43 @@ impl Reader {
 
     /// Answers a query of a tenant, with all its rows.
     pub async fn answer(&mut self, tenant: &str, plan: &Plan) -> Result<Answer, QueryError> {
-        let mut rows = Vec::new();
-        let read = self.read(tenant, plan, |row| {
-            rows.push(row);
-            true
+        let Some(page) = &plan.page else {
+            let mut rows = Vec::new();
+            let read = self.read(tenant, plan, |row| {
+                rows.push(row);
+                true
+            });
+            let answer = read.await?;
+            return Ok(Answer { rows, ..answer });
+        };
+        let limit = usize::try_from(plan.limit.unwrap_or(i64::MAX)).unwrap_or(usize::MAX);
+        let mut read: Vec<(Vec<Value>, Vec<Option<String>>)> = Vec::new();
+        let answered = self.read_rows(tenant, plan, |row| {
+            if read.len() <= limit {
+                read.push((values(row, &plan.columns)?, texts(row, plan.columns.len(), page.keys)?));
+            }
+            Ok(read.len() <= limit)
         });
-        let answer = read.await?;
-        Ok(Answer { rows, ..answer })
+        let answer = answered.await?;
+        let has_more = read.len() > limit;
+        read.truncate(limit);
+        let way = page.from.as_ref().map(|from| from.way);
+        if way == Some(Way::Previous) {
+            read.reverse();
+        }
+        let keyset = |row: Option<&(Vec<Value>, Vec<Option<String>>)>, way| {
+            row.map(|(_, keys)| Keyset { way, values: keys.clone() })
+        };
+        // Where a page came from there are rows, or were.
+        let (is_next, is_previous) = match way {
+            None => (has_more, false),
+            Some(Way::Next) => (has_more, true),
+            Some(Way::Previous) => (true, has_more),
+        };
+        let next = keyset(read.last(), Way::Next).filter(|_| is_next);
+        let previous = keyset(read.first(), Way::Previous).filter(|_| is_previous);
+        let rows = read.into_iter().map(|(row, _)| row).collect();
+        Ok(Answer { rows, next, previous, ..answer })
     }
 
     /// Answers a query of a tenant, row by row, as they come, for as long as `take` wants more. What is returned has no
@@ -94,6 +129,15 @@ impl Reader {
         tenant: &str,
         plan: &Plan,
         mut take: impl FnMut(Vec<Value>) -> bool,
+    ) -> Result<Answer, QueryError> {
+        self.read_rows(tenant, plan, |row| Ok(take(values(row, &plan.columns)?))).await
+    }
+
+    async fn read_rows(
+        &mut self,
+        tenant: &str,
+        plan: &Plan,
+        mut take: impl FnMut(&Row) -> Result<bool, tokio_postgres::Error>,
     ) -> Result<Answer, QueryError> {
         let started = Instant::now();
         let begun = self.client.build_transaction().isolation_level(IsolationLevel::RepeatableRead);
@@ -106,19 +150,20 @@ impl Reader {
             }
             None => None,
         };
-        let rows = transaction
-            .query_raw(&plan.rows.sql, parameters(&plan.rows))
-            .await
-            .map_err(|error| said(&error))?;
-        let mut rows = std::pin::pin!(rows);
-        while let Some(row) = rows.try_next().await.map_err(|error| said(&error))? {
-            if !take(values(&row, &plan.columns).map_err(|error| said(&error))?) {
-                break;
+        'all: for statement in &plan.statements {
+            let rows = transaction.query_raw(&statement.sql, parameters(statement)).await;
+            let mut rows = std::pin::pin!(rows.map_err(|error| said(&error))?);
+            while let Some(row) = rows.try_next().await.map_err(|error| said(&error))? {
+                if !take(&row).map_err(|error| said(&error))? {
+                    break 'all;
+                }
             }
         }
         Ok(Answer {
             columns: plan.columns.clone(),
             rows: Vec::new(),
+            next: None,
+            previous: None,
             total,
             generation: active.get(0),
             epoch: active.get(2),
@@ -170,6 +215,11 @@ fn values(row: &Row, columns: &[Column]) -> Result<Vec<Value>, tokio_postgres::E
         })
     };
     columns.iter().enumerate().map(value).collect()
+}
+
+/// The texts behind the columns of a row.
+fn texts(row: &Row, from: usize, count: usize) -> Result<Vec<Option<String>>, tokio_postgres::Error> {
+    (from..from + count).map(|at| row.try_get(at)).collect()
 }
 
 fn unavailable(error: &tokio_postgres::Error) -> QueryError {

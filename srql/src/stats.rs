@@ -1,8 +1,10 @@
 //! What is computed of groups of rows.
 
 use crate::{
+    bucket::Width,
     catalogue::{Entity, Kind},
     error::{Code, QueryError},
+    page::{Listing, SortKey, type_of_shape},
     plan::{Column, Shape, shown},
     predicate::{Conditions, Found, find, has_value},
     statement::{Parameter, Statement},
@@ -12,99 +14,123 @@ use crate::{
 /// Values that `values(f)` lists.
 const VALUES_MAX: usize = 100;
 
-/// An aggregate, in SQL.
-struct Computed {
-    name: String,
-    sql: String,
-    shape: Shape,
+/// What can be computed.
+const AGGREGATES: [&str; 13] = [
+    "count",
+    "count_distinct",
+    "sum",
+    "avg",
+    "min",
+    "max",
+    "p50",
+    "p90",
+    "p95",
+    "p99",
+    "first",
+    "last",
+    "values",
+];
+
+/// A column that is computed, and its SQL.
+pub(crate) struct Computed {
+    pub(crate) column: Column,
+    pub(crate) sql: String,
 }
 
-/// Writes the statement of aggregates by keys; returns its columns.
+/// Writes aggregates by keys, and by time where buckets are asked for.
 pub(crate) fn write(
     rows: &mut Conditions<'_>,
     (aggregates, keys): (&[Aggregate], &[Key]),
+    width: Option<Width>,
     (having, sort): (&[Scalar], &[(Path, Option<bool>)]),
-    (from, condition): (&str, &str),
-) -> Vec<Column> {
+    from: &str,
+) -> Listing {
     let entity = rows.entity;
-    let mut columns: Vec<Column> = Vec::new();
-    let mut values: Vec<String> = Vec::new();
-    let twice =
-        |name: &str, span| QueryError::new(Code::BadValue, span, format!("two columns are called {name}"));
-    for key in keys {
-        match grouped(entity, key, rows.out) {
-            Ok((column, _)) if columns.contains(&column) => {
-                rows.errors.push(twice(&column.name, key.field.span))
-            }
-            Ok((column, value)) => {
-                values.push(value);
-                columns.push(column);
-            }
-            Err(error) => rows.errors.push(error),
-        }
-    }
-    let groups = values.len();
     let mut computed: Vec<Computed> = Vec::new();
-    for aggregate in aggregates {
-        match compute(rows, aggregate) {
-            Ok(one) => {
-                let names =
-                    columns.iter().map(|column| &column.name).chain(computed.iter().map(|of| &of.name));
-                if names.into_iter().any(|name| *name == one.name) {
-                    rows.errors.push(twice(&one.name, aggregate.span).hint("name one with: as other"));
-                } else {
-                    computed.push(one);
-                }
-            }
-            Err(error) => rows.errors.push(error),
+    let put = |one: Result<Computed, QueryError>, span, all: &mut Vec<Computed>| match one {
+        Ok(one) if all.iter().any(|known| known.column.name == one.column.name) => {
+            let said = format!("two columns are called {}", one.column.name);
+            Some(QueryError::new(Code::BadValue, span, said).hint("name one with: as other"))
         }
+        Ok(one) => {
+            all.push(one);
+            None
+        }
+        Err(error) => Some(error),
+    };
+    if let Some(width) = width {
+        let timestamp = width.timestamp(rows);
+        rows.errors.extend(put(timestamp, width.span, &mut computed));
+    }
+    for key in keys {
+        let one = grouped(entity, key, rows.out);
+        rows.errors.extend(put(one, key.field.span, &mut computed));
+    }
+    let groups = computed.len();
+    for aggregate in aggregates {
+        let one = compute(rows, aggregate);
+        rows.errors.extend(put(one, aggregate.span, &mut computed));
     }
     let mut conditions = Vec::new();
     for word in having {
-        match condition_on_group(word, &computed, rows.out) {
+        match condition_on_group(word, computed.get(groups..).unwrap_or_default(), rows.out) {
             Ok(sql) => conditions.push(sql),
             Err(error) => rows.errors.push(error),
         }
     }
-    values.extend(computed.iter().map(|one| one.sql.clone()));
-    columns.extend(computed.into_iter().map(|Computed { name, shape, .. }| Column { name, shape }));
-    let mut order = Vec::new();
+    let key = |at: usize, is_down: bool| SortKey {
+        sql: format!("g.c{at}"),
+        of: type_of_shape(computed[at].column.shape),
+        is_down,
+        has_nulls: true,
+    };
+    let mut order: Vec<SortKey> = Vec::new();
     for (path, is_down) in sort {
-        let named = |name: &str| columns.iter().position(|column| column.name == name);
+        let named = |name: &str| computed.iter().position(|one| one.column.name == name);
         let at = named(&path.text()).or_else(|| named(&find(entity, path).ok()?.name()));
         match at {
             Some(at) => {
-                let is_down = is_down.unwrap_or(columns[at].shape == Shape::Time);
-                order.push(format!("{} {} NULLS LAST", at + 1, if is_down { "DESC" } else { "ASC" }));
+                order.push(key(at, is_down.unwrap_or(computed[at].column.shape == Shape::Time)));
             }
             None => {
                 let said = format!("there is no column '{}' to sort by", path.text());
-                let names = columns.iter().map(|column| column.name.as_str());
+                let names = computed.iter().map(|one| one.column.name.as_str());
                 let error = QueryError::new(Code::UnknownField, path.span, said);
                 rows.errors.push(error.did_you_mean(&path.text(), names));
             }
         }
     }
     // The first aggregate, descending, then the keys: after what is asked for, so that the order is total.
-    if columns.len() > groups && order.is_empty() {
-        order.push(format!("{} DESC NULLS LAST", groups + 1));
+    if computed.len() > groups && order.is_empty() {
+        order.push(key(groups, true));
     }
-    order.extend((1..=groups).map(|at| format!("{at} ASC NULLS LAST")));
+    for at in 0..groups {
+        if !order.iter().any(|known| known.sql == format!("g.c{at}")) {
+            order.push(key(at, false));
+        }
+    }
+    let values: Vec<String> =
+        computed.iter().enumerate().map(|(at, one)| format!("{} AS c{at}", one.sql)).collect();
     let by = (1..=groups).map(|at| at.to_string()).collect::<Vec<_>>().join(", ");
     let clause = |keyword: &str, what: &str| {
         if what.is_empty() { String::new() } else { format!(" {keyword} {what}") }
     };
-    rows.out.sql = format!(
-        "SELECT {}{from}{condition}{}{}{}",
+    let groups = format!(
+        "SELECT {}{from}{}{}",
         values.join(", "),
         clause("GROUP BY", &by),
-        clause("HAVING", &conditions.join(" AND ")),
-        clause("ORDER BY", &order.join(", ")),
+        clause("HAVING", &conditions.join(" AND "))
     );
-    columns
+    let shown: Vec<String> = (0..computed.len()).map(|at| format!("g.c{at}")).collect();
+    Listing {
+        columns: computed.into_iter().map(|one| one.column).collect(),
+        select: format!("SELECT {}", shown.join(", ")),
+        from: format!(" FROM ({groups}) g WHERE true"),
+        keys: order,
+    }
 }
 
-fn grouped(entity: &'static Entity, key: &Key, out: &mut Statement) -> Result<(Column, String), QueryError> {
+fn grouped(entity: &'static Entity, key: &Key, out: &mut Statement) -> Result<Computed, QueryError> {
     let found = find(entity, &key.field)?;
     if !found.kind().is_groupable() {
         let said = format!("groups cannot go by {}: it is {}", found.name(), found.kind().as_str());
@@ -113,7 +139,7 @@ fn grouped(entity: &'static Entity, key: &Key, out: &mut Statement) -> Result<(C
     let value = found.value(entity, out);
     let Some(prefix) = &key.prefix else {
         let (value, shape) = shown(found.kind(), &value);
-        return Ok((Column { name: found.name(), shape }, value));
+        return Ok(Computed { column: Column { name: found.name(), shape }, sql: value });
     };
     if found.kind() != Kind::Address {
         let said = format!("{} is no address", found.name());
@@ -128,10 +154,10 @@ fn grouped(entity: &'static Entity, key: &Key, out: &mut Statement) -> Result<(C
     let sql = format!(
         "network(set_masklen({value}, least({bound}, CASE family({value}) WHEN 4 THEN 32 ELSE 128 END)::int))::text"
     );
-    Ok((Column { name: found.name(), shape: Shape::Text }, sql))
+    Ok(Computed { column: Column { name: found.name(), shape: Shape::Text }, sql })
 }
 
-fn compute(rows: &mut Conditions<'_>, aggregate: &Aggregate) -> Result<Computed, QueryError> {
+pub(crate) fn compute(rows: &mut Conditions<'_>, aggregate: &Aggregate) -> Result<Computed, QueryError> {
     let entity = rows.entity;
     let refuse = |code, said: String| Err(QueryError::new(code, aggregate.span, said));
     let function = match aggregate.function.as_str() {
@@ -149,11 +175,12 @@ fn compute(rows: &mut Conditions<'_>, aggregate: &Aggregate) -> Result<Computed,
         }
         let only = rows.is(path, &Value::One(value.clone()))?;
         let sql = format!("count(*) FILTER (WHERE {only})");
-        return Ok(Computed { name, sql, shape: Shape::Integer });
+        return Ok(Computed { column: Column { name, shape: Shape::Integer }, sql });
     }
     let Some(found) = found else {
         if function == "count" {
-            return Ok(Computed { name, sql: "count(*)".to_owned(), shape: Shape::Integer });
+            let column = Column { name, shape: Shape::Integer };
+            return Ok(Computed { column, sql: "count(*)".to_owned() });
         }
         return refuse(Code::BadValue, format!("{function}() needs a field"));
     };
@@ -204,30 +231,14 @@ fn compute(rows: &mut Conditions<'_>, aggregate: &Aggregate) -> Result<Computed,
             };
             (format!("(array_agg(DISTINCT {text}) FILTER (WHERE {there}))[1:{VALUES_MAX}]"), Shape::Texts)
         }
-        "sum" | "avg" | "p50" | "p90" | "p95" | "p99" | "min" | "max" | "first" | "last" | "values" => {
-            return Err(wrong(&found));
-        }
+        known if AGGREGATES.contains(&known) => return Err(wrong(&found)),
         _ => {
             let said = format!("there is no aggregate '{function}'");
-            let known = [
-                "count",
-                "count_distinct",
-                "sum",
-                "avg",
-                "min",
-                "max",
-                "p50",
-                "p90",
-                "p95",
-                "p99",
-                "first",
-                "last",
-                "values",
-            ];
-            return Err(QueryError::new(Code::BadValue, aggregate.span, said).did_you_mean(function, known));
+            let error = QueryError::new(Code::BadValue, aggregate.span, said);
+            return Err(error.did_you_mean(function, AGGREGATES));
         }
     };
-    Ok(Computed { name, sql, shape })
+    Ok(Computed { column: Column { name, shape }, sql })
 }
 
 /// `name>5`.
@@ -243,12 +254,12 @@ fn condition_on_group(
         return Err(QueryError::new(Code::Syntax, word.span, said).hint("write having:count>5"));
     };
     let (name, number) = (word.text[..at].trim(), word.text[at + sign.len()..].trim());
-    let Some(one) = computed.iter().find(|one| one.name == name) else {
+    let Some(one) = computed.iter().find(|one| one.column.name == name) else {
         let said = format!("nothing that is computed is called '{name}'");
-        let names = computed.iter().map(|one| one.name.as_str());
+        let names = computed.iter().map(|one| one.column.name.as_str());
         return Err(QueryError::new(Code::UnknownField, word.span, said).did_you_mean(name, names));
     };
-    if !matches!(one.shape, Shape::Integer | Shape::Number) {
+    if !matches!(one.column.shape, Shape::Integer | Shape::Number) {
         let said = format!("{name} is no number");
         return Err(QueryError::new(Code::BadOperator, word.span, said));
     }

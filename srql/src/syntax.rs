@@ -150,12 +150,31 @@ pub enum ClauseKind {
     Stats,
     /// `having:`
     Having,
+    /// `bucket:`
+    Bucket,
+    /// `agg:`
+    Aggregate,
+    /// `series:`
+    Series,
+    /// `value_field:`
+    ValueField,
+    /// `fill:`
+    Fill,
+    /// `latest:`
+    Latest,
     /// `include_retired:`
     IncludeRetired,
 }
 
+impl ClauseKind {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        CLAUSES.iter().find(|(_, kind)| *kind == self).map_or("", |(name, _)| name)
+    }
+}
+
 /// Every clause by its names.
-pub const CLAUSES: [(&str, ClauseKind); 12] = [
+pub const CLAUSES: [(&str, ClauseKind); 18] = [
     ("in", ClauseKind::In),
     ("time", ClauseKind::Time),
     ("timeframe", ClauseKind::Time),
@@ -167,6 +186,12 @@ pub const CLAUSES: [(&str, ClauseKind); 12] = [
     ("count", ClauseKind::Count),
     ("stats", ClauseKind::Stats),
     ("having", ClauseKind::Having),
+    ("bucket", ClauseKind::Bucket),
+    ("agg", ClauseKind::Aggregate),
+    ("series", ClauseKind::Series),
+    ("value_field", ClauseKind::ValueField),
+    ("fill", ClauseKind::Fill),
+    ("latest", ClauseKind::Latest),
     ("include_retired", ClauseKind::IncludeRetired),
 ];
 

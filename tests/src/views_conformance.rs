@@ -99,7 +99,8 @@ fn evidence(record: &str, namespace: &str, value: &str) -> EvidenceRow {
     }
 }
 
-fn device(n: u128, name: &str) -> DeviceChange {
+/// A device.
+pub fn device(n: u128, name: &str) -> DeviceChange {
     DeviceChange {
         uid: uid(n).to_string(),
         partition: "default".to_owned(),

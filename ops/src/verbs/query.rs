@@ -98,7 +98,7 @@ impl Query {
             Format::Json => Written::Ndjson,
         });
         let extent = match written {
-            Written::Table | Written::Json => Extent::Page,
+            Written::Table | Written::Json => Extent::first(),
             Written::Ndjson | Written::Csv => Extent::All,
         };
         let plan = plan(&query, SystemClock.now(), extent).map_err(refused)?;
@@ -142,13 +142,17 @@ impl Query {
 }
 
 fn translate(format: Format, plan: &Plan) -> anyhow::Result<()> {
-    let parameters: Vec<String> = plan.rows.parameters.iter().map(|of| format!("{of:?}")).collect();
-    if format == Format::Json {
-        return Ok(output::line(&json!({ "sql": plan.rows.sql, "parameters": parameters }).to_string())?);
-    }
-    output::line(&plan.rows.sql)?;
-    for (number, parameter) in (1..).zip(parameters) {
-        output::line(&format!("${number} = {parameter}"))?;
+    // Without a cursor it is one.
+    for statement in &plan.statements {
+        let parameters: Vec<String> = statement.parameters.iter().map(|of| format!("{of:?}")).collect();
+        if format == Format::Json {
+            output::line(&json!({ "sql": statement.sql, "parameters": parameters }).to_string())?;
+            continue;
+        }
+        output::line(&statement.sql)?;
+        for (number, parameter) in (1..).zip(parameters) {
+            output::line(&format!("${number} = {parameter}"))?;
+        }
     }
     Ok(())
 }
@@ -226,7 +230,7 @@ mod tests {
     #[test]
     fn a_mistake_is_shown_where_it_is() {
         let query = "in:devices hostnme:x";
-        let mistakes = plan(query, 0, Extent::Page).unwrap_err();
+        let mistakes = plan(query, 0, Extent::first()).unwrap_err();
         assert_eq!(
             told(query, &mistakes),
             "devices has no field 'hostnme': did you mean hostname?\n  in:devices hostnme:x\n             ^^^^^^^"

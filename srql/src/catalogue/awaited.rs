@@ -9,6 +9,7 @@ const fn awaited(names: &'static [&'static str], label: &'static str) -> Entity 
         standing: Standing::Awaited,
         time: None,
         key: &[],
+        latest: &[],
         order: &[],
         texts: &[],
         words: None,

@@ -9,6 +9,7 @@ pub(super) const ENTITIES: &[Entity] = &[
         standing: Standing::Journal,
         time: Some("at"),
         key: &["at", "uid", "generation", "epoch"],
+        latest: &["uid"],
         order: &[("at", true), ("uid", false), ("generation", false), ("epoch", false)],
         texts: &["change", "cause"],
         words: None,
@@ -38,6 +39,7 @@ pub(super) const ENTITIES: &[Entity] = &[
         standing: Standing::Journal,
         time: Some("at"),
         key: &["at", "from_uid", "to_uid", "generation", "epoch"],
+        latest: &["from_uid"],
         order: &[
             ("at", true),
             ("from_uid", false),

@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+mod buckets;
 mod catalogue;
 mod given;
 mod mistakes;
+mod pages;
 mod reference;
 mod values;
 
@@ -20,7 +22,7 @@ use serviceradar_tests::{database::Database, views_conformance};
 
 /// A query's answer, or all that is wrong with it.
 async fn ask(reader: &mut Reader, tenant: &str, query: &str, now: i64) -> Result<Answer, Vec<QueryError>> {
-    let plan = plan(query, now, Extent::Page)?;
+    let plan = plan(query, now, Extent::first())?;
     reader.answer(tenant, &plan).await.map_err(|error| vec![error])
 }
 

@@ -8,7 +8,7 @@ use serviceradar_srql::{
 const NOW: i64 = 1_767_225_600_000_000;
 
 fn planned(query: &str) -> Plan {
-    plan(query, NOW, Extent::Page).unwrap_or_else(|errors| panic!("{query}: {errors:?}"))
+    plan(query, NOW, Extent::first()).unwrap_or_else(|errors| panic!("{query}: {errors:?}"))
 }
 
 #[test]
@@ -29,7 +29,7 @@ fn queries_that_can_be_meant_are_taken() {
         planned(query);
     }
     assert_eq!(planned("in:devices limit:5 limit:7").limit, Some(7));
-    let retired = |query: &str| planned(query).rows.sql.contains("e.state <> 'retired'");
+    let retired = |query: &str| planned(query).statements[0].sql.contains("e.state <> 'retired'");
     assert!(retired("in:devices") && retired("in:devices device.state:x"));
     for query in [
         "in:devices state:stale",
@@ -75,13 +75,13 @@ fn each_mistake_is_said_where_it_is() {
         (&many, Code::TooWide, ""),
     ];
     for (query, code, about) in cases {
-        let errors = plan(query, NOW, Extent::Page).expect_err(query);
+        let errors = plan(query, NOW, Extent::first()).expect_err(query);
         assert_eq!(errors[0].code, code, "{query}: {errors:?}");
         if !about.is_empty() {
             let (from, to) = errors[0].span;
             assert_eq!(&query[from..to], about, "{query}: {errors:?}");
         }
     }
-    let all = plan("in:devices a:1 b:2 (c:3 OR hostname:>x) limit:0", NOW, Extent::Page).unwrap_err();
+    let all = plan("in:devices a:1 b:2 (c:3 OR hostname:>x) limit:0", NOW, Extent::first()).unwrap_err();
     assert_eq!(all.len(), 5, "{all:?}");
 }

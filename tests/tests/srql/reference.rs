@@ -26,7 +26,7 @@ fn the_terms_and_clauses_in_the_docs_are_understood() {
             let entity = if term.starts_with("device.") { "device_records" } else { "devices" };
             let with = if term.starts_with("having:") { "stats:'count() as n'" } else { "" };
             let query = format!("in:{entity} {with} {term}");
-            assert!(plan(&query, 1_767_225_600_000_000, Extent::Page).is_ok(), "{query}");
+            assert!(plan(&query, 1_767_225_600_000_000, Extent::first()).is_ok(), "{query}");
             tried += 1;
         }
     }

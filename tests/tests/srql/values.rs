@@ -25,7 +25,7 @@ proptest! {
                 };
                 let sql = |value: &str| {
                     let query = format!("in:{} {}:{value}", entity.name(), field.names[0]);
-                    plan(&query, 0, Extent::Page).map(|plan| plan.rows.sql).map_err(|errors| TestCaseError::fail(format!("{query}: {errors:?}")))
+                    plan(&query, 0, Extent::first()).map(|plan| plan.statements[0].sql.clone()).map_err(|errors| TestCaseError::fail(format!("{query}: {errors:?}")))
                 };
                 prop_assert_eq!(sql(&a)?, sql(&b)?);
             }
@@ -37,7 +37,7 @@ proptest! {
     fn names_that_people_give_are_no_part_of_a_statement(key in "[^\\x00]{1,30}", other in "[^\\x00]{1,30}", alias in "[a-z_]{1,20}") {
         let sql = |key: &str, alias: &str| {
             let query = format!("in:devices metadata.{}:x {} stats:'count() as {alias}' having:{alias}>1", quoted(key), quoted(key));
-            plan(&query, 0, Extent::Page).map(|plan| plan.rows.sql).map_err(|errors| TestCaseError::fail(format!("{query}: {errors:?}")))
+            plan(&query, 0, Extent::first()).map(|plan| plan.statements[0].sql.clone()).map_err(|errors| TestCaseError::fail(format!("{query}: {errors:?}")))
         };
         prop_assert_eq!(sql(&key, &alias)?, sql(&other, "n")?);
     }
@@ -45,7 +45,7 @@ proptest! {
     /// Whatever is asked, it is answered or refused with a place in it.
     #[test]
     fn mistakes_are_told_with_a_place(query in "(in:devices )?([a-z_.]{1,9}:)?[!()\\[\\],:.\"'`\\\\%*<>= a-zA-Z0-9é-]{0,40}") {
-        if let Err(errors) = plan(&query, 0, Extent::Page) {
+        if let Err(errors) = plan(&query, 0, Extent::first()) {
             prop_assert!(!errors.is_empty());
             for error in errors {
                 prop_assert!(error.span.0 <= error.span.1 && error.span.1 <= query.len(), "{:?}", error);
@@ -59,7 +59,7 @@ proptest! {
 fn a_hundred_thousand_brackets_end_in_an_error() {
     for open in ["(", "!(", "a:(", "a:[", "x(", "'", "not "] {
         let query = format!("in:devices {}", open.repeat(16_000 / open.len()));
-        assert!(plan(&query, 0, Extent::Page).is_err(), "{open}");
-        assert!(plan(&open.repeat(100_000), 0, Extent::Page).is_err(), "{open}");
+        assert!(plan(&query, 0, Extent::first()).is_err(), "{open}");
+        assert!(plan(&open.repeat(100_000), 0, Extent::first()).is_err(), "{open}");
     }
 }
