@@ -84,6 +84,8 @@ pub(crate) enum Verb {
     Explain(verbs::explain::Explain),
     /// Answers a question in SRQL, e.g. in:devices vendor_name:Cisco last_seen:<-7d sort:last_seen
     Query(verbs::query::Query),
+    /// Answers questions in SRQL over HTTP
+    Serve(verbs::serve::Serve),
     /// Publishes a decision: what evidence cannot say
     Decide(verbs::decide::Decide),
     /// Shows what a file of observations would become, with no log and no database
@@ -107,6 +109,7 @@ impl Verb {
             Verb::Demo(demo) => demo.population.keys(),
             Verb::Faker(faker) => faker.keys(),
             Verb::Run(run) => run.keys(),
+            Verb::Serve(serve) => serve.keys(),
             _ => Vec::new(),
         }
     }

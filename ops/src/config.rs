@@ -150,6 +150,15 @@ pub struct SchemaRegistry {
     pub user: Option<String>,
 }
 
+/// The service that answers queries.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the keys say what they are")]
+pub struct Srql {
+    pub cursor_key: Option<Secret>,
+    pub keys: Option<PathBuf>,
+    pub listen: SocketAddr,
+}
+
 /// All of it, checked. What each field is, [`keys::KEYS`] says.
 #[derive(Clone, Debug)]
 #[expect(missing_docs, reason = "the keys say what they are")]
@@ -166,6 +175,7 @@ pub struct Config {
     /// The document, read.
     pub rules: Option<Rules>,
     pub schema_registry: SchemaRegistry,
+    pub srql: Srql,
     pub tenant: String,
     pub log_partitions: u32,
     pub journals_kept: Option<Duration>,
@@ -205,6 +215,11 @@ impl Config {
                 password: optional(layers, "schema_registry.password")?.map(Secret),
                 url: registry_url(layers)?,
                 user: optional(layers, "schema_registry.user")?,
+            },
+            srql: Srql {
+                cursor_key: optional(layers, "srql.cursor_key")?.map(Secret),
+                keys: optional(layers, "srql.keys")?.map(PathBuf::from),
+                listen: parse(layers, "srql.listen")?,
             },
             tenant: checked(
                 layers,

@@ -50,6 +50,11 @@ impl Readiness {
         Self { ready: true, role: "sync", detail: String::new() }
     }
 
+    /// Of a service that answers queries.
+    pub(crate) fn service() -> Self {
+        Self { ready: true, role: "service", detail: String::new() }
+    }
+
     /// Of a pipeline.
     pub(crate) fn of(phase: &Phase) -> Self {
         let (ready, role, detail) = match phase {

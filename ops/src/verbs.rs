@@ -14,6 +14,7 @@ pub(crate) mod resolve;
 pub(crate) mod rules;
 pub(crate) mod run;
 pub(crate) mod schema;
+pub(crate) mod serve;
 pub(crate) mod status;
 pub(crate) mod sync;
 pub(crate) mod topics;
@@ -46,6 +47,7 @@ pub(crate) async fn run(verb: Verb, context: Context) -> anyhow::Result<()> {
         Verb::Schema(schema) => schema.run(&context).await,
         Verb::Explain(explain) => explain.run(&context).await,
         Verb::Query(query) => query.run(&context).await,
+        Verb::Serve(serve) => serve.run(&context).await,
         Verb::Decide(decide) => decide.run(&context).await,
         Verb::Resolve(resolve) => resolve.run(&context).await,
         Verb::Rules(rules) => rules.run(&context),

@@ -56,6 +56,20 @@ impl Kind {
         }
     }
 
+    /// What can be asked of it, as it is written.
+    pub fn operators(self) -> &'static [&'static str] {
+        match self {
+            Kind::Text | Kind::Hostname | Kind::Mac | Kind::MacDigits => &["v", "(a,b)", "%pattern%", "*"],
+            Kind::Address => &["v", "(a,b)", "net/len", "a..b", "%pattern%", "*"],
+            Kind::Uid => &["v", "(a,b)", "*"],
+            Kind::Integer => &["v", "(a,b)", ">", ">=", "<", "<=", "a..b", "*"],
+            Kind::Bool => &["true", "false", "*"],
+            Kind::Time => &["range", "[a,b]", ">", ">=", "<", "<=", "a..b", "*"],
+            Kind::AnyOf | Kind::AllOf | Kind::Map => &["v", "(a,b)", "%pattern%", "*"],
+            Kind::Json => &["*"],
+        }
+    }
+
     /// Whether groups can go by it.
     pub fn is_groupable(self) -> bool {
         !matches!(self, Kind::Time | Kind::Map | Kind::Json)

@@ -28,6 +28,10 @@ pub enum Code {
     TooWide,
     /// The database would take too long for it.
     TooExpensive,
+    /// Nobody knows who asks.
+    Unauthenticated,
+    /// Who asks may not.
+    Forbidden,
     /// It took too long.
     Timeout,
     /// The database does not answer.
@@ -46,6 +50,8 @@ impl Code {
             Code::NotGroupable => "not_groupable",
             Code::TooWide => "too_wide",
             Code::TooExpensive => "too_expensive",
+            Code::Unauthenticated => "unauthenticated",
+            Code::Forbidden => "forbidden",
             Code::Timeout => "timeout",
             Code::Unavailable => "unavailable",
         }

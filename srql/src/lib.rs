@@ -3,6 +3,7 @@
 
 mod bucket;
 pub mod catalogue;
+pub mod complete;
 pub mod cursor;
 pub mod error;
 pub mod page;
@@ -11,7 +12,9 @@ pub mod plan;
 mod predicate;
 pub mod reader;
 pub mod reference;
+pub mod service;
 pub mod statement;
 mod stats;
 pub mod syntax;
 pub mod time_range;
+pub mod written;

@@ -13,7 +13,7 @@ use crate::{
     statement::Statement,
     stats,
     syntax::{Clause, ClauseKind, Expression, Path, Query, Says, Scalar, Value},
-    time_range::Moment,
+    time_range::{Bounds, Moment},
 };
 
 /// Rows of a page unless said.
@@ -64,6 +64,8 @@ pub struct Plan {
     pub limit: Option<i64>,
     /// Of a page, where it begins, and how many keys stand behind the columns of a row; one row more than the limit is read.
     pub page: Option<PageOf>,
+    /// The time that is asked for: from and up to, microseconds since 1970.
+    pub time: Option<Bounds>,
     /// What the query comes to, however it is written: the digest of its statement and its parameters.
     pub digest: [u8; 32],
 }
@@ -87,8 +89,11 @@ pub enum Extent {
         /// Where it begins, if not with the first row.
         from: Option<Keyset>,
     },
-    /// All rows, unless the query says how many.
-    All,
+    /// All rows, unless somebody says how many.
+    All {
+        /// Rows, where the query does not say.
+        limit: Option<i64>,
+    },
 }
 
 impl Extent {
@@ -180,7 +185,7 @@ impl Planner<'_> {
         let said = self.last(ClauseKind::Stats);
         let limit = limit.or(match self.extent {
             Extent::Page { limit, .. } => Some(limit.unwrap_or(LIMIT_DEFAULT)),
-            Extent::All => None,
+            Extent::All { limit } => *limit,
         });
         let mut conditions =
             Conditions { entity: self.entity, moment: &moment, out: &mut out, errors: Vec::new() };
@@ -232,7 +237,16 @@ impl Planner<'_> {
             }
             _ => (vec![listing.whole(&out, limit)], None),
         };
-        Some(Plan { entity: self.entity, statements, total, columns: listing.columns, limit, page, digest })
+        Some(Plan {
+            entity: self.entity,
+            statements,
+            total,
+            columns: listing.columns,
+            limit,
+            page,
+            time: within,
+            digest,
+        })
     }
 
     /// Notes the clauses that say nothing here.

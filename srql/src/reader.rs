@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use serviceradar_schemas::time;
+use tokio::sync::mpsc;
 use tokio_postgres::{
     Client, IsolationLevel, NoTls, Row, Transaction,
     error::SqlState,
@@ -18,6 +19,8 @@ use crate::{
     statement::{EPOCH_OF_POSTGRES, Statement},
 };
 
+/// Rows that wait between the database and whoever takes them.
+pub(crate) const ROWS_WAITING: usize = 64;
 /// How long a statement may take.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -49,12 +52,6 @@ pub struct Answer {
     pub took: Duration,
 }
 
-/// A row as an object.
-pub fn object(columns: &[Column], row: &[Value]) -> Value {
-    let names = columns.iter().map(|column| column.name.clone());
-    Value::Object(names.zip(row.iter().cloned()).collect::<Map<_, _>>())
-}
-
 /// A time, microseconds since 1970.
 struct Micros(i64);
 
@@ -83,27 +80,27 @@ impl Reader {
 
     /// Answers a query of a tenant, with all its rows.
     pub async fn answer(&mut self, tenant: &str, plan: &Plan) -> Result<Answer, QueryError> {
-        let Some(page) = &plan.page else {
-            let mut rows = Vec::new();
-            let read = self.read(tenant, plan, |row| {
-                rows.push(row);
-                true
-            });
-            let answer = read.await?;
-            return Ok(Answer { rows, ..answer });
+        let (put, mut rows) = mpsc::channel(ROWS_WAITING);
+        let page = plan.page.as_ref();
+        let limit = match page {
+            Some(_) => usize::try_from(plan.limit.unwrap_or(i64::MAX)).unwrap_or(usize::MAX),
+            None => usize::MAX,
         };
-        let limit = usize::try_from(plan.limit.unwrap_or(i64::MAX)).unwrap_or(usize::MAX);
-        let mut read: Vec<(Vec<Value>, Vec<Option<String>>)> = Vec::new();
-        let answered = self.read_rows(tenant, plan, |row| {
-            if read.len() <= limit {
-                read.push((values(row, &plan.columns)?, texts(row, plan.columns.len(), page.keys)?));
+        let taking = async move {
+            let mut read: Vec<(Vec<Value>, Vec<Option<String>>)> = Vec::new();
+            while read.len() <= limit
+                && let Some(row) = rows.recv().await
+            {
+                let keys = texts(&row, plan.columns.len(), page.map_or(0, |page| page.keys));
+                read.push((values(&row, &plan.columns)?, keys.map_err(|error| said(&error))?));
             }
-            Ok(read.len() <= limit)
-        });
-        let answer = answered.await?;
+            Ok::<_, QueryError>(read)
+        };
+        let (answer, read) = tokio::join!(self.rows(tenant, plan, put), taking);
+        let (answer, mut read) = (answer?, read?);
         let has_more = read.len() > limit;
         read.truncate(limit);
-        let way = page.from.as_ref().map(|from| from.way);
+        let way = page.and_then(|page| Some(page.from.as_ref()?.way));
         if way == Some(Way::Previous) {
             read.reverse();
         }
@@ -112,7 +109,7 @@ impl Reader {
         };
         // Where a page came from there are rows, or were.
         let (is_next, is_previous) = match way {
-            None => (has_more, false),
+            None => (has_more && page.is_some(), false),
             Some(Way::Next) => (has_more, true),
             Some(Way::Previous) => (true, has_more),
         };
@@ -120,6 +117,60 @@ impl Reader {
         let previous = keyset(read.first(), Way::Previous).filter(|_| is_previous);
         let rows = read.into_iter().map(|(row, _)| row).collect();
         Ok(Answer { rows, next, previous, ..answer })
+    }
+
+    /// The same, where the cost, as the database estimates it, is no higher than this.
+    pub async fn answer_within(
+        &mut self,
+        tenant: &str,
+        plan: &Plan,
+        cost_max: f64,
+    ) -> Result<Answer, QueryError> {
+        self.check_cost(tenant, plan, cost_max).await?;
+        self.answer(tenant, plan).await
+    }
+
+    /// Refuses a query whose cost, as the database estimates it, is higher than this.
+    pub async fn check_cost(&mut self, tenant: &str, plan: &Plan, cost_max: f64) -> Result<(), QueryError> {
+        let (_, cost) = self.explain(tenant, plan).await?;
+        if cost <= cost_max {
+            return Ok(());
+        }
+        let said = "this would take the database too long";
+        Err(QueryError::new(Code::TooExpensive, (0, 0), said)
+            .hint("ask for less: a time, a prefix, fewer groups"))
+    }
+
+    /// How the database would find the rows, and at which cost, as it estimates it.
+    pub async fn explain(&mut self, tenant: &str, plan: &Plan) -> Result<(Value, f64), QueryError> {
+        let (transaction, _) = self.begin(tenant).await?;
+        let (mut plans, mut cost) = (Vec::new(), 0.0);
+        for statement in plan.statements.iter().chain(&plan.total) {
+            let explain = format!("EXPLAIN (FORMAT JSON) {}", statement.sql);
+            let row = transaction.query_one(&explain, &parameters(statement)).await;
+            let explained: Value = row.and_then(|row| row.try_get(0)).map_err(|error| said(&error))?;
+            cost += explained[0]["Plan"]["Total Cost"].as_f64().unwrap_or_default();
+            plans.push(explained);
+        }
+        Ok((Value::Array(plans), cost))
+    }
+
+    /// When the input of the tenant's last epoch was closed, microseconds since 1970.
+    pub async fn complete_to(&mut self, tenant: &str) -> Result<Option<i64>, QueryError> {
+        let (_, active) = self.begin(tenant).await?;
+        Ok(active.get::<_, Option<Micros>>(3).map(|at| at.0))
+    }
+
+    /// Whether its connection has ended.
+    pub fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    async fn begin(&mut self, tenant: &str) -> Result<(Transaction<'_>, Row), QueryError> {
+        let begun = self.client.build_transaction().isolation_level(IsolationLevel::RepeatableRead);
+        let transaction = begun.read_only(true).start().await.map_err(|error| said(&error))?;
+        let active = enter(&transaction, tenant).await?;
+        Ok((transaction, active))
     }
 
     /// Answers a query of a tenant, row by row, as they come, for as long as `take` wants more. What is returned has no
@@ -130,19 +181,29 @@ impl Reader {
         plan: &Plan,
         mut take: impl FnMut(Vec<Value>) -> bool,
     ) -> Result<Answer, QueryError> {
-        self.read_rows(tenant, plan, |row| Ok(take(values(row, &plan.columns)?))).await
+        let (put, mut rows) = mpsc::channel(ROWS_WAITING);
+        let taking = async move {
+            while let Some(row) = rows.recv().await {
+                if !take(values(&row, &plan.columns)?) {
+                    break;
+                }
+            }
+            Ok::<_, QueryError>(())
+        };
+        let (answer, taken) = tokio::join!(self.rows(tenant, plan, put), taking);
+        taken?;
+        answer
     }
 
-    async fn read_rows(
+    /// Puts the rows of an answer into a channel, until there are no more, or nobody takes them.
+    pub(crate) async fn rows(
         &mut self,
         tenant: &str,
         plan: &Plan,
-        mut take: impl FnMut(&Row) -> Result<bool, tokio_postgres::Error>,
+        put: mpsc::Sender<Row>,
     ) -> Result<Answer, QueryError> {
         let started = Instant::now();
-        let begun = self.client.build_transaction().isolation_level(IsolationLevel::RepeatableRead);
-        let transaction = begun.read_only(true).start().await.map_err(|error| said(&error))?;
-        let active = enter(&transaction, tenant).await?;
+        let (transaction, active) = self.begin(tenant).await?;
         let total = match &plan.total {
             Some(total) => {
                 let row = transaction.query_one(&total.sql, &parameters(total)).await;
@@ -154,7 +215,7 @@ impl Reader {
             let rows = transaction.query_raw(&statement.sql, parameters(statement)).await;
             let mut rows = std::pin::pin!(rows.map_err(|error| said(&error))?);
             while let Some(row) = rows.try_next().await.map_err(|error| said(&error))? {
-                if !take(&row).map_err(|error| said(&error))? {
+                if put.send(row).await.is_err() {
                     break 'all;
                 }
             }
@@ -202,7 +263,12 @@ fn parameters(statement: &Statement) -> Vec<&(dyn ToSql + Sync)> {
     statement.parameters.iter().map(|parameter| parameter as &(dyn ToSql + Sync)).collect()
 }
 
-fn values(row: &Row, columns: &[Column]) -> Result<Vec<Value>, tokio_postgres::Error> {
+/// The values of a row, of its columns.
+pub(crate) fn values(row: &Row, columns: &[Column]) -> Result<Vec<Value>, QueryError> {
+    try_values(row, columns).map_err(|error| said(&error))
+}
+
+fn try_values(row: &Row, columns: &[Column]) -> Result<Vec<Value>, tokio_postgres::Error> {
     let value = |(at, column): (usize, &Column)| {
         Ok(match column.shape {
             Shape::Text => json!(row.try_get::<_, Option<String>>(at)?),

@@ -3,6 +3,8 @@
 use std::error::Error;
 
 use bytes::{BufMut, BytesMut};
+use serde_json::{Value, json};
+use serviceradar_schemas::time;
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use uuid::Uuid;
 
@@ -47,6 +49,20 @@ impl ToSql for Parameter {
     }
 
     to_sql_checked!();
+}
+
+impl Parameter {
+    /// As it is told to people.
+    pub fn told(&self) -> Value {
+        match self {
+            Parameter::Text(text) => json!(text),
+            Parameter::Texts(texts) => json!(texts),
+            Parameter::Uids(uids) => json!(uids.iter().map(ToString::to_string).collect::<Vec<_>>()),
+            Parameter::Bool(is) => json!(is),
+            Parameter::Integer(number) => json!(number),
+            Parameter::Time(at) => json!(time::format(*at)),
+        }
+    }
 }
 
 /// A statement.

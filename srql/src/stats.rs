@@ -15,7 +15,7 @@ use crate::{
 const VALUES_MAX: usize = 100;
 
 /// What can be computed.
-const AGGREGATES: [&str; 13] = [
+pub(crate) const AGGREGATES: [&str; 13] = [
     "count",
     "count_distinct",
     "sum",

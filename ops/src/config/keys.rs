@@ -28,7 +28,7 @@ pub const VARIABLE_PREFIX: &str = "SERVICERADAR_";
 pub const FILE_SUFFIX: &str = "_file";
 
 /// All keys, in order of their names.
-pub const KEYS: [Key; 32] = [
+pub const KEYS: [Key; 35] = [
     key("armis.aql", "in:devices", "Which devices to fetch, in Armis' query language."),
     key("armis.concurrency", "4", "Pages fetched at once, 1 to 32."),
     key(
@@ -102,6 +102,16 @@ pub const KEYS: [Key; 32] = [
         "The schema registry, as Confluent's speaks, up to where /subjects begins, e.g. https://registry.example.com:8081. Set: events are framed with its ids, and writers' schemas are asked of it. Unset: events name the schemas of this program.",
     ),
     key("schema_registry.user", "", "Who asks the schema registry, where it wants a login."),
+    secret(
+        "srql.cursor_key",
+        "What `serve` signs cursors with, so that they hold after a restart and at its other instances. Unset: another one at each start.",
+    ),
+    key(
+        "srql.keys",
+        "",
+        "A file of those who may ask `serve`: [[key]] tables with name, tenant, role (reader or operator) and sha256. `serve --new-key NAME` makes one.",
+    ),
+    key("srql.listen", "127.0.0.1:8471", "Where `serve` answers queries."),
     key("tenant", "default", "The tenant, [a-z0-9-]{1,40}: the prefix of its topics, the owner of its rows."),
     key(
         "topics.log_partitions",

@@ -5,12 +5,15 @@ use std::io::{self, Write};
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
-use serviceradar_schemas::time::{self, Clock, SystemClock};
+use serviceradar_schemas::time::{Clock, SystemClock};
 use serviceradar_srql::{
+    cursor::{Asker, Cursors},
     error::{Code, QueryError},
     plan::{Extent, Plan, Shape, plan},
-    reader::{Answer, Reader, object},
+    reader::{Answer, Reader},
     reference::reference,
+    service::told as told_whole,
+    written::{csv_header, csv_row, object, text},
 };
 
 use super::Context;
@@ -31,6 +34,9 @@ pub(crate) struct Query {
     /// Shows the statement and its parameters, and asks nothing
     #[arg(long)]
     translate: bool,
+    /// Goes on from a page of --as json: its next_cursor or prev_cursor
+    #[arg(long, value_name = "CURSOR")]
+    cursor: Option<String>,
     /// Shows all that can be asked for, and every field of it
     #[arg(long)]
     reference: bool,
@@ -97,11 +103,17 @@ impl Query {
             Format::Table => Written::Table,
             Format::Json => Written::Ndjson,
         });
-        let extent = match written {
-            Written::Table | Written::Json => Extent::first(),
-            Written::Ndjson | Written::Csv => Extent::All,
+        let now = SystemClock.now();
+        // Whoever reads the database could write any cursor: the key keeps mistakes away, and nobody.
+        let (asker, cursors) =
+            (Asker { tenant: &context.config.tenant, principal: "query" }, Cursors::new(b"query"));
+        let planned = match written {
+            Written::Table | Written::Json => cursors.plan(asker, &query, now, None, self.cursor.as_deref()),
+            Written::Ndjson | Written::Csv => {
+                plan(&query, now, Extent::All { limit: None }).map(|plan| (plan, now))
+            }
         };
-        let plan = plan(&query, SystemClock.now(), extent).map_err(refused)?;
+        let (plan, now) = planned.map_err(refused)?;
         if self.translate {
             return translate(context.format, &plan);
         }
@@ -113,7 +125,11 @@ impl Query {
         let mut reader = Reader::connect(&url).await.map_err(one)?;
         match written {
             Written::Table => table(&reader.answer(&config.tenant, &plan).await.map_err(one)?),
-            Written::Json => whole(&plan, &reader.answer(&config.tenant, &plan).await.map_err(one)?),
+            Written::Json => {
+                let answer = reader.answer(&config.tenant, &plan).await.map_err(one)?;
+                let write = |from| cursors.write(asker, &plan, now, from);
+                Ok(output::line(&told_whole(&plan, &answer, write).to_string())?)
+            }
             Written::Ndjson => {
                 let mut out = io::BufWriter::new(io::stdout().lock());
                 let mut written = Ok(());
@@ -126,15 +142,15 @@ impl Query {
                 Ok(out.flush()?)
             }
             Written::Csv => {
-                let mut out = csv::Writer::from_writer(io::stdout().lock());
-                out.write_record(plan.columns.iter().map(|column| &column.name)).map_err(of_output)?;
+                let mut out = io::BufWriter::new(io::stdout().lock());
+                csv_header(&plan.columns, &mut out)?;
                 let mut written = Ok(());
                 let take = |row: Vec<Value>| {
-                    written = out.write_record(row.iter().map(cell_of_csv));
+                    written = csv_row(&row, &mut out);
                     written.is_ok()
                 };
                 reader.read(&config.tenant, &plan, take).await.map_err(one)?;
-                written.map_err(of_output)?;
+                written?;
                 Ok(out.flush()?)
             }
         }
@@ -183,46 +199,6 @@ fn table(answer: &Answer) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn whole(plan: &Plan, answer: &Answer) -> anyhow::Result<()> {
-    let results: Vec<Value> = answer.rows.iter().map(|row| object(&plan.columns, row)).collect();
-    let whole = json!({
-        "results": results,
-        "pagination": { "limit": plan.limit, "total": answer.total },
-        "meta": {
-            "entity": plan.entity.name(),
-            "took_ms": answer.took.as_millis() as u64,
-            "generation": answer.generation,
-            "epoch": answer.epoch,
-            "complete_to": answer.complete_to.map(time::format),
-        },
-    });
-    Ok(output::line(&whole.to_string())?)
-}
-
-fn text(value: &Value) -> String {
-    match value {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
-}
-
-/// A failure to write, so that an output that is gone is known as one.
-fn of_output(error: csv::Error) -> io::Error {
-    match error.into_kind() {
-        csv::ErrorKind::Io(error) => error,
-        other => io::Error::other(format!("{other:?}")),
-    }
-}
-
-/// A cell: a text that a spreadsheet would compute is marked as text.
-fn cell_of_csv(value: &Value) -> String {
-    match value {
-        Value::String(text) if text.starts_with(['=', '+', '-', '@']) => format!("'{text}"),
-        other => text(other),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -235,11 +211,5 @@ mod tests {
             told(query, &mistakes),
             "devices has no field 'hostnme': did you mean hostname?\n  in:devices hostnme:x\n             ^^^^^^^"
         );
-    }
-
-    #[test]
-    fn a_spreadsheet_computes_nothing() {
-        assert_eq!(cell_of_csv(&json!("=1+1")), "'=1+1");
-        assert_eq!(cell_of_csv(&json!(-5)), "-5");
     }
 }

@@ -8,7 +8,7 @@ use serviceradar_schemas::{
     DeviceChange,
     time::{Clock, DAY, HOUR, MINUTE, SystemClock},
 };
-use serviceradar_srql::reader::object;
+use serviceradar_srql::written::object;
 use serviceradar_streams::{changes::Changes, rows::EpochOutput};
 use serviceradar_tests::database::Database;
 use uuid::Uuid;

@@ -8,6 +8,7 @@ mod given;
 mod mistakes;
 mod pages;
 mod reference;
+mod service;
 mod values;
 
 use serde_json::Value;

@@ -1,0 +1,264 @@
+//! The service, asked over HTTP.
+
+use std::{sync::Arc, time::Duration};
+
+use reqwest::{Client, Method, RequestBuilder, StatusCode};
+use serde_json::{Value, json};
+use serviceradar_schemas::{DeviceChange, time::SystemClock};
+use serviceradar_srql::{
+    cursor::Cursors,
+    service::{
+        ANSWER_BYTES_DEFAULT, COST_DEFAULT, Service,
+        callers::{Callers, digest},
+        readers::{CONCURRENT_DEFAULT, Readers},
+    },
+};
+use serviceradar_streams::{changes::Changes, rows::EpochOutput};
+use serviceradar_tests::{database::Database, views_conformance};
+use tokio::net::TcpListener;
+
+use super::fill;
+
+const DEVICES: u128 = 250;
+/// Callers: their keys, their tenants, and their roles.
+const CALLERS: [(&str, &str, &str); 3] =
+    [("anna", "acme", "reader"), ("oscar", "acme", "operator"), ("bert", "other", "reader")];
+
+struct Stand {
+    client: Client,
+    base: String,
+    _database: Database,
+}
+
+fn keys() -> String {
+    let entry = |(name, tenant, role): (&str, &str, &str)| {
+        let sha256: String =
+            digest(&format!("key of {name}")).iter().map(|byte| format!("{byte:02x}")).collect();
+        format!(
+            "[[key]]\nname = \"{name}\"\ntenant = \"{tenant}\"\nrole = \"{role}\"\nsha256 = \"{sha256}\"\n"
+        )
+    };
+    CALLERS.map(entry).concat()
+}
+
+impl Stand {
+    async fn new(set: impl FnOnce(&mut Service)) -> Self {
+        let database = Database::migrated_timescale().await;
+        let views = database.views().await;
+        for (tenant, name) in [("acme", "=cmd"), ("other", "of others")] {
+            let devices = (1..=DEVICES).map(|n| DeviceChange {
+                vendor_name: Some(tenant.to_owned()),
+                ..views_conformance::device(n, name)
+            });
+            let devices = Changes { new: devices.collect(), ..Changes::default() };
+            fill(&views, tenant, EpochOutput { devices, ..EpochOutput::default() }).await;
+        }
+        let mut service = Service {
+            callers: Callers::read(&keys()).unwrap(),
+            readers: Readers::new(database.url().to_owned(), CONCURRENT_DEFAULT),
+            cursors: Cursors::new(b"key"),
+            clock: Arc::new(SystemClock),
+            cost_max: COST_DEFAULT,
+            answer_bytes_max: ANSWER_BYTES_DEFAULT,
+        };
+        set(&mut service);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(axum::serve(listener, service.routes()).into_future());
+        // Already there where another test was first.
+        _ = rustls::crypto::ring::default_provider().install_default();
+        let client = Client::builder().tls_certs_only([]).build().unwrap();
+        Self { client, base, _database: database }
+    }
+
+    fn request(&self, method: Method, path: &str, caller: &str) -> RequestBuilder {
+        let request = self.client.request(method, format!("{}{path}", self.base));
+        request.header("authorization", format!("Bearer key of {caller}"))
+    }
+
+    async fn post(&self, path: &str, caller: &str, body: Value) -> (StatusCode, Value) {
+        let response = self.request(Method::POST, path, caller).body(body.to_string()).send().await.unwrap();
+        let status = response.status();
+        (status, serde_json::from_slice(&response.bytes().await.unwrap()).unwrap())
+    }
+
+    async fn get(&self, path: &str, caller: &str) -> (StatusCode, String) {
+        let response = self.request(Method::GET, path, caller).send().await.unwrap();
+        let status = response.status();
+        (status, response.text().await.unwrap())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_query_is_paged_through_and_written_in_each_format() {
+    let stand = Stand::new(|_| {}).await;
+    let mut seen = 0;
+    let mut cursor = Value::Null;
+    let mut before;
+    loop {
+        let body = json!({ "query": "in:devices sort:uid count:true", "limit": 99, "cursor": cursor, "direction": "next" });
+        let (status, answer) = stand.post("/api/query", "anna", body).await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+        assert_eq!(answer["pagination"]["total"], json!(DEVICES as u64));
+        assert_eq!(answer["meta"]["entity"], "devices");
+        assert!(
+            answer["meta"]["complete_to"].is_string() && answer["meta"]["epoch"] == 1,
+            "{}",
+            answer["meta"]
+        );
+        assert_eq!(answer["viz"]["columns"][0], json!({ "name": "uid", "type": "text" }));
+        seen += answer["results"].as_array().unwrap().len();
+        before = answer["pagination"]["prev_cursor"].clone();
+        cursor = answer["pagination"]["next_cursor"].clone();
+        if cursor.is_null() {
+            break;
+        }
+    }
+    assert_eq!(seen as u128, DEVICES);
+    let back = |way: &str| json!({ "query": "in:devices sort:uid count:true", "limit": 5, "cursor": before, "direction": way });
+    let (status, answer) = stand.post("/api/query", "anna", back("prev")).await;
+    assert_eq!((status, answer["results"].as_array().map(Vec::len)), (StatusCode::OK, Some(5)), "{answer}");
+    assert_eq!(stand.post("/api/query", "anna", back("next")).await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(stand.post("/api/query", "oscar", back("prev")).await.0, StatusCode::BAD_REQUEST);
+
+    let (status, csv) =
+        stand.get("/api/query?q=in:devices%20fields:name,vendor_name&format=csv", "anna").await;
+    assert_eq!(status, StatusCode::OK);
+    // What a spreadsheet would compute is text.
+    assert_eq!(csv, "name,vendor_name\n".to_owned() + &"'=cmd,acme\n".repeat(DEVICES as usize));
+    let (_, lines) = stand.get("/api/query?q=in:devices+limit:3&format=ndjson", "bert").await;
+    let rows: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(rows.len() == 3 && rows.iter().all(|row| row["vendor_name"] == "other"), "{lines}");
+    let (_, whole) = stand.get("/api/query?q=in:devices+stats:count()&limit=5", "bert").await;
+    let whole: Value = serde_json::from_str(&whole).unwrap();
+    assert_eq!(whole["results"], json!([{ "count": DEVICES as u64 }]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_no_key_is_told_nothing_and_a_reader_sees_no_plans() {
+    let stand = Stand::new(|_| {}).await;
+    let body = json!({ "query": "in:devices" });
+    for path in ["/api/query", "/api/srql/explain", "/translate", "/api/srql/complete"] {
+        let (status, told) = stand.post(path, "eve", body.clone()).await;
+        assert_eq!(
+            (status, &told["error"]["code"]),
+            (StatusCode::UNAUTHORIZED, &json!("unauthenticated")),
+            "{path}"
+        );
+    }
+    for path in ["/api/query?q=in:devices", "/api/srql/schema"] {
+        assert_eq!(stand.get(path, "eve").await.0, StatusCode::UNAUTHORIZED, "{path}");
+    }
+    let bare = stand.client.get(format!("{}/api/srql/schema", stand.base)).send().await.unwrap();
+    assert_eq!(
+        (bare.status(), bare.headers()["www-authenticate"].to_str().unwrap()),
+        (StatusCode::UNAUTHORIZED, "Bearer")
+    );
+    for path in ["/healthz", "/readyz"] {
+        let (status, text) = stand.get(path, "eve").await;
+        assert_eq!(status, StatusCode::OK, "{path}: {text}");
+    }
+    let (status, told) = stand.post("/api/srql/explain", "anna", body.clone()).await;
+    assert_eq!((status, &told["error"]["code"]), (StatusCode::FORBIDDEN, &json!("forbidden")));
+    let (status, told) = stand.post("/api/srql/explain", "oscar", body).await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(told["cost"].as_f64().unwrap() > 0.0 && told["plan"][0][0]["Plan"].is_object(), "{told}");
+    let (_, told) = stand.post("/translate", "anna", json!({ "query": "in:devices ip:10.0.0.0/8" })).await;
+    assert!(told["parameters"].as_array().unwrap().contains(&json!("10.0.0.0/8")), "{told}");
+    let (_, schema) = stand.get("/api/srql/schema", "anna").await;
+    let schema: Value = serde_json::from_str(&schema).unwrap();
+    assert_eq!(schema["entities"][0]["fields"][0]["names"], json!(["uid", "device_id"]));
+    let (_, told) = stand.post("/api/srql/complete", "anna", json!({ "query": "in:devices is_av" })).await;
+    assert_eq!((&told["offers"][0]["text"], &told["span"]), (&json!("is_available:"), &json!([11, 16])));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mistakes_are_told_all_at_once_and_never_bare() {
+    let stand = Stand::new(|_| {}).await;
+    let (status, told) =
+        stand.post("/api/query", "anna", json!({ "query": "in:devices hostnme:x sort:bogus" })).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert_eq!(told["error"]["code"], "unknown_field");
+    assert_eq!(
+        (&told["error"]["span"], &told["error"]["hint"]),
+        (&json!([11, 18]), &json!("did you mean hostname?"))
+    );
+    assert_eq!(told["errors"].as_array().unwrap().len(), 2);
+    assert!(told["error_text"].as_str().unwrap().contains("hostnme"));
+    for (body, code) in [
+        (json!({ "query": "in:devices", "limit": 0 }), "bad_value"),
+        (json!({ "query": "in:devices", "limit": 1_001 }), "bad_value"),
+        (json!({ "query": "in:devices", "cursor": "x" }), "bad_value"),
+        (json!({ "query": "in:devices", "cursor": "x", "format": "csv" }), "bad_value"),
+        (json!({ "query": "in:devices", "tenant": "other" }), "syntax"),
+        (json!({ "query": 7 }), "syntax"),
+        (json!([]), "syntax"),
+        (json!({ "query": "x".repeat(20_000) }), "too_wide"),
+    ] {
+        let (status, told) = stand.post("/api/query", "anna", body.clone()).await;
+        assert_eq!((status, &told["error"]["code"]), (StatusCode::BAD_REQUEST, &json!(code)), "{body:.200}");
+    }
+    let (status, told) = stand.post("/api/query", "anna", json!({ "query": "in:interfaces" })).await;
+    assert_eq!((status, &told["error"]["code"]), (StatusCode::NOT_IMPLEMENTED, &json!("unavailable")));
+    assert_eq!(
+        stand.get("/api/query?query=in:devices&query=in:devices", "anna").await.0,
+        StatusCode::BAD_REQUEST
+    );
+    assert_eq!(stand.get("/nowhere", "anna").await.0, StatusCode::NOT_FOUND);
+    assert_eq!(stand.get("/translate", "anna").await.0, StatusCode::METHOD_NOT_ALLOWED);
+    let long =
+        stand.request(Method::POST, "/api/query", "anna").body("x".repeat(1 << 20)).send().await.unwrap();
+    assert_eq!(long.status(), StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_hold() {
+    let stand = Stand::new(|service| (service.cost_max, service.answer_bytes_max) = (1.0, 1)).await;
+    for format in ["json", "csv"] {
+        let body = json!({ "query": "in:devices", "format": format });
+        let (status, told) = stand.post("/api/query", "anna", body).await;
+        assert_eq!((status, &told["error"]["code"]), (StatusCode::BAD_REQUEST, &json!("too_expensive")));
+    }
+    // An answer that is cut is seen to be cut.
+    let stand = Stand::new(|service| service.answer_bytes_max = 1).await;
+    let cut =
+        stand.request(Method::GET, "/api/query?q=in:devices&format=ndjson", "anna").send().await.unwrap();
+    assert!(cut.text().await.is_err());
+
+    // One of a tenant at a time: who asks meanwhile is told to come again; other tenants are answered.
+    let stand = Stand::new(|service| {
+        service.readers = Readers::new(service.readers.url().to_owned(), 1);
+    })
+    .await;
+    let ask = |caller: &'static str| stand.get("/api/query?q=in:devices+sort:name+limit:1000", caller);
+    let (mut busy, mut answered) = (0, 0);
+    let until = tokio::time::Instant::now() + Duration::from_secs(60);
+    while (busy == 0 || answered == 0) && tokio::time::Instant::now() < until {
+        for (status, text) in futures_util::future::join_all((0..8).map(|_| ask("anna"))).await {
+            match status {
+                StatusCode::OK => answered += 1,
+                StatusCode::TOO_MANY_REQUESTS => busy += 1,
+                other => panic!("{other}: {text}"),
+            }
+        }
+        assert_eq!(ask("bert").await.0, StatusCode::OK);
+    }
+    assert!(busy > 0 && answered > 0, "{busy} {answered}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_is_gone_is_said() {
+    let stand = Stand::new(|service| {
+        service.readers = Readers::new("postgresql://u@127.0.0.1:1/d".to_owned(), 4);
+    })
+    .await;
+    for (status, told) in [stand.post("/api/query", "anna", json!({ "query": "in:devices" })).await, {
+        let (status, text) = stand.get("/readyz", "anna").await;
+        (status, serde_json::from_str(&text).unwrap())
+    }] {
+        assert_eq!(
+            (status, &told["error"]["code"]),
+            (StatusCode::SERVICE_UNAVAILABLE, &json!("unavailable"))
+        );
+    }
+}
