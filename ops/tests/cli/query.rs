@@ -2,7 +2,14 @@
 
 use serviceradar_ops::postgres::PrivatePostgres;
 
-use super::{data, failure, run, text};
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    process::Stdio,
+};
+
+use super::{Running, data, failure, run, serviceradar, text};
 
 #[tokio::test]
 async fn a_query_is_answered_in_every_form_and_its_mistakes_are_shown() {
@@ -40,4 +47,41 @@ async fn a_query_is_answered_in_every_form_and_its_mistakes_are_shown() {
     assert!(code == 3 && words.contains("no data is collected for interfaces yet"), "{words}");
     let (code, words) = failure(&dir, &["query", "in:devices", "--database", "postgresql://u@127.0.0.1:1/d"]);
     assert!(code == 3 && words.contains("the database does not answer"), "{words}");
+}
+
+#[tokio::test]
+async fn queries_are_served_to_who_has_a_key() {
+    let dir = tempfile::tempdir().unwrap();
+    data(&dir, &["demo", "--once", "--devices", "100"]);
+    let server = PrivatePostgres::start(&dir.path().join("postgres")).await.unwrap();
+    let made = run(&dir, &["serve", "--new-key", "dash \"board\"", "--role", "operator"]);
+    let made = text(&made.stdout).to_owned();
+    let key = made.lines().next().unwrap().rsplit(' ').next().unwrap().to_owned();
+    let keys = dir.path().join("keys.toml");
+    fs::write(&keys, &made).unwrap();
+    let serve = ["serve", "--database", server.url(), "--keys", keys.to_str().unwrap()];
+    let mut command = serviceradar(&dir, &serve);
+    command.args(["--address", "127.0.0.1:0", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped());
+    let mut running = Running::spawn(&mut command);
+    let mut said = String::new();
+    BufReader::new(running.0.stdout.take().unwrap()).read_line(&mut said).unwrap();
+    let base = said.trim().strip_prefix("answering on ").unwrap().to_owned();
+    let ask = |key: &str| {
+        let mut stream = TcpStream::connect(base.strip_prefix("http://").unwrap()).unwrap();
+        let path = "/api/query?q=in:devices+stats:count()+include_retired:true";
+        write!(stream, "GET {path} HTTP/1.0\r\nAuthorization: Bearer {key}\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        serde_json::from_str::<serde_json::Value>(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+    };
+    assert!(ask(&key)["results"][0]["count"].as_u64().unwrap() >= 100, "{}", ask(&key));
+    assert_eq!(ask("another")["error"]["code"], "unauthenticated");
+    // It ends in order.
+    assert_eq!(running.interrupt(), 0);
+
+    let (code, words) = failure(&dir, &["serve", "--database", server.url()]);
+    assert!(code == 2 && words.contains("srql.keys is not set"), "{words}");
+    fs::write(&keys, "[[key]]\nname = \"a\"\n").unwrap();
+    let (code, words) = failure(&dir, &serve);
+    assert!(code == 1 && words.contains("keys.toml") && words.contains("tenant"), "{words}");
 }
