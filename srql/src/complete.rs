@@ -72,11 +72,11 @@ fn offer(text: &str, kind: &'static str, label: &str) -> Offer {
 
 /// The entity that a query asks for, as far as it can be told.
 fn entity_of(query: &str) -> Option<&'static Entity> {
-    let named = query.split_whitespace().filter_map(|term| {
+    let mut named = query.split_whitespace().filter_map(|term| {
         let (key, name) = term.split_once(':')?;
         key.eq_ignore_ascii_case("in").then_some(name)
     });
-    named.last().and_then(|name| catalogue::entity(name, (0, 0)).ok())
+    named.next_back().and_then(|name| catalogue::entity(name, (0, 0)).ok())
 }
 
 fn fields(entity: Option<&'static Entity>, after: &str) -> Vec<Offer> {
