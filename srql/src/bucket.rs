@@ -167,8 +167,11 @@ fn try_write(
         }
     };
     let value = value(rows, buckets)?;
-    let counted =
-        format!("SELECT {local} AS at, {series} AS series, {} AS value{from} GROUP BY 1, 2", value.sql);
+    // What has no time is in no bucket.
+    let counted = format!(
+        "SELECT {local} AS at, {series} AS series, {} AS value{from} AND {local} IS NOT NULL GROUP BY 1, 2",
+        value.sql
+    );
     let filled = if buckets.fills {
         let interval = width.interval(rows.out);
         format!(

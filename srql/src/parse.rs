@@ -274,14 +274,7 @@ impl<'a> Parser<'a> {
             if !parts.is_empty() && self.peek().is_some_and(is_quote) {
                 parts.push(self.quoted()?.text);
             } else {
-                let start = self.at;
-                while self
-                    .peek()
-                    .is_some_and(|c| !c.is_whitespace() && !".:()[],".contains(c) && !is_quote(c))
-                {
-                    self.step();
-                }
-                parts.push(self.text.get(start..self.at).unwrap_or_default().to_owned());
+                parts.push(self.part());
             }
             match self.peek() {
                 Some('.') => drop(self.step()),
@@ -295,6 +288,15 @@ impl<'a> Parser<'a> {
             return self.wrong(Code::Syntax, from, "there is no field before the colon");
         }
         Ok(Some(Path { parts, span }))
+    }
+
+    /// A part of a field's name, without quotes: up to what ends it.
+    fn part(&mut self) -> String {
+        let from = self.at;
+        while self.peek().is_some_and(|c| !c.is_whitespace() && !".:()[],".contains(c) && !is_quote(c)) {
+            self.step();
+        }
+        self.text.get(from..self.at).unwrap_or_default().to_owned()
     }
 
     fn value(&mut self) -> Read<Value> {

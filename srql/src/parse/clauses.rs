@@ -97,18 +97,7 @@ impl<'a> Parser<'a> {
             let start = self.at;
             let mut parts = Vec::new();
             loop {
-                parts.push(if self.peek().is_some_and(is_quote) {
-                    self.quoted()?.text
-                } else {
-                    let part = self.at;
-                    while self
-                        .peek()
-                        .is_some_and(|c| !c.is_whitespace() && !".:()[],".contains(c) && !is_quote(c))
-                    {
-                        self.step();
-                    }
-                    self.text.get(part..self.at).unwrap_or_default().to_owned()
-                });
+                parts.push(if self.peek().is_some_and(is_quote) { self.quoted()?.text } else { self.part() });
                 if !self.eat(".") {
                     break;
                 }

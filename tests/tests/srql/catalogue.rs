@@ -123,6 +123,38 @@ async fn check_field(reader: &mut Reader, entity: &Entity, field: &Field, all: i
     }
 }
 
+/// By lengths of time: as many rows as have one; and each thing's newest row is one of its rows.
+async fn check_time(reader: &mut Reader, entity: &Entity, all: i64) {
+    let of = entity.name();
+    let base = format!("in:{of} include_retired:true");
+    // What has no time is in no bucket, and as a group one more.
+    let timed = match entity.time {
+        Some(time) => count(reader, &format!("{base} stats:count({time})")).await,
+        None => 0,
+    };
+    for clauses in ["bucket:1h", "bucket:1mo fill:null", "latest:true", "bucket:1d stats:count()"] {
+        let query = format!("{base} {clauses}");
+        match ask(reader, "acme", &query, NOW).await {
+            Ok(answer) if clauses.starts_with("bucket") => {
+                assert!(entity.time.is_some(), "{query}");
+                let at = answer.columns.iter().position(|of| matches!(&*of.name, "value" | "count")).unwrap();
+                let counts = answer.rows.iter().map(|row| row[at].as_i64().unwrap_or_default());
+                let wanted = if clauses.contains("stats") { all } else { timed };
+                assert_eq!(counts.sum::<i64>(), wanted, "{query}");
+            }
+            Ok(answer) => assert!(answer.rows.len() as i64 <= all && entity.time.is_some(), "{query}"),
+            Err(errors) => {
+                assert!(entity.time.is_none() && errors[0].code == Code::BadOperator, "{query}: {errors:?}");
+            }
+        }
+    }
+    for field in entity.fields.iter().filter(|_| entity.time.is_some()) {
+        let query = format!("{base} bucket:1d series:{}", field.names[0]);
+        let is_series = field.kind.is_groupable() && !matches!(field.kind, Kind::AnyOf | Kind::AllOf);
+        assert_eq!(ask(reader, "acme", &query, NOW).await.is_ok(), is_series, "{query}");
+    }
+}
+
 #[tokio::test]
 async fn every_field_takes_its_operators_and_shares_out_the_rows_of_one_tenant() {
     let database = filled().await;
@@ -145,6 +177,7 @@ async fn every_field_takes_its_operators_and_shares_out_the_rows_of_one_tenant()
         for field in entity.fields {
             check_field(&mut reader, entity, field, all).await;
         }
+        check_time(&mut reader, entity, all).await;
         for alias in entity.names {
             assert_eq!(
                 count(&mut reader, &format!("IN:{alias} include_retired:true stats:count(*)")).await,

@@ -1,0 +1,196 @@
+//! How long queries take: `cargo bench -p serviceradar-tests --bench srql [DEVICES]`.
+//!
+//! A million devices, of each a record of Armis with names, vendors, types and sites as an inventory has them, taken in by a
+//! pipeline into a TimescaleDB as migrated, with all indexes, views and roles. The service runs in this process; 16
+//! clients ask it over HTTP, each one query after the other. Before that, how long a query takes to be read and planned.
+
+use std::{error::Error, sync::Arc, time::Instant};
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use reqwest::Client;
+use serviceradar_log::{LogStore, MemoryLog};
+use serviceradar_schemas::{
+    Address, Claim, Observation, Probe,
+    time::{Clock, SystemClock},
+};
+use serviceradar_srql::{
+    cursor::Cursors,
+    plan::{Extent, plan},
+    service::{
+        ANSWER_BYTES_DEFAULT, COST_DEFAULT, Service,
+        callers::{Callers, digest},
+        readers::{CONCURRENT_DEFAULT, Readers},
+    },
+};
+use serviceradar_tests::{database::Database, stand};
+use tokio::net::TcpListener;
+
+const DEVICES: u32 = 1_000_000;
+const TENANT: &str = "bench";
+/// Observations published at once.
+const CHUNK: u32 = 20_000;
+const CLIENTS: usize = 16;
+/// Queries of each kind that a client asks.
+const ASKED: usize = 25;
+const PLANNED: u32 = 20_000;
+const SECOND: i64 = 1_000_000;
+
+const VENDORS: [&str; 8] = ["Axis", "Cisco", "Dell", "HP", "Hikvision", "Apple", "Siemens", "Zebra"];
+const TYPES: [&str; 6] = ["IOT", "Laptop", "Server", "Switch", "Mobile", "Printer"];
+const SITES: u32 = 50;
+
+/// As the program has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+
+fn main() -> Result<()> {
+    let asked = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
+    let devices = asked.map_or(Ok(DEVICES), |asked| asked.parse())?;
+    planning()?;
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(all(devices))
+}
+
+/// Kinds of queries: what they are, the query about a device, how many ask, and what is wanted, ms.
+const KINDS: [(&str, fn(u32) -> String, usize, &str); 14] = [
+    ("point, by address", |n| format!("in:devices ip:{}", address(n)), CLIENTS, "50"),
+    ("point, by MAC", |n| format!("in:devices mac:{}", mac(n)), CLIENTS, "50"),
+    ("point, by host name", |n| format!("in:devices hostname:{}", hostname(n)), CLIENTS, "50"),
+    ("prefix of a host name", |n| format!("in:devices hostname:{}%", &hostname(n)[..11]), CLIENTS, "50"),
+    ("substring of a host name", |n| format!("in:devices hostname:%{n:06}%"), CLIENTS, "50"),
+    (
+        "free text",
+        |n| format!("in:devices {}", hostname(n).trim_end_matches(char::is_numeric).trim_end_matches('-')),
+        CLIENTS,
+        "50",
+    ),
+    ("list, the first page", |_| "in:devices".to_owned(), CLIENTS, "50"),
+    ("list by last_seen", |_| "in:devices sort:last_seen".to_owned(), CLIENTS, "50"),
+    ("array", |_| "in:devices discovery_sources:armis limit:20".to_owned(), CLIENTS, "50"),
+    ("network of 256 addresses", |n| format!("in:devices ip:{}/24", address(n)), CLIENTS, "50"),
+    ("in:device_counts", |_| "in:device_counts".to_owned(), CLIENTS, "50"),
+    ("count of all", |_| "in:devices stats:count()".to_owned(), 1, "300"),
+    ("counts by type", |_| "in:devices stats:'count() as n by type'".to_owned(), 1, "300"),
+    ("average by site", |_| "in:devices stats:'avg(risk_score) by site'".to_owned(), 1, ""),
+];
+
+fn address(device: u32) -> String {
+    std::net::Ipv4Addr::from(0x0a00_0000 + device).to_string()
+}
+
+fn mac(device: u32) -> String {
+    format!("001b{device:08x}")
+}
+
+fn hostname(device: u32) -> String {
+    let vendor = VENDORS[device as usize % VENDORS.len()].to_lowercase();
+    format!("{vendor}-{:04}-{device:06}", device % 10_000)
+}
+
+fn observation(device: u32, now: i64) -> Observation {
+    let claim = |namespace: &str, value: String| Claim { namespace: namespace.into(), value: value.into() };
+    Observation {
+        id: format!("a{device}"),
+        claims: vec![claim("serial", format!("acme:{device:x}")), claim("mac", mac(device))],
+        addresses: vec![Address { ip: address(device), ..Address::default() }],
+        hostname: Some(hostname(device)),
+        name: Some(hostname(device).to_uppercase()),
+        vendor: Some(VENDORS[device as usize % VENDORS.len()].to_owned()),
+        device_type: Some(TYPES[device as usize % TYPES.len()].to_owned()),
+        site: Some(format!("site-{}", device % SITES)),
+        risk_score: Some((device % 101) as i32),
+        probe: if device.is_multiple_of(3) { Probe::Down } else { Probe::Up },
+        ..stand::observation(&device.to_string(), now - i64::from(device % 86_400) * SECOND)
+    }
+}
+
+/// How long reading and planning take.
+fn planning() -> Result<()> {
+    for (what, query, ..) in KINDS {
+        let query = query(7);
+        let begun = Instant::now();
+        for now in 0..PLANNED {
+            plan(&query, i64::from(now), Extent::first()).map_err(|errors| format!("{query}: {errors:?}"))?;
+        }
+        let each = begun.elapsed().as_secs_f64() * 1e6 / f64::from(PLANNED);
+        println!("{:<44} {each:>9.1} us, wanted 50", format!("read and planned: {what}"));
+    }
+    Ok(())
+}
+
+async fn all(devices: u32) -> Result<()> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let log: Arc<dyn LogStore> = Arc::new(MemoryLog::new(clock.clone()));
+    serviceradar_replay::topics::ensure(&*log, TENANT).await?;
+    let database = Database::migrated_timescale().await;
+    let publish = serviceradar_ingest::publish::Observations::new(
+        log.clone(),
+        format!("{TENANT}.observations"),
+        Default::default(),
+    );
+    let now = clock.now();
+    let begun = Instant::now();
+    for first in (0..devices).step_by(CHUNK as usize) {
+        publish.publish((first..devices.min(first + CHUNK)).map(|device| observation(device, now))).await?;
+    }
+    let driver = stand::drive_tenant(TENANT, log, database.url()).await;
+    driver.caught_up().await?;
+    driver.stop().await?;
+    println!("{:<44} {:>9.1} s", "in the views", begun.elapsed().as_secs_f64());
+    database.client().await.batch_execute("VACUUM ANALYZE").await?;
+
+    let sha256: String = digest("key").iter().map(|byte| format!("{byte:02x}")).collect();
+    let keys =
+        format!("[[key]]\nname = \"k\"\ntenant = \"{TENANT}\"\nrole = \"reader\"\nsha256 = \"{sha256}\"\n");
+    let service = Service {
+        callers: Callers::read(&keys)?,
+        readers: Readers::new(database.url().to_owned(), CONCURRENT_DEFAULT),
+        cursors: Cursors::new(b"key"),
+        clock,
+        cost_max: COST_DEFAULT,
+        answer_bytes_max: ANSWER_BYTES_DEFAULT,
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let base = format!("http://{}/api/query", listener.local_addr()?);
+    tokio::spawn(axum::serve(listener, service.routes()).into_future());
+    // Already there where another was first.
+    _ = rustls::crypto::ring::default_provider().install_default();
+    let client = Client::builder().tls_certs_only([]).build()?;
+    for (what, query, clients, wanted) in KINDS {
+        let asking = (0..clients).map(|number| {
+            let (client, base) = (client.clone(), base.clone());
+            tokio::spawn(async move {
+                let mut random = ChaCha8Rng::seed_from_u64(number as u64);
+                let mut took = Vec::with_capacity(ASKED);
+                // The first of each connects.
+                for _ in 0..=ASKED {
+                    let query = query(random.random_range(0..devices));
+                    let begun = Instant::now();
+                    let request = client.get(&base).query(&[("q", &query)]).bearer_auth("key");
+                    let answer = request.send().await?.error_for_status()?.bytes().await?;
+                    took.push(begun.elapsed().as_secs_f64() * 1e3);
+                    if !answer.starts_with(b"{\"meta\"")
+                        || answer.windows(12).any(|part| part == b"\"results\":[]")
+                    {
+                        return Err(format!("{query} found nothing").into());
+                    }
+                }
+                Result::Ok(took.split_off(1))
+            })
+        });
+        let mut took = Vec::new();
+        for asked in asking.collect::<Vec<_>>() {
+            took.extend(asked.await??);
+        }
+        took.sort_by(f64::total_cmp);
+        let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize];
+        let (p50, p95, most) = (at(0.5), at(0.95), at(1.0));
+        println!(
+            "{:<44} p50 {p50:>8.1} ms, p95 {p95:>8.1} ms, at most {most:>8.1} ms; wanted (p95) {wanted}",
+            format!("{what}, {clients} clients")
+        );
+    }
+    Ok(())
+}
