@@ -53,8 +53,10 @@ fn main() -> Result<()> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(all(devices))
 }
 
-/// Kinds of queries: what they are, the query about a device, how many ask, and what is wanted, ms.
-const KINDS: [(&str, fn(u32) -> String, usize, &str); 14] = [
+/// A kind of queries: what it is, the query about a device, how many ask, and what is wanted, ms.
+type Kind = (&'static str, fn(u32) -> String, usize, &'static str);
+
+const KINDS: [Kind; 14] = [
     ("point, by address", |n| format!("in:devices ip:{}", address(n)), CLIENTS, "50"),
     ("point, by MAC", |n| format!("in:devices mac:{}", mac(n)), CLIENTS, "50"),
     ("point, by host name", |n| format!("in:devices hostname:{}", hostname(n)), CLIENTS, "50"),
