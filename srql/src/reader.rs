@@ -119,17 +119,6 @@ impl Reader {
         Ok(Answer { rows, next, previous, ..answer })
     }
 
-    /// The same, where the cost, as the database estimates it, is no higher than this.
-    pub async fn answer_within(
-        &mut self,
-        tenant: &str,
-        plan: &Plan,
-        cost_max: f64,
-    ) -> Result<Answer, QueryError> {
-        self.check_cost(tenant, plan, cost_max).await?;
-        self.answer(tenant, plan).await
-    }
-
     /// Refuses a query whose cost, as the database estimates it, is higher than this.
     pub async fn check_cost(&mut self, tenant: &str, plan: &Plan, cost_max: f64) -> Result<(), QueryError> {
         let (_, cost) = self.explain(tenant, plan).await?;

@@ -35,8 +35,7 @@ use crate::{
 const REQUEST_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of an answer that is written row by row, unless said.
 pub const ANSWER_BYTES_DEFAULT: usize = 256 * 1024 * 1024;
-/// The cost, as PostgreSQL estimates it, up to which a query is run, unless said: a hash join of all rows with all
-/// details of 1,000,000 devices costs a hundredth.
+/// The cost, as PostgreSQL estimates it, up to which a query is run, unless said.
 pub const COST_DEFAULT: f64 = 100_000_000.0;
 /// Bytes that are sent at a time, and pieces that wait to be sent.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -227,7 +226,10 @@ impl Service {
             return Err(Failure::one(StatusCode::BAD_REQUEST, Code::BadValue, said));
         }
         let mut borrowed = self.readers.borrow(&caller.tenant).await?;
-        let answer = borrowed.reader.answer_within(&caller.tenant, &plan, self.cost_max).await;
+        let answer = match borrowed.reader.check_cost(&caller.tenant, &plan, self.cost_max).await {
+            Ok(()) => borrowed.reader.answer(&caller.tenant, &plan).await,
+            Err(refused) => Err(refused),
+        };
         self.readers.give_back(borrowed);
         let answer = answer?;
         let write = |from| self.cursors.write(asker, &plan, now, from);
@@ -238,7 +240,11 @@ impl Service {
     /// whole.
     async fn stream(self: Arc<Self>, caller: &Caller, plan: Plan, format: Format) -> Answered {
         let mut borrowed = self.readers.borrow(&caller.tenant).await?;
-        borrowed.reader.check_cost(&caller.tenant, &plan, self.cost_max).await?;
+        let checked = borrowed.reader.check_cost(&caller.tenant, &plan, self.cost_max).await;
+        if let Err(refused) = checked {
+            self.readers.give_back(borrowed);
+            return Err(refused.into());
+        }
         let (put, pieces) = mpsc::channel::<Result<Bytes, std::io::Error>>(PIECES_WAITING);
         let tenant = caller.tenant.clone();
         let media = match format {
