@@ -5,7 +5,10 @@
 -- to make.
 
 CREATE INDEX device_summaries_last_seen ON device_summaries (tenant, last_seen_period DESC NULLS LAST);
-CREATE INDEX device_search_words ON device_search USING gin (tenant, words gin_trgm_ops);
+CREATE INDEX device_summaries_name ON device_summaries (tenant, name, uid);
+CREATE INDEX device_summaries_hostname ON device_summaries (tenant, hostname);
+CREATE INDEX device_summaries_mac ON device_summaries (tenant, mac);
+CREATE INDEX device_search_words ON device_search USING gin (words gin_trgm_ops);
 CREATE INDEX device_search_sources ON device_search USING gin (tenant, discovery_sources);
 CREATE INDEX device_search_ip ON device_search (tenant, ip) WHERE ip IS NOT NULL;
 CREATE INDEX record_summaries_uid ON record_summaries (tenant, uid);

@@ -8,7 +8,7 @@ CREATE TABLE device_summaries (
   uid uuid NOT NULL,
   partition text COLLATE "C" NOT NULL,
   name text,
-  hostname text,
+  hostname text COLLATE "C",
   ip inet,
   mac text COLLATE "C",
   type text COLLATE "C" NOT NULL,
@@ -184,7 +184,6 @@ ALTER TABLE device_details
   ALTER COLUMN network_interfaces SET STATISTICS 0,
   ALTER COLUMN tags SET STATISTICS 0,
   ALTER COLUMN metadata SET STATISTICS 0;
-ALTER TABLE device_search ALTER COLUMN words SET STATISTICS 0;
 ALTER TABLE record_attributes ALTER COLUMN attributes SET STATISTICS 0;
 
 COMMENT ON TABLE device_summaries IS 'A device now, as lists show it and sort and filter by';

@@ -140,7 +140,13 @@ pub(crate) fn write(
     let written = try_write(rows, buckets, limit, from);
     written.unwrap_or_else(|error| {
         rows.errors.push(error);
-        Listing { columns: Vec::new(), select: String::new(), from: String::new(), keys: Vec::new() }
+        Listing {
+            columns: Vec::new(),
+            select: String::new(),
+            from: String::new(),
+            keys: Vec::new(),
+            narrow: None,
+        }
     })
 }
 
@@ -215,6 +221,7 @@ fn try_write(
         select: "SELECT g.timestamp, g.series, g.value".to_owned(),
         from,
         keys: vec![key("g.timestamp", Shape::Time), key("g.series", shape)],
+        narrow: None,
     })
 }
 

@@ -109,6 +109,26 @@ pub enum Standing {
     Awaited,
 }
 
+/// How rows that an epoch changed are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Live {
+    /// By keys that the epoch noted in `view_changes`.
+    Keys {
+        /// Under these names.
+        of: &'static [&'static str],
+        /// The key of a row, in SQL, as it is noted.
+        key: &'static str,
+        /// That a row has one of the keys `{keys}`, an array of texts.
+        changed: &'static str,
+        /// Whether several rows may have one key.
+        has_many: bool,
+    },
+    /// By the epoch that they tell: they are added and never change. Their key, in SQL.
+    Added(&'static str),
+    /// Not at all.
+    None,
+}
+
 /// Something that can be asked for.
 #[derive(Debug)]
 pub struct Entity {
@@ -134,6 +154,8 @@ pub struct Entity {
     pub device: Option<&'static str>,
     /// Its fields.
     pub fields: &'static [Field],
+    /// How a live query follows it.
+    pub live: Live,
     /// What a row is.
     pub label: &'static str,
 }

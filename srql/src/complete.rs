@@ -50,7 +50,7 @@ pub fn complete(query: &str, at: usize) -> (Span, Vec<Offer>) {
     let offers = match key.to_lowercase().as_str() {
         "in" => catalogue::entities().map(|entity| offer(entity.name(), "entity", entity.label)).collect(),
         "sort" | "order" | "fields" | "series" | "value_field" => fields(entity, ""),
-        "count" | "latest" | "include_retired" => truths(),
+        "count" | "latest" | "include_retired" | "stream" => truths(),
         "stats" => aggregates(),
         "agg" => AGGREGATES.iter().map(|name| offer(name, "aggregate", "")).collect(),
         "fill" => vec![offer("null", "value", "Gaps have no value")],

@@ -6,6 +6,7 @@ pub mod catalogue;
 pub mod complete;
 pub mod cursor;
 pub mod error;
+pub mod live;
 pub mod page;
 pub mod parse;
 pub mod plan;

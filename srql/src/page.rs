@@ -39,6 +39,7 @@ pub(crate) struct SortKey {
 }
 
 /// Rows of which pages are made.
+#[derive(Clone)]
 pub(crate) struct Listing {
     pub(crate) columns: Vec<Column>,
     /// What they show: `SELECT a, b`.
@@ -46,6 +47,9 @@ pub(crate) struct Listing {
     /// Where they come from, with a condition: ` FROM x WHERE y`.
     pub(crate) from: String,
     pub(crate) keys: Vec<SortKey>,
+    /// Of devices that an index finds, few of all: their view. They are found and sorted before the rest of them is read,
+    /// since whoever goes through all in the order of the page, until it has enough, may go through nearly all.
+    pub(crate) narrow: Option<&'static str>,
 }
 
 /// The type in SQL of what is sorted by, of a field.
@@ -104,10 +108,22 @@ impl Listing {
     /// are its keys, as texts.
     pub(crate) fn page(&self, bound: &Statement, limit: i64, from: Option<&Keyset>) -> Vec<Statement> {
         let keys: String = self.keys.iter().map(|key| format!(", ({})::text", key.sql)).collect();
-        let order = self.order(from.map_or(Way::Next, |from| from.way));
+        let way = from.map_or(Way::Next, |from| from.way);
+        let order = self.order(way);
         let write = |mut out: Statement, condition: &str| {
             let limit = out.bind(Parameter::Integer(limit));
-            out.sql = format!("{}{keys}{}{condition} ORDER BY {order} LIMIT {limit}", self.select, self.from);
+            let Self { select, from, .. } = self;
+            out.sql = match self.narrow {
+                None => format!("{select}{keys}{from}{condition} ORDER BY {order} LIMIT {limit}"),
+                Some(view) => {
+                    // No index has this order.
+                    let found = self.order_of(way, |sql| format!("coalesce({sql}, {sql})"));
+                    format!(
+                        "{select}{keys} FROM (SELECT e.uid{from}{condition} ORDER BY {found} LIMIT {limit}) n \
+                         JOIN {view} e ON e.uid = n.uid ORDER BY {order}"
+                    )
+                }
+            };
             out
         };
         let Some(keyset) = from else {
@@ -129,10 +145,14 @@ impl Listing {
     }
 
     fn order(&self, way: Way) -> String {
+        self.order_of(way, str::to_owned)
+    }
+
+    fn order_of(&self, way: Way, key_of: impl Fn(&str) -> String) -> String {
         let each = self.keys.iter().map(|key| {
             let is_down = key.is_down != (way == Way::Previous);
             let nulls = if way == Way::Next { "LAST" } else { "FIRST" };
-            format!("{} {} NULLS {nulls}", key.sql, if is_down { "DESC" } else { "ASC" })
+            format!("{} {} NULLS {nulls}", key_of(&key.sql), if is_down { "DESC" } else { "ASC" })
         });
         each.collect::<Vec<_>>().join(", ")
     }

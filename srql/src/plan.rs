@@ -5,12 +5,13 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     bucket,
-    catalogue::{self, Entity, Field, Kind, Standing},
+    catalogue::{self, Entity, Field, Kind, Live, Standing},
     error::{Code, QueryError},
+    live::{CHANGED_MAX, Follow},
     page::{Keyset, Listing, SortKey, type_of},
     parse::parse,
     predicate::{Conditions, find, truth},
-    statement::Statement,
+    statement::{Parameter, Statement},
     stats,
     syntax::{Clause, ClauseKind, Expression, Path, Query, Says, Scalar, Value},
     time_range::{Bounds, Moment},
@@ -68,6 +69,8 @@ pub struct Plan {
     pub time: Option<Bounds>,
     /// What the query comes to, however it is written: the digest of its statement and its parameters.
     pub digest: [u8; 32],
+    /// Of a live query, how it is followed.
+    pub follow: Option<Follow>,
 }
 
 /// What a page is of.
@@ -92,6 +95,11 @@ pub enum Extent {
     /// All rows, unless somebody says how many.
     All {
         /// Rows, where the query does not say.
+        limit: Option<i64>,
+    },
+    /// The rows as they are, and as they change.
+    Live {
+        /// Rows as they are, where the query does not say.
         limit: Option<i64>,
     },
 }
@@ -151,6 +159,7 @@ impl Planner<'_> {
                 ClauseKind::IncludeRetired => bool_of(clause).map(|is| retired = is),
                 ClauseKind::In => entity_of(clause).map(drop),
                 ClauseKind::Latest => bool_of(clause).map(|is| latest = is),
+                ClauseKind::Stream => bool_of(clause).and_then(|is| self.checked_stream(is, clause)),
                 ClauseKind::Bucket => bucket::width(word(clause)).map(|of| width = Some(of)),
                 ClauseKind::Fill => bucket::fill(word(clause)).map(|()| fills = true),
                 _ => Ok(()),
@@ -184,7 +193,7 @@ impl Planner<'_> {
         let mut out = Statement { sql: String::new(), parameters: filter.parameters.clone() };
         let said = self.last(ClauseKind::Stats);
         let limit = limit.or(match self.extent {
-            Extent::Page { limit, .. } => Some(limit.unwrap_or(LIMIT_DEFAULT)),
+            Extent::Page { limit, .. } | Extent::Live { limit } => Some(limit.unwrap_or(LIMIT_DEFAULT)),
             Extent::All { limit } => *limit,
         });
         let mut conditions =
@@ -218,6 +227,10 @@ impl Planner<'_> {
             }
         };
         errors.append(&mut conditions.errors);
+        let follow = match self.extent {
+            Extent::Live { .. } => self.follow(&listing, &out, limit, errors),
+            _ => None,
+        };
         let whole = listing.whole(&out, None);
         let digest = Sha256::digest(format!("{:?}", (&whole.sql, &whole.parameters))).into();
         let total = counts.then(|| {
@@ -246,7 +259,80 @@ impl Planner<'_> {
             page,
             time: within,
             digest,
+            follow,
         })
+    }
+
+    /// That a live query is asked where it is answered.
+    fn checked_stream(&self, is: bool, clause: &Clause) -> Result<(), QueryError> {
+        match (is, self.extent) {
+            (true, Extent::Live { .. }) | (false, _) => Ok(()),
+            (true, _) => {
+                let said = "a live query is not answered here";
+                Err(QueryError::new(Code::BadValue, clause.span, said).hint("ask GET /api/query/stream?q="))
+            }
+        }
+    }
+
+    /// How the rows of a live query are followed.
+    fn follow(
+        &self,
+        listing: &Listing,
+        bound: &Statement,
+        limit: Option<i64>,
+        errors: &mut Vec<QueryError>,
+    ) -> Option<Follow> {
+        use ClauseKind::{Bucket, Count, Latest, Stats};
+        self.refuse(
+            &[Stats, Bucket, Latest, Count],
+            "does not go with a live query, which tells rows",
+            errors,
+        );
+        let entity = self.entity;
+        let of_device = |path: &Path| find(entity, path).is_ok_and(|found| found.of_device);
+        if self.names(&of_device) {
+            let said = format!("a live query of {} takes no fields of their devices", entity.name());
+            errors.push(QueryError::new(Code::BadValue, (0, 0), said).hint("follow in:devices"));
+        }
+        let (key, condition) = match entity.live {
+            Live::Keys { key, changed, .. } => (key, changed),
+            Live::Added(key) => (key, "{e}.generation = {a} AND {e}.epoch > {b} AND {e}.epoch <= {c}"),
+            Live::None => {
+                let said = format!("{} cannot be followed", entity.name());
+                errors.push(QueryError::new(Code::BadOperator, (0, 0), said));
+                return None;
+            }
+        };
+        let [key, condition] = [key, condition].map(|sql| sql.replace("{e}", "e"));
+        let select = format!("{}, ({key})::text", listing.select);
+        let present = Listing { select: select.clone(), ..listing.clone() }.whole(bound, limit);
+        let mut changed = bound.clone();
+        let most = changed.bind(Parameter::Integer(CHANGED_MAX.saturating_add(1)));
+        let condition = match entity.live {
+            Live::Added(_) => ["{a}", "{b}", "{c}"].iter().fold(condition, |condition, name| {
+                condition.replace(name, &changed.bind(Parameter::Integer(0)))
+            }),
+            _ => condition.replace("{keys}", &changed.bind(Parameter::Texts(Vec::new()))),
+        };
+        changed.sql = format!(
+            "{select}{} AND {condition} ORDER BY ({key})::text COLLATE \"C\" LIMIT {most}",
+            listing.from
+        );
+        let names_sightings = entity.time == Some("last_seen")
+            && (self.last(ClauseKind::Time).is_some()
+                || self.names(&|path: &Path| {
+                    find(entity, path).is_ok_and(|found| found.field.names[0] == "last_seen")
+                }));
+        Some(Follow { present, changed, live: entity.live, names_sightings })
+    }
+
+    /// Whether its conditions, its columns or its order name a field that is so.
+    fn names(&self, is_so: &impl Fn(&Path) -> bool) -> bool {
+        let of_clauses = self.query.clauses.iter().any(|clause| match &clause.says {
+            Says::Fields(fields) => fields.iter().any(|(path, _)| is_so(path)),
+            _ => false,
+        });
+        of_clauses || names(&self.query.filter, is_so)
     }
 
     /// Notes the clauses that say nothing here.
@@ -322,6 +408,22 @@ impl Planner<'_> {
         by_groups || names(&self.query.filter, &is_state)
     }
 
+    /// Whether all devices that are asked for have host names with one beginning: there is an index of those.
+    fn names_a_beginning(&self) -> bool {
+        let is_beginning = |term: &Expression| match term {
+            Expression::Is(path, Value::One(name)) => {
+                let found = find(self.entity, path);
+                let is_hostname = found.is_ok_and(|found| found.kind() == Kind::Hostname && !found.of_device);
+                is_hostname && name.is_pattern() && !name.wild.contains(&0)
+            }
+            _ => false,
+        };
+        match &self.query.filter {
+            Expression::All(terms) => terms.iter().any(is_beginning),
+            term => is_beginning(term),
+        }
+    }
+
     /// Rows as they are: all fields, or those that are asked for.
     fn rows(&self, rows: &mut Conditions<'_>, from: &str) -> Listing {
         let named = |name: &str| Path { parts: vec![name.to_owned()], span: (0, 0) };
@@ -389,7 +491,14 @@ impl Planner<'_> {
                 Err(error) => rows.errors.push(error),
             }
         }
-        Listing { columns, select: format!("SELECT {}", values.join(", ")), from: from.to_owned(), keys }
+        let narrow = self.names_a_beginning().then_some(self.entity.view);
+        Listing {
+            columns,
+            select: format!("SELECT {}", values.join(", ")),
+            from: from.to_owned(),
+            keys,
+            narrow,
+        }
     }
 }
 

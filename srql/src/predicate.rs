@@ -23,6 +23,8 @@ type Sql = Result<String, QueryError>;
 
 /// Bits before an IPv4 address that is mapped to IPv6.
 const MAPPED_BITS: u8 = 96;
+/// Letters and digits in a row by which an index of words finds anything.
+const TRIGRAM: usize = 3;
 
 /// A field that was found, and the part of it that is meant.
 pub(crate) struct Found {
@@ -183,7 +185,11 @@ impl Conditions<'_> {
         let is_anything = matches!(value, Value::One(scalar) if scalar.is_anything());
         let sql = if found.field.elsewhere.is_empty() || is_anything {
             let column = found.value_of(row, self.out);
-            self.on_column(&found, found.kind(), &column, value, path.span)?
+            let sql = self.on_column(&found, found.kind(), &column, value, path.span)?;
+            match self.words(&found, row, value) {
+                Some(words) => format!("({words} AND {sql})"),
+                None => sql,
+            }
         } else {
             let places = found.field.elsewhere.iter().map(|(relation, column, kind)| {
                 let on = self.on_column(&found, *kind, &format!("x.{column}"), value, path.span)?;
@@ -197,6 +203,29 @@ impl Conditions<'_> {
             }
             _ => Ok(sql),
         }
+    }
+
+    /// Where rows with these patterns in a field are found by an index of words. None where that is of no use.
+    fn words(&mut self, found: &Found, row: &str, value: &Value) -> Option<String> {
+        let of = if found.of_device { catalogue::devices() } else { self.entity };
+        let words = of.words.filter(|_| found.key.is_none() && of.texts.contains(&found.field.names[0]))?;
+        let items = match value {
+            Value::One(scalar) => std::slice::from_ref(scalar),
+            Value::List(items) => &items[..],
+            _ => return None,
+        };
+        let is_found = |item: &Scalar| {
+            // An index of the field itself finds by its beginning what is all lower case.
+            let has_own = found.kind() == Kind::Hostname && !item.wild.contains(&0);
+            let mut runs = item.text.split(|c: char| !c.is_ascii_alphanumeric()).map(str::len);
+            item.is_pattern() && !has_own && item.text.is_ascii() && runs.any(|run| run >= TRIGRAM)
+        };
+        if !items.iter().all(is_found) {
+            return None;
+        }
+        let patterns = items.iter().map(|item| format!("%{}%", like(item).to_lowercase())).collect();
+        let bound = self.out.bind(Parameter::Texts(patterns));
+        Some(format!("{row}.uid IN (SELECT w.uid FROM {words} w WHERE w.words LIKE ANY ({bound}))"))
     }
 
     fn on_column(&mut self, found: &Found, kind: Kind, column: &str, value: &Value, span: Span) -> Sql {
@@ -340,7 +369,15 @@ impl Conditions<'_> {
                     sql.push(format!("{column} <<= {bound}::inet"));
                 }
                 for item in patterns {
-                    sql.push(format!("host({column}) ILIKE {}", self.out.bind(Parameter::Text(like(item)))));
+                    let written = match octets(item) {
+                        Some(network) => {
+                            format!("{column} <<= {}::inet", self.out.bind(Parameter::Text(network)))
+                        }
+                        None => {
+                            format!("host({column}) ILIKE {}", self.out.bind(Parameter::Text(like(item))))
+                        }
+                    };
+                    sql.push(written);
                 }
             }
             Kind::Map => {
@@ -376,13 +413,15 @@ impl Conditions<'_> {
                     sql.push(format!("{column} = ANY (array_remove({bound}, ''))"));
                 }
                 for item in patterns {
-                    let pattern = match kind {
-                        Kind::Mac => like(item).replace(['-', '.'], ":"),
-                        Kind::MacDigits => like(item).replace([':', '-', '.'], ""),
-                        _ => like(item),
+                    // What the views have in lower case an index finds by its beginning.
+                    let (sign, pattern) = match kind {
+                        Kind::Hostname => ("LIKE", like(item).to_lowercase()),
+                        Kind::Mac => ("LIKE", like(item).to_lowercase().replace(['-', '.'], ":")),
+                        Kind::MacDigits => ("LIKE", like(item).to_lowercase().replace([':', '-', '.'], "")),
+                        _ => ("ILIKE", like(item)),
                     };
                     let bound = self.out.bind(Parameter::Text(pattern));
-                    sql.push(format!("({column} ILIKE {bound} AND {column} <> '')"));
+                    sql.push(format!("({column} {sign} {bound} AND {column} <> '')"));
                 }
             }
         }
@@ -457,6 +496,17 @@ fn network(scalar: &Scalar) -> Result<String, QueryError> {
         _ => (ip, length),
     };
     cidr::IpInet::new(ip, length).map(|inet| inet.network().to_string()).map_err(|_| refuse())
+}
+
+/// The network of the addresses that are written with these octets first: 10.1.0.0/16 of 10.1.%.
+fn octets(pattern: &Scalar) -> Option<String> {
+    let (first, rest) = pattern.text.split_once(".%").or_else(|| pattern.text.split_once(".*"))?;
+    let given = first.split('.').count();
+    let is_octet = |text: &str| text.parse::<u8>().is_ok_and(|octet| octet.to_string() == text);
+    if !rest.is_empty() || pattern.wild != [first.len() + 1] || given > 3 || !first.split('.').all(is_octet) {
+        return None;
+    }
+    Some(format!("{first}{}/{}", ".0".repeat(4 - given), 8 * given))
 }
 
 /// A number with its unit, as PostgreSQL reads numbers.

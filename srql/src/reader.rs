@@ -1,19 +1,24 @@
 //! Answering: as `serviceradar_reader`, of one tenant, in one read-only transaction of the active generation.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    time::{Duration, Instant},
+};
 
-use futures_util::TryStreamExt;
+use futures_util::{TryStreamExt, future::try_join};
 use serde_json::{Value, json};
 use serviceradar_schemas::time;
 use tokio::sync::mpsc;
 use tokio_postgres::{
-    Client, IsolationLevel, NoTls, Row, Transaction,
+    Client, IsolationLevel, NoTls, Row, Statement as Prepared, Transaction,
     error::SqlState,
     types::{FromSql, ToSql, Type},
 };
 
 use crate::{
+    catalogue::Live,
     error::{Code, QueryError},
+    live::{CHANGED_MAX, Event, Follow, Position},
     page::{Keyset, Way},
     plan::{Column, Plan, Shape},
     statement::{EPOCH_OF_POSTGRES, Statement},
@@ -23,10 +28,63 @@ use crate::{
 pub(crate) const ROWS_WAITING: usize = 64;
 /// How long a statement may take.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Statements that a session keeps prepared.
+const PREPARED_MAX: usize = 128;
+/// A statement that was found this many times cheaper than the limit is not asked again what it costs, whatever its values:
+/// that takes the database as long as to plan it.
+const CHEAP: f64 = 1_000.0;
 
 /// A session that answers.
 pub struct Reader {
     client: Client,
+    /// `SET` and `ACTIVE`.
+    entering: [Prepared; 2],
+    statements: Statements,
+    /// The cost, as the database estimates it, up to which a query is run.
+    cost_max: Option<f64>,
+}
+
+/// The statements of a session, prepared, by their text, of one generation. Their plans are made anew for each values.
+#[derive(Default)]
+struct Statements {
+    schema: String,
+    prepared: HashMap<String, Kept>,
+}
+
+struct Kept {
+    statement: Prepared,
+    /// Whether it was found to be cheap.
+    is_cheap: bool,
+}
+
+impl Statements {
+    /// Of this generation; those of another are forgotten.
+    fn of(&mut self, schema: &str) {
+        if self.schema != schema {
+            *self = Self { schema: schema.to_owned(), prepared: HashMap::new() };
+        }
+    }
+
+    async fn prepared(&mut self, transaction: &Transaction<'_>, sql: &str) -> Result<&mut Kept, QueryError> {
+        if self.prepared.len() >= PREPARED_MAX && !self.prepared.contains_key(sql) {
+            self.prepared.clear();
+        }
+        match self.prepared.entry(sql.to_owned()) {
+            Entry::Occupied(kept) => Ok(kept.into_mut()),
+            Entry::Vacant(place) => {
+                let statement = transaction.prepare(sql).await.map_err(|error| said(&error))?;
+                Ok(place.insert(Kept { statement, is_cheap: false }))
+            }
+        }
+    }
+}
+
+/// The generation that a transaction reads.
+struct Active {
+    id: i64,
+    schema: String,
+    epoch: Option<i64>,
+    complete_to: Option<i64>,
 }
 
 /// An answer.
@@ -66,8 +124,8 @@ impl<'a> FromSql<'a> for Micros {
 }
 
 impl Reader {
-    /// Connects.
-    pub async fn connect(url: &str) -> Result<Self, QueryError> {
+    /// Connects. Queries whose cost, as the database estimates it, is higher than the limit are refused.
+    pub async fn connect(url: &str, cost_max: Option<f64>) -> Result<Self, QueryError> {
         let (client, connection) =
             tokio_postgres::connect(url, NoTls).await.map_err(|error| unavailable(&error))?;
         tokio::spawn(async move {
@@ -75,7 +133,9 @@ impl Reader {
                 tracing::debug!(%error, "a database connection ended");
             }
         });
-        Ok(Self { client })
+        let prepared = try_join(client.prepare(SET), client.prepare(ACTIVE)).await;
+        let entering = prepared.map_err(|error| said(&error))?.into();
+        Ok(Self { client, entering, statements: Statements::default(), cost_max })
     }
 
     /// Answers a query of a tenant, with all its rows.
@@ -119,47 +179,82 @@ impl Reader {
         Ok(Answer { rows, next, previous, ..answer })
     }
 
-    /// Refuses a query whose cost, as the database estimates it, is higher than this.
-    pub async fn check_cost(&mut self, tenant: &str, plan: &Plan, cost_max: f64) -> Result<(), QueryError> {
-        let (_, cost) = self.explain(tenant, plan).await?;
-        if cost <= cost_max {
-            return Ok(());
-        }
-        let said = "this would take the database too long";
-        Err(QueryError::new(Code::TooExpensive, (0, 0), said)
-            .hint("ask for less: a time, a prefix, fewer groups"))
-    }
-
     /// How the database would find the rows, and at which cost, as it estimates it.
     pub async fn explain(&mut self, tenant: &str, plan: &Plan) -> Result<(Value, f64), QueryError> {
-        let (transaction, _) = self.begin(tenant).await?;
+        let (transaction, _) = begin(&mut self.client, &self.entering, tenant).await?;
         let (mut plans, mut cost) = (Vec::new(), 0.0);
         for statement in plan.statements.iter().chain(&plan.total) {
-            let explain = format!("EXPLAIN (FORMAT JSON) {}", statement.sql);
-            let row = transaction.query_one(&explain, &parameters(statement)).await;
-            let explained: Value = row.and_then(|row| row.try_get(0)).map_err(|error| said(&error))?;
-            cost += explained[0]["Plan"]["Total Cost"].as_f64().unwrap_or_default();
+            let (explained, of_statement) = explained(&transaction, statement).await?;
+            cost += of_statement;
             plans.push(explained);
         }
         Ok((Value::Array(plans), cost))
     }
 
+    /// Refuses a query that costs too much, before anything of it is answered.
+    pub async fn check_cost(&mut self, tenant: &str, plan: &Plan) -> Result<(), QueryError> {
+        let Self { client, entering, statements, cost_max } = self;
+        let (transaction, active) = begin(client, entering, tenant).await?;
+        statements.of(&active.schema);
+        check_cost(&transaction, statements, plan, *cost_max).await
+    }
+
+    /// What a live query is to be told after it was told up to here; at first, all. Returns up to where that is.
+    pub async fn follow(
+        &mut self,
+        tenant: &str,
+        (plan, follow): (&Plan, &Follow),
+        from: Option<Position>,
+    ) -> Result<(Position, Vec<Event>), QueryError> {
+        let Self { client, entering, statements, cost_max } = self;
+        let (transaction, active) = begin(client, entering, tenant).await?;
+        statements.of(&active.schema);
+        let now = Position {
+            generation: active.id,
+            epoch: active.epoch.unwrap_or_default(),
+            complete_to: active.complete_to,
+        };
+        if from.is_some_and(|from| (from.generation, from.epoch) == (now.generation, now.epoch)) {
+            return Ok((now, Vec::new()));
+        }
+        if let Some(from) = from.filter(|from| from.leads_to(&now)) {
+            let keys = match follow.live {
+                Live::Keys { of, .. } => {
+                    let bound: [&(dyn ToSql + Sync); 6] =
+                        [&now.generation, &from.epoch, &now.epoch, &of, &follow.names_sightings, &KEYS_MAX];
+                    let rows = transaction.query(CHANGED_KEYS, &bound).await.map_err(|error| said(&error))?;
+                    rows.iter().map(|row| row.get(0)).collect()
+                }
+                _ => Vec::new(),
+            };
+            let may_have = !keys.is_empty() || matches!(follow.live, Live::Added(_));
+            if keys.len() < KEYS_MAX as usize {
+                let statement = follow.since(from, now, &keys);
+                let rows = match may_have {
+                    true => keyed(&transaction, statements, &statement, plan).await?,
+                    false => Vec::new(),
+                };
+                if rows.len() < KEYS_MAX as usize {
+                    return Ok((now, follow.told(keys, rows)));
+                }
+            }
+        }
+        check_cost(&transaction, statements, plan, *cost_max).await?;
+        let rows = keyed(&transaction, statements, &follow.present, plan).await?;
+        let reset = from.map(|_| Event::Reset);
+        let rows = rows.into_iter().map(|(key, row)| Event::Upsert(key, row));
+        Ok((now, reset.into_iter().chain(rows).chain([Event::Current]).collect()))
+    }
+
     /// When the input of the tenant's last epoch was closed, microseconds since 1970.
     pub async fn complete_to(&mut self, tenant: &str) -> Result<Option<i64>, QueryError> {
-        let (_, active) = self.begin(tenant).await?;
-        Ok(active.get::<_, Option<Micros>>(3).map(|at| at.0))
+        let (_, active) = begin(&mut self.client, &self.entering, tenant).await?;
+        Ok(active.complete_to)
     }
 
     /// Whether its connection has ended.
     pub fn is_closed(&self) -> bool {
         self.client.is_closed()
-    }
-
-    async fn begin(&mut self, tenant: &str) -> Result<(Transaction<'_>, Row), QueryError> {
-        let begun = self.client.build_transaction().isolation_level(IsolationLevel::RepeatableRead);
-        let transaction = begun.read_only(true).start().await.map_err(|error| said(&error))?;
-        let active = enter(&transaction, tenant).await?;
-        Ok((transaction, active))
     }
 
     /// Answers a query of a tenant, row by row, as they come, for as long as `take` wants more. What is returned has no
@@ -192,16 +287,21 @@ impl Reader {
         put: mpsc::Sender<Row>,
     ) -> Result<Answer, QueryError> {
         let started = Instant::now();
-        let (transaction, active) = self.begin(tenant).await?;
+        let Self { client, entering, statements, cost_max } = self;
+        let (transaction, active) = begin(client, entering, tenant).await?;
+        statements.of(&active.schema);
+        check_cost(&transaction, statements, plan, *cost_max).await?;
         let total = match &plan.total {
             Some(total) => {
-                let row = transaction.query_one(&total.sql, &parameters(total)).await;
+                let prepared = &statements.prepared(&transaction, &total.sql).await?.statement;
+                let row = transaction.query_one(prepared, &parameters(total)).await;
                 Some(row.map_err(|error| said(&error))?.get(0))
             }
             None => None,
         };
         'all: for statement in &plan.statements {
-            let rows = transaction.query_raw(&statement.sql, parameters(statement)).await;
+            let prepared = &statements.prepared(&transaction, &statement.sql).await?.statement;
+            let rows = transaction.query_raw(prepared, parameters(statement)).await;
             let mut rows = std::pin::pin!(rows.map_err(|error| said(&error))?);
             while let Some(row) = rows.try_next().await.map_err(|error| said(&error))? {
                 if put.send(row).await.is_err() {
@@ -215,37 +315,106 @@ impl Reader {
             next: None,
             previous: None,
             total,
-            generation: active.get(0),
-            epoch: active.get(2),
-            complete_to: active.get::<_, Option<Micros>>(3).map(|at| at.0),
+            generation: active.id,
+            epoch: active.epoch,
+            complete_to: active.complete_to,
             took: started.elapsed(),
         })
     }
 }
 
-/// Makes a transaction one of a tenant's reader on the active generation. Returns that: its number, its schema, its last
-/// epoch, and when that was closed.
-async fn enter(transaction: &Transaction<'_>, tenant: &str) -> Result<Row, QueryError> {
+/// Makes a transaction one of a tenant's reader.
+const SET: &str = "SELECT set_config('role', 'serviceradar_reader', true),
+    set_config('serviceradar.tenant', $1::text, true), set_config('statement_timeout', $2::text, true),
+    set_config('plan_cache_mode', 'force_custom_plan', true)";
+
+/// Makes it one of the active generation: its number, its schema, its last epoch, and when that was closed.
+const ACTIVE: &str = "SELECT g.id::bigint, g.schema, e.epoch, e.closed_at,
+      set_config('search_path', quote_ident(g.schema || '_read') || ', serviceradar, public', true)
+    FROM serviceradar.pipeline_generations g
+    LEFT JOIN LATERAL (
+      SELECT epoch, closed_at FROM serviceradar.pipeline_epochs e
+      WHERE e.generation = g.id ORDER BY epoch DESC LIMIT 1) e ON true
+    WHERE g.state = 'active'";
+
+/// One more than are told one by one.
+const KEYS_MAX: i64 = CHANGED_MAX + 1;
+
+/// The keys that epochs changed.
+const CHANGED_KEYS: &str = "SELECT DISTINCT k COLLATE \"C\" FROM view_changes c, unnest(c.keys) AS k
+    WHERE c.generation = $1::bigint AND c.epoch > $2 AND c.epoch <= $3 AND c.entity = ANY ($4)
+      AND ($5 OR NOT c.seen_only)
+    ORDER BY 1 LIMIT $6";
+
+/// Rows with the keys that stand behind their columns.
+async fn keyed(
+    transaction: &Transaction<'_>,
+    statements: &mut Statements,
+    statement: &Statement,
+    plan: &Plan,
+) -> Result<Vec<(String, Vec<Value>)>, QueryError> {
+    let prepared = &statements.prepared(transaction, &statement.sql).await?.statement;
+    let rows = transaction.query(prepared, &parameters(statement)).await.map_err(|error| said(&error))?;
+    let keyed = |row: &Row| {
+        let key = row.try_get(plan.columns.len()).map_err(|error| said(&error))?;
+        Ok((key, values(row, &plan.columns)?))
+    };
+    rows.iter().map(keyed).collect()
+}
+
+/// Begins a transaction as a tenant's reader of the active generation.
+async fn begin<'a>(
+    client: &'a mut Client,
+    [set, active]: &[Prepared; 2],
+    tenant: &str,
+) -> Result<(Transaction<'a>, Active), QueryError> {
+    let transaction = client.build_transaction().isolation_level(IsolationLevel::RepeatableRead);
+    let transaction = transaction.read_only(true).start().await.map_err(|error| said(&error))?;
     let timeout = STATEMENT_TIMEOUT.as_millis().to_string();
-    let set = "SELECT set_config('role', 'serviceradar_reader', true),
-               set_config('serviceradar.tenant', $1, true), set_config('statement_timeout', $2, true),
-               set_config('plan_cache_mode', 'force_custom_plan', true)";
-    transaction.query_one(set, &[&tenant, &timeout]).await.map_err(|error| said(&error))?;
-    let active = "SELECT g.id::bigint, g.schema, e.epoch, e.closed_at
-                  FROM serviceradar.pipeline_generations g
-                  LEFT JOIN LATERAL (
-                    SELECT epoch, closed_at FROM serviceradar.pipeline_epochs e
-                    WHERE e.generation = g.id ORDER BY epoch DESC LIMIT 1) e ON true
-                  WHERE g.state = 'active'";
-    let active = transaction.query_opt(active, &[]).await.map_err(|error| said(&error))?;
+    // One is sent before the other is answered: they are taken in their order.
+    let parameters: [&(dyn ToSql + Sync); 2] = [&tenant, &timeout];
+    let entered = try_join(transaction.query_one(set, &parameters), transaction.query_opt(active, &[])).await;
+    let (_, active) = entered.map_err(|error| said(&error))?;
     let active = active.ok_or_else(|| {
         let none = "there are no views to read";
         QueryError::new(Code::Unavailable, (0, 0), none).hint("start a pipeline: serviceradar run")
     })?;
-    let schema: String = active.get(1);
-    let path = "SELECT set_config('search_path', quote_ident($1::text || '_read') || ', serviceradar, public', true)";
-    transaction.query_one(path, &[&schema]).await.map_err(|error| said(&error))?;
-    Ok(active)
+    let complete_to = active.get::<_, Option<Micros>>(3).map(|at| at.0);
+    let active = Active { id: active.get(0), schema: active.get(1), epoch: active.get(2), complete_to };
+    Ok((transaction, active))
+}
+
+async fn explained(transaction: &Transaction<'_>, statement: &Statement) -> Result<(Value, f64), QueryError> {
+    let explain = format!("EXPLAIN (FORMAT JSON) {}", statement.sql);
+    let row = transaction.query_one(&explain, &parameters(statement)).await;
+    let explained: Value = row.and_then(|row| row.try_get(0)).map_err(|error| said(&error))?;
+    let cost = explained[0]["Plan"]["Total Cost"].as_f64().unwrap_or_default();
+    Ok((explained, cost))
+}
+
+/// Refuses a query whose cost is higher than this, if there is a limit.
+async fn check_cost(
+    transaction: &Transaction<'_>,
+    statements: &mut Statements,
+    plan: &Plan,
+    cost_max: Option<f64>,
+) -> Result<(), QueryError> {
+    let Some(cost_max) = cost_max else { return Ok(()) };
+    let mut cost = 0.0;
+    for statement in plan.statements.iter().chain(&plan.total) {
+        if statements.prepared(transaction, &statement.sql).await?.is_cheap {
+            continue;
+        }
+        let (_, of_statement) = explained(transaction, statement).await?;
+        statements.prepared(transaction, &statement.sql).await?.is_cheap = of_statement * CHEAP < cost_max;
+        cost += of_statement;
+    }
+    if cost <= cost_max {
+        return Ok(());
+    }
+    let said = "this would take the database too long";
+    Err(QueryError::new(Code::TooExpensive, (0, 0), said)
+        .hint("ask for less: a time, a prefix, fewer groups"))
 }
 
 fn parameters(statement: &Statement) -> Vec<&(dyn ToSql + Sync)> {

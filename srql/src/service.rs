@@ -1,6 +1,7 @@
 //! The service: queries over HTTP, for callers that are each of one tenant.
 
 pub mod callers;
+pub mod live;
 pub mod readers;
 
 use std::{io::Write, sync::Arc};
@@ -14,6 +15,7 @@ use axum::{
     routing::{get, post},
 };
 use callers::{Caller, Callers, Role};
+use live::Live;
 use readers::{Readers, Refused};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -35,8 +37,6 @@ use crate::{
 const REQUEST_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of an answer that is written row by row, unless said.
 pub const ANSWER_BYTES_DEFAULT: usize = 256 * 1024 * 1024;
-/// The cost, as PostgreSQL estimates it, up to which a query is run, unless said.
-pub const COST_DEFAULT: f64 = 100_000_000.0;
 /// Bytes that are sent at a time, and pieces that wait to be sent.
 const PIECE_BYTES: usize = 64 * 1024;
 const PIECES_WAITING: usize = 4;
@@ -51,10 +51,10 @@ pub struct Service {
     pub readers: Readers,
     /// Writes cursors.
     pub cursors: Cursors,
+    /// Live queries.
+    pub live: Live,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
-    /// The cost up to which a query is run.
-    pub cost_max: f64,
     /// Bytes of an answer that is written row by row.
     pub answer_bytes_max: usize,
 }
@@ -115,6 +115,11 @@ impl Failure {
     fn one(status: StatusCode, code: Code, message: &str) -> Self {
         Self { status, mistakes: vec![QueryError::new(code, (0, 0), message)] }
     }
+
+    fn busy() -> Self {
+        let said = "too many queries of this tenant are being answered: ask again in a second";
+        Self::one(StatusCode::TOO_MANY_REQUESTS, Code::Unavailable, said)
+    }
 }
 
 impl From<Vec<QueryError>> for Failure {
@@ -141,11 +146,7 @@ impl From<QueryError> for Failure {
 impl From<Refused> for Failure {
     fn from(refused: Refused) -> Self {
         match refused {
-            Refused::Busy => Failure::one(
-                StatusCode::TOO_MANY_REQUESTS,
-                Code::Unavailable,
-                "too many queries of this tenant are being answered: ask again in a second",
-            ),
+            Refused::Busy => Failure::busy(),
             Refused::Unavailable(mistake) => mistake.into(),
         }
     }
@@ -185,6 +186,7 @@ impl Service {
         };
         Router::new()
             .route("/api/query", post(query_by_body).get(query_by_link))
+            .route("/api/query/stream", get(live::stream))
             .route("/api/srql/explain", post(explain))
             .route("/translate", post(translate))
             .route("/api/srql/schema", get(schema))
@@ -226,10 +228,7 @@ impl Service {
             return Err(Failure::one(StatusCode::BAD_REQUEST, Code::BadValue, said));
         }
         let mut borrowed = self.readers.borrow(&caller.tenant).await?;
-        let answer = match borrowed.reader.check_cost(&caller.tenant, &plan, self.cost_max).await {
-            Ok(()) => borrowed.reader.answer(&caller.tenant, &plan).await,
-            Err(refused) => Err(refused),
-        };
+        let answer = borrowed.reader.answer(&caller.tenant, &plan).await;
         self.readers.give_back(borrowed);
         let answer = answer?;
         let write = |from| self.cursors.write(asker, &plan, now, from);
@@ -240,7 +239,7 @@ impl Service {
     /// whole.
     async fn stream(self: Arc<Self>, caller: &Caller, plan: Plan, format: Format) -> Answered {
         let mut borrowed = self.readers.borrow(&caller.tenant).await?;
-        let checked = borrowed.reader.check_cost(&caller.tenant, &plan, self.cost_max).await;
+        let checked = borrowed.reader.check_cost(&caller.tenant, &plan).await;
         if let Err(refused) = checked {
             self.readers.give_back(borrowed);
             return Err(refused.into());
@@ -358,7 +357,7 @@ async fn explain(State(service): State<Arc<Service>>, headers: HeaderMap, body: 
     let (database, cost) = explained?;
     let mut told = statement_told(&plan);
     told["cost"] = json!(cost);
-    told["cost_max"] = json!(service.cost_max);
+    told["cost_max"] = json!(service.readers.cost_max());
     told["plan"] = database;
     let fields: Vec<Value> =
         plan.columns.iter().map(|column| json!({ "name": column.name, "type": type_of(column) })).collect();

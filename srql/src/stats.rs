@@ -127,6 +127,7 @@ pub(crate) fn write(
         select: format!("SELECT {}", shown.join(", ")),
         from: format!(" FROM ({groups}) g WHERE true"),
         keys: order,
+        narrow: None,
     }
 }
 

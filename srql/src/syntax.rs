@@ -164,6 +164,8 @@ pub enum ClauseKind {
     Latest,
     /// `include_retired:`
     IncludeRetired,
+    /// `stream:`
+    Stream,
 }
 
 impl ClauseKind {
@@ -174,7 +176,7 @@ impl ClauseKind {
 }
 
 /// Every clause by its names.
-pub const CLAUSES: [(&str, ClauseKind); 18] = [
+pub const CLAUSES: [(&str, ClauseKind); 19] = [
     ("in", ClauseKind::In),
     ("time", ClauseKind::Time),
     ("timeframe", ClauseKind::Time),
@@ -193,6 +195,7 @@ pub const CLAUSES: [(&str, ClauseKind); 18] = [
     ("fill", ClauseKind::Fill),
     ("latest", ClauseKind::Latest),
     ("include_retired", ClauseKind::IncludeRetired),
+    ("stream", ClauseKind::Stream),
 ];
 
 /// What is computed of a group of rows.

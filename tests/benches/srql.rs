@@ -18,13 +18,15 @@ use serviceradar_srql::{
     cursor::Cursors,
     plan::{Extent, plan},
     service::{
-        ANSWER_BYTES_DEFAULT, COST_DEFAULT, Service,
+        ANSWER_BYTES_DEFAULT, Service,
         callers::{Callers, digest},
-        readers::{CONCURRENT_DEFAULT, Readers},
+        live::Live,
+        readers::{CONCURRENT_DEFAULT, COST_DEFAULT, Readers},
     },
 };
 use serviceradar_tests::{database::Database, stand};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 const DEVICES: u32 = 1_000_000;
 const TENANT: &str = "bench";
@@ -56,21 +58,25 @@ fn main() -> Result<()> {
 /// A kind of queries: what it is, the query about a device, how many ask, and what is wanted, ms.
 type Kind = (&'static str, fn(u32) -> String, usize, &'static str);
 
-const KINDS: [Kind; 14] = [
+const KINDS: [Kind; 18] = [
     ("point, by address", |n| format!("in:devices ip:{}", address(n)), CLIENTS, "50"),
     ("point, by MAC", |n| format!("in:devices mac:{}", mac(n)), CLIENTS, "50"),
     ("point, by host name", |n| format!("in:devices hostname:{}", hostname(n)), CLIENTS, "50"),
-    ("prefix of a host name", |n| format!("in:devices hostname:{}%", &hostname(n)[..11]), CLIENTS, "50"),
+    ("prefix of 100 host names", |n| format!("in:devices hostname:{}%", model(n)), CLIENTS, "50"),
+    ("prefix of 12,500 host names", |n| format!("in:devices hostname:{}%", begin(n)), CLIENTS, "50"),
     ("substring of a host name", |n| format!("in:devices hostname:%{n:06}%"), CLIENTS, "50"),
+    ("free text, 100 devices", |n| format!("in:devices {}", model(n)), CLIENTS, "50"),
     (
-        "free text",
-        |n| format!("in:devices {}", hostname(n).trim_end_matches(char::is_numeric).trim_end_matches('-')),
+        "free text, a sixth of all",
+        |n| format!("in:devices {}", TYPES[n as usize % TYPES.len()]),
         CLIENTS,
         "50",
     ),
+    ("free text, an eighth of all, by name", |_| "in:devices cisco".to_owned(), CLIENTS, "50"),
     ("list, the first page", |_| "in:devices".to_owned(), CLIENTS, "50"),
     ("list by last_seen", |_| "in:devices sort:last_seen".to_owned(), CLIENTS, "50"),
     ("array", |_| "in:devices discovery_sources:armis limit:20".to_owned(), CLIENTS, "50"),
+    ("addresses that begin so, 256", |n| format!("in:devices ip:{}", octets(n)), CLIENTS, "50"),
     ("network of 256 addresses", |n| format!("in:devices ip:{}/24", address(n)), CLIENTS, "50"),
     ("in:device_counts", |_| "in:device_counts".to_owned(), CLIENTS, "50"),
     ("count of all", |_| "in:devices stats:count()".to_owned(), 1, "300"),
@@ -89,6 +95,21 @@ fn mac(device: u32) -> String {
 fn hostname(device: u32) -> String {
     let vendor = VENDORS[device as usize % VENDORS.len()].to_lowercase();
     format!("{vendor}-{:04}-{device:06}", device % 10_000)
+}
+
+/// The host name but for its last part: 100 in a million have it.
+fn model(device: u32) -> String {
+    hostname(device).rsplit_once('-').unwrap_or_default().0.to_owned()
+}
+
+/// The host name up to the first digit: 12,500 in a million have it.
+fn begin(device: u32) -> String {
+    let model = model(device);
+    model[..model.len() - 3].to_owned()
+}
+
+fn octets(device: u32) -> String {
+    format!("{}.%", address(device).rsplit_once('.').unwrap_or_default().0)
 }
 
 fn observation(device: u32, now: i64) -> Observation {
@@ -148,10 +169,10 @@ async fn all(devices: u32) -> Result<()> {
         format!("[[key]]\nname = \"k\"\ntenant = \"{TENANT}\"\nrole = \"reader\"\nsha256 = \"{sha256}\"\n");
     let service = Service {
         callers: Callers::read(&keys)?,
-        readers: Readers::new(database.url().to_owned(), CONCURRENT_DEFAULT),
+        readers: Readers::new(database.url().to_owned(), CONCURRENT_DEFAULT, COST_DEFAULT),
         cursors: Cursors::new(b"key"),
+        live: Live::new(CancellationToken::new()),
         clock,
-        cost_max: COST_DEFAULT,
         answer_bytes_max: ANSWER_BYTES_DEFAULT,
     };
     let listener = TcpListener::bind("127.0.0.1:0").await?;

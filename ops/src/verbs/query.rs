@@ -122,7 +122,7 @@ impl Query {
             format!("no database: give --database, or start a pipeline on {}", config.dir.display())
         })?;
         let one = |mistake| refused(vec![mistake]);
-        let mut reader = Reader::connect(&url).await.map_err(one)?;
+        let mut reader = Reader::connect(&url, None).await.map_err(one)?;
         match written {
             Written::Table => table(&reader.answer(&config.tenant, &plan).await.map_err(one)?),
             Written::Json => {

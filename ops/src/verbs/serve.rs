@@ -9,9 +9,10 @@ use serviceradar_schemas::time::SystemClock;
 use serviceradar_srql::{
     cursor::Cursors,
     service::{
-        ANSWER_BYTES_DEFAULT, COST_DEFAULT, Service,
+        ANSWER_BYTES_DEFAULT, Service,
         callers::{Callers, digest},
-        readers::{CONCURRENT_DEFAULT, Readers},
+        live::Live,
+        readers::{CONCURRENT_DEFAULT, COST_DEFAULT, Readers},
     },
 };
 use tokio::sync::watch;
@@ -72,15 +73,15 @@ impl Serve {
             format!("no database: give --database, or start a pipeline on {}", config.dir.display())
         })?;
         let cursor_key = config.srql.cursor_key.as_ref().map(Secret::reveal).map(str::to_owned);
+        let shutdown = shutdown::on_signal()?;
         let service = Service {
             callers,
-            readers: Readers::new(url, CONCURRENT_DEFAULT),
+            readers: Readers::new(url, CONCURRENT_DEFAULT, COST_DEFAULT),
             cursors: Cursors::new(cursor_key.unwrap_or_else(random_key).as_bytes()),
+            live: Live::new(shutdown.clone()),
             clock: Arc::new(SystemClock),
-            cost_max: COST_DEFAULT,
             answer_bytes_max: ANSWER_BYTES_DEFAULT,
         };
-        let shutdown = shutdown::on_signal()?;
         let (_readiness, ready) = watch::channel(Readiness::service());
         let metrics = Listen { address: config.listen, given: config.listen_given };
         http::serve(http::bind(metrics).await?, ready, None, shutdown.clone())?;

@@ -1,6 +1,6 @@
 //! What nothing collects yet: known by name, so that who asks is told so.
 
-use super::{Entity, Standing};
+use super::{Entity, Live, Standing};
 
 const fn awaited(names: &'static [&'static str], label: &'static str) -> Entity {
     Entity {
@@ -15,6 +15,7 @@ const fn awaited(names: &'static [&'static str], label: &'static str) -> Entity 
         words: None,
         device: None,
         fields: &[],
+        live: Live::None,
         label,
     }
 }

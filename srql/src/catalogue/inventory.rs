@@ -1,6 +1,6 @@
 //! What is known now.
 
-use super::{Entity, Field, Kind, Standing, field};
+use super::{Entity, Field, Kind, Live, Standing, field};
 
 const DEVICES: Entity = Entity {
     names: &["devices", "device", "device_inventory"],
@@ -65,7 +65,14 @@ const DEVICES: Entity = Entity {
             "Whether it answered; none: unknown",
         ),
         field(&["availability_at"], Kind::Time, "{e}.availability_at", "When that was found"),
-        field(&["discovery_sources"], Kind::AllOf, "{e}.discovery_sources", "Kinds of its sources"),
+        Field {
+            names: &["discovery_sources"],
+            kind: Kind::AllOf,
+            sql: "{e}.discovery_sources",
+            sort_before: None,
+            elsewhere: &[("device_search", "discovery_sources", Kind::AllOf)],
+            label: "Kinds of its sources",
+        },
         field(&["confidence"], Kind::Text, "{e}.confidence", "authoritative, corroborated, provisional"),
         field(&["state"], Kind::Text, "{e}.state", "active, stale, retired"),
         field(&["first_seen"], Kind::Time, "{e}.first_seen", "Earliest sighting"),
@@ -86,6 +93,12 @@ const DEVICES: Entity = Entity {
         field(&["records"], Kind::Integer, "{e}.records", "Records that make it up"),
         field(&["flags"], Kind::AnyOf, "{e}.flags", "cut, rekeyed"),
     ],
+    live: Live::Keys {
+        of: &["devices"],
+        key: "'sr:' || {e}.uid",
+        changed: "{e}.uid = ANY (ARRAY(SELECT substr(k, 4)::uuid FROM unnest({keys}) AS k))",
+        has_many: false,
+    },
     label: "A device now",
 };
 
@@ -128,7 +141,21 @@ const RECORDS: Entity = Entity {
         field(&["collector_gateway"], Kind::Text, "{e}.collector_gateway", "Gateway of the latest assert"),
         field(&["place"], Kind::Address, "{e}.place", "The address that it was last seen with"),
     ],
+    live: Live::Keys {
+        of: &["device_records"],
+        key: "{e}.record_key",
+        changed: "{e}.record_key = ANY ({keys})",
+        has_many: false,
+    },
     label: "One thing as one source sees it",
+};
+
+/// Rows of a record: what is noted is the record.
+const OF_RECORD: Live = Live::Keys {
+    of: &["device_evidence", "device_records"],
+    key: "{e}.record_key",
+    changed: "{e}.record_key = ANY ({keys})",
+    has_many: true,
 };
 
 const IDENTIFIERS: Entity = Entity {
@@ -153,6 +180,7 @@ const IDENTIFIERS: Entity = Entity {
         field(&["last_seen"], Kind::Time, "{e}.last_seen", "Latest event time"),
         field(&["first_asserted"], Kind::Time, "{e}.first_asserted", "Earliest intake time"),
     ],
+    live: OF_RECORD,
     label: "A claim of a record, and what it does",
 };
 
@@ -177,6 +205,7 @@ const ADDRESSES: Entity = Entity {
         field(&["first_seen"], Kind::Time, "{e}.first_seen", "Earliest event time"),
         field(&["last_seen"], Kind::Time, "{e}.last_seen", "Latest event time"),
     ],
+    live: OF_RECORD,
     label: "An address that a record has or had",
 };
 
@@ -199,6 +228,7 @@ const CONFLICTS: Entity = Entity {
         field(&["ip", "address"], Kind::Address, "{e}.ip", "The address"),
         field(&["uids"], Kind::AnyOf, UIDS, "The devices that hold it"),
     ],
+    live: Live::None,
     label: "An address that several devices hold",
 };
 
@@ -226,6 +256,12 @@ const ISSUES: Entity = Entity {
         field(&["uids"], Kind::AnyOf, UIDS, "The devices concerned"),
         field(&["detail"], Kind::Text, "{e}.detail", "In words"),
     ],
+    live: Live::Keys {
+        of: &["identity_issues"],
+        key: "{e}.partition || ' ' || {e}.kind || ' ' || {e}.namespace || ' ' || {e}.value",
+        changed: "({e}.partition || ' ' || {e}.kind || ' ' || {e}.namespace || ' ' || {e}.value) = ANY ({keys})",
+        has_many: false,
+    },
     label: "What the rules of identity refused or flagged",
 };
 
@@ -254,6 +290,12 @@ const COUNTS: Entity = Entity {
         field(&["unavailable"], Kind::Integer, "{e}.unavailable", "Of them, those that did not"),
         field(&["unknown"], Kind::Integer, "{e}.unknown", "Of them, the others"),
     ],
+    live: Live::Keys {
+        of: &["device_counts"],
+        key: "{e}.partition || ' ' || {e}.dimension || ' ' || {e}.value",
+        changed: "({e}.partition || ' ' || {e}.dimension || ' ' || {e}.value) = ANY ({keys})",
+        has_many: false,
+    },
     label: "How many devices have a value",
 };
 
@@ -280,6 +322,7 @@ const DECISIONS: Entity = Entity {
         field(&["reason"], Kind::Text, "{e}.reason", "Why"),
         field(&["at"], Kind::Time, "{e}.at", "When"),
     ],
+    live: Live::Keys { of: &["decisions"], key: "{e}.id", changed: "{e}.id = ANY ({keys})", has_many: false },
     label: "What an operator decided",
 };
 
@@ -306,6 +349,12 @@ const SNAPSHOTS: Entity = Entity {
         field(&["verdict"], Kind::Text, "{e}.verdict", "accepted, held; none: undecided"),
         field(&["detail"], Kind::Text, "{e}.detail", "Why"),
     ],
+    live: Live::Keys {
+        of: &["snapshots"],
+        key: "{e}.partition || ' ' || {e}.source_kind || '/' || {e}.source_instance || ' ' || (extract(epoch FROM {e}.begin) * 1000000)::bigint",
+        changed: "({e}.partition || ' ' || {e}.source_kind || '/' || {e}.source_instance || ' ' || (extract(epoch FROM {e}.begin) * 1000000)::bigint) = ANY ({keys})",
+        has_many: false,
+    },
     label: "A fetch of a source",
 };
 

@@ -1,6 +1,6 @@
 //! What happened.
 
-use super::{Entity, Kind, Standing, field};
+use super::{Entity, Kind, Live, Standing, field};
 
 pub(super) const ENTITIES: &[Entity] = &[
     Entity {
@@ -31,6 +31,7 @@ pub(super) const ENTITIES: &[Entity] = &[
             field(&["generation"], Kind::Integer, "{e}.generation", "The generation that believed so"),
             field(&["epoch"], Kind::Integer, "{e}.epoch", "The epoch"),
         ],
+        live: Live::Added("'sr:' || {e}.uid || ' ' || {e}.generation || ' ' || {e}.epoch"),
         label: "A change of a device",
     },
     Entity {
@@ -63,6 +64,9 @@ pub(super) const ENTITIES: &[Entity] = &[
             field(&["generation"], Kind::Integer, "{e}.generation", "The generation that believed so"),
             field(&["epoch"], Kind::Integer, "{e}.epoch", "The epoch"),
         ],
+        live: Live::Added(
+            "'sr:' || {e}.from_uid || ' sr:' || {e}.to_uid || ' ' || {e}.generation || ' ' || {e}.epoch",
+        ),
         label: "A merge or a split",
     },
 ];

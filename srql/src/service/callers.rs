@@ -32,6 +32,8 @@ pub struct Caller {
     pub tenant: String,
     /// How much it is told.
     pub role: Role,
+    /// When its credential expires, microseconds since 1970.
+    pub expires: Option<i64>,
 }
 
 /// Why a list of callers is none.
@@ -92,7 +94,7 @@ impl Callers {
             if callers.iter().any(|(known, caller)| *known == digest || caller.name == name) {
                 return Err(wrong("its name or its key is there twice"));
             }
-            callers.push((digest, Caller { name, tenant, role }));
+            callers.push((digest, Caller { name, tenant, role, expires: None }));
         }
         Ok(Self(callers))
     }

@@ -11,6 +11,8 @@ use crate::{error::QueryError, reader::Reader};
 
 /// Queries of a tenant at a time, unless said; who asks more is told to wait.
 pub const CONCURRENT_DEFAULT: usize = 16;
+/// The cost, as PostgreSQL estimates it, up to which a query is run, unless said.
+pub const COST_DEFAULT: f64 = 100_000_000.0;
 /// Connections to the database, at most.
 pub const READERS_MAX: usize = 32;
 
@@ -19,8 +21,31 @@ pub struct Readers {
     url: String,
     idle: Mutex<Vec<Reader>>,
     all: Arc<Semaphore>,
-    concurrent: usize,
-    of_tenants: Mutex<BTreeMap<String, Arc<Semaphore>>>,
+    cost_max: f64,
+    of_tenants: PerTenant,
+}
+
+/// How many of something each tenant may have at a time.
+pub struct PerTenant {
+    each: usize,
+    taken: Mutex<BTreeMap<String, Arc<Semaphore>>>,
+}
+
+impl PerTenant {
+    /// So many.
+    pub fn new(each: usize) -> Self {
+        Self { each, taken: Mutex::default() }
+    }
+
+    fn of(&self, tenant: &str) -> Arc<Semaphore> {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.entry(tenant.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(self.each))).clone()
+    }
+
+    /// One, if the tenant has not as many as it may.
+    pub fn try_acquire(&self, tenant: &str) -> Option<OwnedSemaphorePermit> {
+        self.of(tenant).try_acquire_owned().ok()
+    }
 }
 
 /// A connection that is at work. Unless it is given back it is closed: nobody waits for a query that was given up.
@@ -41,14 +66,19 @@ pub enum Refused {
 
 impl Readers {
     /// With nothing connected.
-    pub fn new(url: String, concurrent: usize) -> Self {
+    pub fn new(url: String, concurrent: usize, cost_max: f64) -> Self {
         Self {
             url,
             idle: Mutex::default(),
             all: Arc::new(Semaphore::new(READERS_MAX)),
-            concurrent,
-            of_tenants: Mutex::default(),
+            cost_max,
+            of_tenants: PerTenant::new(concurrent),
         }
+    }
+
+    /// The cost up to which a query is run.
+    pub fn cost_max(&self) -> f64 {
+        self.cost_max
     }
 
     /// The database that is asked.
@@ -58,12 +88,16 @@ impl Readers {
 
     /// Takes a connection for a query of a tenant.
     pub async fn borrow(&self, tenant: &str) -> Result<Borrowed, Refused> {
-        let of_tenant = {
-            let mut tenants = self.of_tenants.lock().unwrap_or_else(PoisonError::into_inner);
-            let concurrent = self.concurrent;
-            tenants.entry(tenant.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(concurrent))).clone()
-        };
-        let of_tenant = of_tenant.try_acquire_owned().map_err(|_| Refused::Busy)?;
+        self.take(self.of_tenants.try_acquire(tenant).ok_or(Refused::Busy)?).await
+    }
+
+    /// The same for a query that was taken in before, which waits for its turn.
+    pub async fn borrow_in_turn(&self, tenant: &str) -> Result<Borrowed, Refused> {
+        // Never closed.
+        self.take(self.of_tenants.of(tenant).acquire_owned().await.map_err(|_| Refused::Busy)?).await
+    }
+
+    async fn take(&self, of_tenant: OwnedSemaphorePermit) -> Result<Borrowed, Refused> {
         // Never closed.
         let of_all = self.all.clone().acquire_owned().await.map_err(|_| Refused::Busy)?;
         let idle = loop {
@@ -75,7 +109,7 @@ impl Readers {
         };
         let reader = match idle {
             Some(reader) => reader,
-            None => Reader::connect(&self.url).await.map_err(Refused::Unavailable)?,
+            None => Reader::connect(&self.url, Some(self.cost_max)).await.map_err(Refused::Unavailable)?,
         };
         Ok(Borrowed { reader, _permits: [of_tenant, of_all] })
     }

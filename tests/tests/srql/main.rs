@@ -39,5 +39,5 @@ async fn fill(views: &dyn Views, tenant: &str, output: EpochOutput) {
 }
 
 async fn reader(database: &Database) -> Reader {
-    Reader::connect(database.url()).await.unwrap()
+    Reader::connect(database.url(), None).await.unwrap()
 }

@@ -8,14 +8,16 @@ use serviceradar_schemas::{DeviceChange, time::SystemClock};
 use serviceradar_srql::{
     cursor::Cursors,
     service::{
-        ANSWER_BYTES_DEFAULT, COST_DEFAULT, Service,
+        ANSWER_BYTES_DEFAULT, Service,
         callers::{Callers, digest},
-        readers::{CONCURRENT_DEFAULT, Readers},
+        live::Live,
+        readers::{CONCURRENT_DEFAULT, COST_DEFAULT, Readers},
     },
 };
 use serviceradar_streams::{changes::Changes, rows::EpochOutput};
 use serviceradar_tests::{database::Database, views_conformance};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use super::fill;
 
@@ -55,10 +57,10 @@ impl Stand {
         }
         let mut service = Service {
             callers: Callers::read(&keys()).unwrap(),
-            readers: Readers::new(database.url().to_owned(), CONCURRENT_DEFAULT),
+            readers: Readers::new(database.url().to_owned(), CONCURRENT_DEFAULT, COST_DEFAULT),
             cursors: Cursors::new(b"key"),
+            live: Live::new(CancellationToken::new()),
             clock: Arc::new(SystemClock),
-            cost_max: COST_DEFAULT,
             answer_bytes_max: ANSWER_BYTES_DEFAULT,
         };
         set(&mut service);
@@ -213,7 +215,11 @@ async fn mistakes_are_told_all_at_once_and_never_bare() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn limits_hold() {
-    let stand = Stand::new(|service| (service.cost_max, service.answer_bytes_max) = (1.0, 1)).await;
+    let stand = Stand::new(|service| {
+        service.readers = Readers::new(service.readers.url().to_owned(), CONCURRENT_DEFAULT, 1.0);
+        service.answer_bytes_max = 1;
+    })
+    .await;
     for format in ["json", "csv"] {
         let body = json!({ "query": "in:devices", "format": format });
         let (status, told) = stand.post("/api/query", "anna", body).await;
@@ -227,7 +233,7 @@ async fn limits_hold() {
 
     // One of a tenant at a time: who asks meanwhile is told to come again; other tenants are answered.
     let stand = Stand::new(|service| {
-        service.readers = Readers::new(service.readers.url().to_owned(), 1);
+        service.readers = Readers::new(service.readers.url().to_owned(), 1, COST_DEFAULT);
     })
     .await;
     let ask = |caller: &'static str| stand.get("/api/query?q=in:devices+sort:name+limit:1000", caller);
@@ -249,7 +255,7 @@ async fn limits_hold() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_is_gone_is_said() {
     let stand = Stand::new(|service| {
-        service.readers = Readers::new("postgresql://u@127.0.0.1:1/d".to_owned(), 4);
+        service.readers = Readers::new("postgresql://u@127.0.0.1:1/d".to_owned(), 4, COST_DEFAULT);
     })
     .await;
     for (status, told) in [stand.post("/api/query", "anna", json!({ "query": "in:devices" })).await, {
