@@ -85,7 +85,7 @@ pub struct Field {
     pub kind: Kind,
     /// Its value in SQL; `{e}` is the row.
     pub sql: &'static str,
-    /// What to sort by before it: an index may go by less than the whole value.
+    /// What to sort by before it, and to find texts by: an index may go by less than the whole value.
     pub sort_before: Option<&'static str>,
     /// Relations and columns where a value of it is found too, with their `uid`: a device has more addresses than it shows.
     pub elsewhere: &'static [(&'static str, &'static str, Kind)],

@@ -10,7 +10,7 @@ use crate::{
     live::{CHANGED_MAX, Follow},
     page::{Keyset, Listing, SortKey, type_of},
     parse::parse,
-    predicate::{Conditions, find, truth},
+    predicate::{Conditions, find, is_narrow, truth},
     statement::{Parameter, Statement},
     stats,
     syntax::{Clause, ClauseKind, Expression, Path, Query, Says, Scalar, Value},
@@ -408,22 +408,6 @@ impl Planner<'_> {
         by_groups || names(&self.query.filter, &is_state)
     }
 
-    /// Whether all devices that are asked for have host names with one beginning: there is an index of those.
-    fn names_a_beginning(&self) -> bool {
-        let is_beginning = |term: &Expression| match term {
-            Expression::Is(path, Value::One(name)) => {
-                let found = find(self.entity, path);
-                let is_hostname = found.is_ok_and(|found| found.kind() == Kind::Hostname && !found.of_device);
-                is_hostname && name.is_pattern() && !name.wild.contains(&0)
-            }
-            _ => false,
-        };
-        match &self.query.filter {
-            Expression::All(terms) => terms.iter().any(is_beginning),
-            term => is_beginning(term),
-        }
-    }
-
     /// Rows as they are: all fields, or those that are asked for.
     fn rows(&self, rows: &mut Conditions<'_>, from: &str) -> Listing {
         let named = |name: &str| Path { parts: vec![name.to_owned()], span: (0, 0) };
@@ -485,13 +469,14 @@ impl Planner<'_> {
                     if keys.iter().any(|known| known.sql == sql) {
                         continue;
                     }
-                    keys.extend(before.map(|before| key(before.replace("{e}", "e"), "timestamptz")));
-                    keys.push(key(sql, type_of(found.kind())));
+                    let of = type_of(found.kind());
+                    keys.extend(before.map(|before| key(before.replace("{e}", "e"), of)));
+                    keys.push(key(sql, of));
                 }
                 Err(error) => rows.errors.push(error),
             }
         }
-        let narrow = self.names_a_beginning().then_some(self.entity.view);
+        let narrow = is_narrow(self.entity, &self.query.filter).then_some(self.entity.view);
         Listing {
             columns,
             select: format!("SELECT {}", values.join(", ")),
