@@ -14,7 +14,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 8] = [
+const MIGRATIONS: [Migration; 7] = [
     Migration {
         version: 1,
         name: "roles_and_isolation",
@@ -38,7 +38,6 @@ const MIGRATIONS: [Migration; 8] = [
         name: "sums_and_operations",
         sql: include_str!("../migrations/0007_sums_and_operations.sql"),
     },
-    Migration { version: 8, name: "changes_read", sql: include_str!("../migrations/0008_changes_read.sql") },
 ];
 
 /// Only one migrates at a time; the key is this program's own.

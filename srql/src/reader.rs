@@ -341,7 +341,7 @@ const ACTIVE: &str = "SELECT g.id::bigint, g.schema, e.epoch, e.closed_at,
 const KEYS_MAX: i64 = CHANGED_MAX + 1;
 
 /// The keys that epochs changed.
-const CHANGED_KEYS: &str = "SELECT DISTINCT k COLLATE \"C\" FROM view_changes c, unnest(c.keys) AS k
+const CHANGED_KEYS: &str = "SELECT DISTINCT c.key COLLATE \"C\" FROM view_changes c
     WHERE c.generation = $1::bigint AND c.epoch > $2 AND c.epoch <= $3 AND c.entity = ANY ($4)
       AND ($5 OR NOT c.seen_only)
     ORDER BY 1 LIMIT $6";

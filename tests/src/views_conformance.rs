@@ -23,7 +23,8 @@ use serviceradar_streams::rows::{
 use serviceradar_streams::sums::{Buckets, Summed, Sums};
 use uuid::Uuid;
 
-const T0: i64 = 1_767_225_600_000_000;
+/// When its world begins, microseconds since 1970.
+pub const T0: i64 = 1_767_225_600_000_000;
 const TENANT: &str = "acme";
 
 fn uid(n: u128) -> Uid {

@@ -5,6 +5,7 @@
 mod buckets;
 mod catalogue;
 mod given;
+mod live;
 mod mistakes;
 mod pages;
 mod reference;

@@ -26,10 +26,11 @@ const DEVICES: u128 = 250;
 const CALLERS: [(&str, &str, &str); 3] =
     [("anna", "acme", "reader"), ("oscar", "acme", "operator"), ("bert", "other", "reader")];
 
-struct Stand {
+pub(crate) struct Stand {
     client: Client,
-    base: String,
-    _database: Database,
+    pub(crate) base: String,
+    pub(crate) database: Database,
+    pub(crate) stopping: CancellationToken,
 }
 
 fn keys() -> String {
@@ -44,7 +45,7 @@ fn keys() -> String {
 }
 
 impl Stand {
-    async fn new(set: impl FnOnce(&mut Service)) -> Self {
+    pub(crate) async fn new(set: impl FnOnce(&mut Service)) -> Self {
         let database = Database::migrated_timescale().await;
         let views = database.views().await;
         for (tenant, name) in [("acme", "=cmd"), ("other", "of others")] {
@@ -55,11 +56,12 @@ impl Stand {
             let devices = Changes { new: devices.collect(), ..Changes::default() };
             fill(&views, tenant, EpochOutput { devices, ..EpochOutput::default() }).await;
         }
+        let stopping = CancellationToken::new();
         let mut service = Service {
             callers: Callers::read(&keys()).unwrap(),
             readers: Readers::new(database.url().to_owned(), CONCURRENT_DEFAULT, COST_DEFAULT),
             cursors: Cursors::new(b"key"),
-            live: Live::new(CancellationToken::new()),
+            live: Live::new(stopping.clone()),
             clock: Arc::new(SystemClock),
             answer_bytes_max: ANSWER_BYTES_DEFAULT,
         };
@@ -70,10 +72,10 @@ impl Stand {
         // Already there where another test was first.
         _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder().tls_certs_only([]).build().unwrap();
-        Self { client, base, _database: database }
+        Self { client, base, database, stopping }
     }
 
-    fn request(&self, method: Method, path: &str, caller: &str) -> RequestBuilder {
+    pub(crate) fn request(&self, method: Method, path: &str, caller: &str) -> RequestBuilder {
         let request = self.client.request(method, format!("{}{path}", self.base));
         request.header("authorization", format!("Bearer key of {caller}"))
     }
@@ -84,7 +86,7 @@ impl Stand {
         (status, serde_json::from_slice(&response.bytes().await.unwrap()).unwrap())
     }
 
-    async fn get(&self, path: &str, caller: &str) -> (StatusCode, String) {
+    pub(crate) async fn get(&self, path: &str, caller: &str) -> (StatusCode, String) {
         let response = self.request(Method::GET, path, caller).send().await.unwrap();
         let status = response.status();
         (status, response.text().await.unwrap())
