@@ -4,14 +4,22 @@
 //! pipeline into a TimescaleDB as migrated, with all indexes, views and roles. The service runs in this process; 16
 //! clients ask it over HTTP, each one query after the other. Before that, how long a query takes to be read and planned.
 
-use std::{error::Error, sync::Arc, time::Instant};
+use std::{
+    error::Error,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use reqwest::Client;
 use serviceradar_log::{LogStore, MemoryLog};
+use serviceradar_materializers::{
+    LAYOUT_VERSION,
+    views::{Epoch, Views},
+};
 use serviceradar_schemas::{
-    Address, Claim, Observation, Probe,
+    Address, Claim, DeviceChange, Observation, Probe,
     time::{Clock, SystemClock},
 };
 use serviceradar_srql::{
@@ -24,8 +32,13 @@ use serviceradar_srql::{
         readers::{CONCURRENT_DEFAULT, COST_DEFAULT, Readers},
     },
 };
+use serviceradar_streams::{
+    changes::Changes,
+    rows::{EpochOutput, HistoryRow},
+    rules::Rules,
+};
 use serviceradar_tests::{database::Database, stand};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 
 const DEVICES: u32 = 1_000_000;
@@ -35,6 +48,8 @@ const CHUNK: u32 = 20_000;
 const CLIENTS: usize = 16;
 /// Queries of each kind that a client asks.
 const ASKED: usize = 25;
+/// Epochs whose telling is measured.
+const COMMITS: u64 = 100;
 const PLANNED: u32 = 20_000;
 const SECOND: i64 = 1_000_000;
 
@@ -181,39 +196,117 @@ async fn all(devices: u32) -> Result<()> {
     // Already there where another was first.
     _ = rustls::crypto::ring::default_provider().install_default();
     let client = Client::builder().tls_certs_only([]).build()?;
-    for (what, query, clients, wanted) in KINDS {
-        let asking = (0..clients).map(|number| {
-            let (client, base) = (client.clone(), base.clone());
-            tokio::spawn(async move {
-                let mut random = ChaCha8Rng::seed_from_u64(number as u64);
-                let mut took = Vec::with_capacity(ASKED);
-                // The first of each connects.
-                for _ in 0..=ASKED {
-                    let query = query(random.random_range(0..devices));
-                    let begun = Instant::now();
-                    let request = client.get(&base).query(&[("q", &query)]).bearer_auth("key");
-                    let answer = request.send().await?.error_for_status()?.bytes().await?;
-                    took.push(begun.elapsed().as_secs_f64() * 1e3);
-                    if !answer.starts_with(b"{\"meta\"")
-                        || answer.windows(12).any(|part| part == b"\"results\":[]")
-                    {
-                        return Err(format!("{query} found nothing").into());
-                    }
-                }
-                Result::Ok(took.split_off(1))
-            })
-        });
-        let mut took = Vec::new();
-        for asked in asking.collect::<Vec<_>>() {
-            took.extend(asked.await??);
+    for kind in KINDS {
+        // One that takes too long is told, and the others are measured.
+        if let Err(error) = ask(&client, &base, devices, kind).await {
+            println!("{:<44} {error}", kind.0);
         }
-        took.sort_by(f64::total_cmp);
-        let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize];
-        let (p50, p95, most) = (at(0.5), at(0.95), at(1.0));
-        println!(
-            "{:<44} p50 {p50:>8.1} ms, p95 {p95:>8.1} ms, at most {most:>8.1} ms; wanted (p95) {wanted}",
-            format!("{what}, {clients} clients")
-        );
     }
+    live(&client, &base, &database).await
+}
+
+/// How long a kind of queries takes.
+async fn ask(client: &Client, base: &str, devices: u32, (what, query, clients, wanted): Kind) -> Result<()> {
+    let asking = (0..clients).map(|number| {
+        let (client, base) = (client.clone(), base.to_owned());
+        tokio::spawn(async move {
+            let mut random = ChaCha8Rng::seed_from_u64(number as u64);
+            let mut took = Vec::with_capacity(ASKED);
+            // The first of each connects.
+            for _ in 0..=ASKED {
+                let query = query(random.random_range(0..devices));
+                let begun = Instant::now();
+                let request = client.get(&base).query(&[("q", &query)]).bearer_auth("key");
+                let answer = request.send().await?.error_for_status()?.bytes().await?;
+                took.push(begun.elapsed().as_secs_f64() * 1e3);
+                if !answer.starts_with(b"{\"meta\"")
+                    || answer.windows(12).any(|part| part == b"\"results\":[]")
+                {
+                    return Err(format!("{query} found nothing").into());
+                }
+            }
+            Result::Ok(took.split_off(1))
+        })
+    });
+    let mut took = Vec::new();
+    for asked in asking.collect::<Vec<_>>() {
+        took.extend(asked.await??);
+    }
+    told(&format!("{what}, {clients} clients"), took, wanted);
+    Ok(())
+}
+
+fn told(what: &str, mut took: Vec<f64>, wanted: &str) {
+    took.sort_by(f64::total_cmp);
+    let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize];
+    let (p50, p95, most) = (at(0.5), at(0.95), at(1.0));
+    println!(
+        "{what:<44} p50 {p50:>8.1} ms, p95 {p95:>8.1} ms, at most {most:>8.1} ms; wanted (p95) {wanted}"
+    );
+}
+
+/// How long after its commit a change is told, by live queries of as many clients.
+async fn live(client: &Client, base: &str, database: &Database) -> Result<()> {
+    let rules = Rules::default();
+    let views = database.views().await;
+    let fingerprint = rules.fingerprint(LAYOUT_VERSION);
+    let (mut writer, resume) = views.take(TENANT, "stand", &fingerprint, &rules.canonical()).await?;
+    let (put, mut told_at) = mpsc::channel(CLIENTS);
+    for _ in 0..CLIENTS {
+        let (client, base, put) = (client.clone(), base.to_owned(), put.clone());
+        tokio::spawn(async move {
+            let query = [("q", "in:devices fields:uid,name limit:1")];
+            let request = client.get(format!("{base}/stream")).query(&query).bearer_auth("key");
+            let mut events = request.send().await?.error_for_status()?;
+            // An event ends with an empty line; it may come in pieces.
+            while let Some(piece) = events.chunk().await? {
+                if piece.ends_with(b"\n\n") {
+                    put.send(Instant::now()).await?;
+                }
+            }
+            Result::Ok(())
+        });
+    }
+    // Of each, the device and that it is the present.
+    for _ in 0..CLIENTS {
+        told_at.recv().await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    while told_at.try_recv().is_ok() {}
+    let row = database.client().await;
+    let row = row.query_one("SELECT uid::text FROM views_1.device_summaries LIMIT 1", &[]).await?;
+    let uid = format!("sr:{}", row.get::<_, String>(0));
+    let mut took = Vec::new();
+    for number in 1..=COMMITS {
+        let device = DeviceChange {
+            uid: uid.clone(),
+            partition: "default".to_owned(),
+            name: Some(format!("name {number}")),
+            r#type: "Server".to_owned(),
+            confidence: "authoritative".to_owned(),
+            state: "active".to_owned(),
+            ..DeviceChange::default()
+        };
+        let history = vec![HistoryRow { uid: uid.parse()?, change: "changed", cause: String::new() }];
+        let devices = Changes { changed: vec![device], ..Changes::default() };
+        let epoch = Epoch {
+            number: resume.epoch + number,
+            follows: resume.epoch + number - 1,
+            closed_at: SystemClock.now(),
+            events: 1,
+            intake_max: SystemClock.now(),
+            frontiers: Vec::new(),
+            output: EpochOutput { devices, history, ..EpochOutput::default() },
+            dead_letters: Vec::new(),
+        };
+        writer.commit(&epoch).await?;
+        let committed = Instant::now();
+        for _ in 0..CLIENTS {
+            // It may be told before the writer has heard that it was committed.
+            let told_at = told_at.recv().await.ok_or("a live query ended")?;
+            took.push(told_at.saturating_duration_since(committed).as_secs_f64() * 1e3);
+        }
+    }
+    told(&format!("a commit, told by {CLIENTS} live queries"), took, "200");
     Ok(())
 }
