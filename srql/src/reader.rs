@@ -252,6 +252,18 @@ impl Reader {
         Ok(active.complete_to)
     }
 
+    /// Tells the database to give up what it is answering, and ends.
+    pub async fn give_up(self) {
+        if let Err(error) = self.client.cancel_token().cancel_query(NoTls).await {
+            tracing::debug!(%error, "a query was not given up");
+        }
+    }
+
+    /// Whether the database still answers it, which it is asked.
+    pub async fn is_answered(&self) -> bool {
+        self.client.check_connection().await.is_ok()
+    }
+
     /// Whether its connection has ended.
     pub fn is_closed(&self) -> bool {
         self.client.is_closed()

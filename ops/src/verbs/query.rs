@@ -1,32 +1,31 @@
-//! `query`: a question in SRQL, answered from the views.
+//! `query`: questions in SRQL, answered from the views: one, those on stdin, or those that are typed.
 
-use std::io::{self, Write};
+mod answers;
+mod line;
+mod script;
+mod session;
+mod shell;
 
-use anyhow::Context as _;
-use clap::{Args, ValueEnum};
-use serde_json::{Value, json};
-use serviceradar_schemas::time::{Clock, SystemClock};
+use std::io::{self, IsTerminal};
+
+use answers::{Rows, Written};
+use clap::Args;
 use serviceradar_srql::{
-    cursor::{Asker, Cursors},
     error::{Code, QueryError},
-    plan::{Extent, Plan, Shape, plan},
-    reader::{Answer, Reader},
     reference::reference,
-    service::told as told_whole,
-    written::{csv_header, csv_row, object, text},
 };
+use session::Session;
 
 use super::Context;
-use crate::{
-    lag,
-    output::{self, Format},
-};
+use crate::output::{self, Format};
 
-/// Answers a question in SRQL, e.g. in:devices vendor_name:Cisco last_seen:<-7d sort:last_seen
+/// Answers questions in SRQL, e.g. in:devices vendor_name:Cisco last_seen:<-7d sort:last_seen
+///
+/// Without a query it is a shell on a terminal; elsewhere it answers those on stdin, one per line, up to the first mistake.
 #[derive(Debug, Args)]
 pub(crate) struct Query {
     /// The query; its words may be given one by one
-    #[arg(required_unless_present = "reference", value_name = "QUERY")]
+    #[arg(value_name = "QUERY")]
     words: Vec<String>,
     /// How rows are written; unless said a table, or one object per line with --output json
     #[arg(long = "as", value_name = "FORMAT")]
@@ -35,24 +34,11 @@ pub(crate) struct Query {
     #[arg(long)]
     translate: bool,
     /// Goes on from a page of --as json: its next_cursor or prev_cursor
-    #[arg(long, value_name = "CURSOR")]
+    #[arg(long, value_name = "CURSOR", requires = "words")]
     cursor: Option<String>,
     /// Shows all that can be asked for, and every field of it
     #[arg(long)]
     reference: bool,
-}
-
-/// How rows are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Written {
-    /// Aligned columns, without those that nothing is in
-    Table,
-    /// One object: results and what they are of
-    Json,
-    /// One object per line, and all rows unless limit: is said
-    Ndjson,
-    /// Comma-separated values, and all rows unless limit: is said
-    Csv,
 }
 
 /// A query that cannot be answered.
@@ -64,6 +50,10 @@ pub(crate) struct Refused {
 }
 
 impl Refused {
+    fn new(query: &str, mistakes: Vec<QueryError>) -> Self {
+        Self { query: query.to_owned(), mistakes }
+    }
+
     /// Whether it is for what is missing, not for what was asked.
     pub(crate) fn is_unavailable(&self) -> bool {
         self.mistakes.iter().any(|mistake| mistake.code == Code::Unavailable)
@@ -97,110 +87,74 @@ impl Query {
         if self.reference {
             return Ok(output::line(reference().trim_end())?);
         }
-        let query = self.words.join(" ");
-        let refused = |mistakes| Refused { query: query.clone(), mistakes };
-        let written = self.written.unwrap_or(match context.format {
+        let format = context.format;
+        let written = self.written.unwrap_or(match format {
             Format::Table => Written::Table,
             Format::Json => Written::Ndjson,
         });
-        let now = SystemClock.now();
-        // Whoever reads the database could write any cursor: the key keeps mistakes away, and nobody.
-        let (asker, cursors) =
-            (Asker { tenant: &context.config.tenant, principal: "query" }, Cursors::new(b"query"));
-        let planned = match written {
-            Written::Table | Written::Json => cursors.plan(asker, &query, now, None, self.cursor.as_deref()),
-            Written::Ndjson | Written::Csv => {
-                plan(&query, now, Extent::All { limit: None }).map(|plan| (plan, now))
+        let asking = Asking { written, translates: self.translate, format };
+        let mut session = Session::new(&context.config);
+        if !self.words.is_empty() {
+            let query = self.words.join(" ");
+            return asking.answer(&mut session, &query, self.cursor.as_deref()).await;
+        }
+        if io::stdin().is_terminal() && io::stdout().is_terminal() {
+            return shell::run(session, asking, &context.config).await;
+        }
+        script::run(&mut session, asking).await
+    }
+}
+
+/// What becomes of a query.
+#[derive(Clone, Copy)]
+struct Asking {
+    /// How its answer is written.
+    written: Written,
+    /// Whether its statement is shown instead.
+    translates: bool,
+    /// How that is written.
+    format: Format,
+}
+
+impl Asking {
+    /// Answers a query on stdout.
+    async fn answer(
+        self,
+        session: &mut Session<'_>,
+        query: &str,
+        cursor: Option<&str>,
+    ) -> anyhow::Result<()> {
+        let is_streamed = self.written.is_streamed();
+        let planned = if is_streamed { session.all(query)? } else { session.page(query, cursor)? };
+        if self.translates {
+            return Ok(answers::translation(self.format, &planned.plan)?);
+        }
+        if !is_streamed {
+            let answer = session.answer(&planned).await?;
+            answers::page(self.written, &planned.plan, &answer, |from| session.cursor(&planned, from))?;
+            if let (Written::Table, Some(total)) = (self.written, answer.total) {
+                output::line(&format!("{} of {total}", answer.rows.len()))?;
             }
+            return Ok(());
+        }
+        // Only where there is a database to answer, or what was written would look like an answer without rows.
+        session.connect().await?;
+        let mut rows = Rows::begin(self.written, &planned.plan.columns)?;
+        let mut put = Ok(());
+        let take = |row: Vec<_>| {
+            put = rows.put(&row);
+            put.is_ok()
         };
-        let (plan, now) = planned.map_err(refused)?;
-        if self.translate {
-            return translate(context.format, &plan);
-        }
-        let config = &context.config;
-        let url = lag::database_url(config).with_context(|| {
-            format!("no database: give --database, or start a pipeline on {}", config.dir.display())
-        })?;
-        let one = |mistake| refused(vec![mistake]);
-        let mut reader = Reader::connect(&url, None).await.map_err(one)?;
-        match written {
-            Written::Table => table(&reader.answer(&config.tenant, &plan).await.map_err(one)?),
-            Written::Json => {
-                let answer = reader.answer(&config.tenant, &plan).await.map_err(one)?;
-                let write = |from| cursors.write(asker, &plan, now, from);
-                Ok(output::line(&told_whole(&plan, &answer, write).to_string())?)
-            }
-            Written::Ndjson => {
-                let mut out = io::BufWriter::new(io::stdout().lock());
-                let mut written = Ok(());
-                let take = |row: Vec<Value>| {
-                    written = writeln!(out, "{}", object(&plan.columns, &row));
-                    written.is_ok()
-                };
-                reader.read(&config.tenant, &plan, take).await.map_err(one)?;
-                written?;
-                Ok(out.flush()?)
-            }
-            Written::Csv => {
-                let mut out = io::BufWriter::new(io::stdout().lock());
-                csv_header(&plan.columns, &mut out)?;
-                let mut written = Ok(());
-                let take = |row: Vec<Value>| {
-                    written = csv_row(&row, &mut out);
-                    written.is_ok()
-                };
-                reader.read(&config.tenant, &plan, take).await.map_err(one)?;
-                written?;
-                Ok(out.flush()?)
-            }
-        }
+        session.read(&planned, take).await?;
+        put?;
+        Ok(rows.end()?)
     }
-}
-
-fn translate(format: Format, plan: &Plan) -> anyhow::Result<()> {
-    // Without a cursor it is one.
-    for statement in &plan.statements {
-        let parameters: Vec<String> = statement.parameters.iter().map(|of| format!("{of:?}")).collect();
-        if format == Format::Json {
-            output::line(&json!({ "sql": statement.sql, "parameters": parameters }).to_string())?;
-            continue;
-        }
-        output::line(&statement.sql)?;
-        for (number, parameter) in (1..).zip(parameters) {
-            output::line(&format!("${number} = {parameter}"))?;
-        }
-    }
-    Ok(())
-}
-
-/// Columns in which something is, but for those that are objects.
-fn table(answer: &Answer) -> anyhow::Result<()> {
-    let is_shown = |at: &usize| {
-        let column = &answer.columns[*at];
-        let is_told = column.shape != Shape::Json && column.name != "device_id";
-        is_told && answer.rows.iter().any(|row| !row[*at].is_null())
-    };
-    let shown: Vec<usize> = (0..answer.columns.len()).filter(is_shown).collect();
-    let names: Vec<&str> = shown.iter().map(|at| answer.columns[*at].name.as_str()).collect();
-    let cell = |value: &Value| match value {
-        Value::Array(items) => Value::String(items.iter().map(text).collect::<Vec<_>>().join(", ")),
-        other => other.clone(),
-    };
-    let rows: Vec<Vec<Value>> =
-        answer.rows.iter().map(|row| shown.iter().map(|at| cell(&row[*at])).collect()).collect();
-    if rows.is_empty() {
-        output::line("no rows")?;
-    } else {
-        output::rows(Format::Table, &names, &rows)?;
-    }
-    if let Some(total) = answer.total {
-        output::line(&format!("{} of {total}", answer.rows.len()))?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use serviceradar_srql::plan::{Extent, plan};
+
     use super::*;
 
     #[test]

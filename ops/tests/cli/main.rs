@@ -11,6 +11,8 @@ mod pipeline;
 mod query;
 mod resolve;
 mod schema;
+mod shell;
+mod terminal;
 
 use std::{
     io::{BufRead, BufReader},
@@ -21,15 +23,20 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 fn serviceradar(dir: &TempDir, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_serviceradar"));
-    // What the machine has set must not reach the test.
+    let mut command = apart(dir, env!("CARGO_BIN_EXE_serviceradar"));
+    command.args(arguments).arg("--dir").arg(dir.path());
+    command
+}
+
+/// A program that what the machine has set does not reach.
+fn apart(dir: &TempDir, program: &str) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("SERVICERADAR_") {
             command.env_remove(name);
         }
     }
-    command.env("XDG_CONFIG_HOME", dir.path()).env_remove("RUST_LOG").args(arguments);
-    command.arg("--dir").arg(dir.path()).stdin(Stdio::null());
+    command.env("XDG_CONFIG_HOME", dir.path()).env_remove("RUST_LOG").stdin(Stdio::null());
     command
 }
 
@@ -63,10 +70,15 @@ impl Running {
         Self(command.spawn().unwrap())
     }
 
-    /// Does as Ctrl-C does, and waits for the end; returns its code.
-    fn interrupt(&mut self) -> i32 {
+    /// Does as Ctrl-C does.
+    fn press_ctrl_c(&self) {
         let status = Command::new("kill").args(["-INT", &self.0.id().to_string()]).status().unwrap();
         assert!(status.success());
+    }
+
+    /// Does as Ctrl-C does, and waits for the end; returns its code.
+    fn interrupt(&mut self) -> i32 {
+        self.press_ctrl_c();
         self.0.wait().unwrap().code().unwrap()
     }
 }
