@@ -197,7 +197,7 @@ async fn what_has_keys_of_several_columns_is_followed() {
     let mut commits = Commits::of(&stand, "acme").await;
     let count = |dimension: &'static str, devices| CountRow {
         partition: "default".into(),
-        dimension: dimension.into(),
+        dimension,
         value: "Server of two words".into(),
         devices,
         available: 0,
