@@ -13,6 +13,7 @@ pub mod plan;
 mod predicate;
 pub mod reader;
 pub mod reference;
+mod rate;
 pub mod service;
 pub mod statement;
 mod stats;

@@ -7,6 +7,7 @@ use crate::{
     page::{Listing, SortKey, type_of_shape},
     plan::{Column, Shape, shown},
     predicate::{Conditions, Found, find, has_value},
+    rate::rate,
     statement::{Parameter, Statement},
     syntax::{Aggregate, Key, Path, Scalar, Value},
 };
@@ -15,7 +16,7 @@ use crate::{
 const VALUES_MAX: usize = 100;
 
 /// What can be computed.
-pub(crate) const AGGREGATES: [&str; 13] = [
+pub(crate) const AGGREGATES: [&str; 14] = [
     "count",
     "count_distinct",
     "sum",
@@ -28,6 +29,7 @@ pub(crate) const AGGREGATES: [&str; 13] = [
     "p99",
     "first",
     "last",
+    "rate",
     "values",
 ];
 
@@ -211,18 +213,13 @@ pub(crate) fn compute(rows: &mut Conditions<'_>, aggregate: &Aggregate) -> Resul
             shown(kind, &format!("{function}({value})"))
         }
         "first" | "last" if !matches!(kind, Kind::AnyOf | Kind::AllOf) => {
-            let Some(time) = entity.time.and_then(|time| entity.find(time)) else {
-                return refuse(
-                    Code::BadOperator,
-                    format!("{} has no time by which one is first", entity.name()),
-                );
-            };
             let way = if function == "first" { "ASC" } else { "DESC" };
-            let time = time.sql.replace("{e}", "e");
-            let keys: Vec<String> =
-                entity.key.iter().filter_map(|key| Some(entity.find(key)?.sql.replace("{e}", "e"))).collect();
-            let order = format!("{time} {way} NULLS LAST, {}", keys.join(", "));
+            let (_, order) = by_time(entity, aggregate, way)?;
             shown(kind, &format!("(array_agg({value} ORDER BY {order}) FILTER (WHERE {there}))[1]"))
+        }
+        "rate" if is_number => {
+            let (time, order) = by_time(entity, aggregate, "ASC")?;
+            (rate(&value, &time, &order, &there), Shape::Number)
         }
         "values" if !matches!(kind, Kind::AnyOf | Kind::AllOf | Kind::Map | Kind::Json | Kind::Time) => {
             let text = match kind {
@@ -258,6 +255,18 @@ fn condition_on_group(
     let Some(one) = computed.iter().find(|one| one.column.name == name) else {
         let said = format!("nothing that is computed is called '{name}'");
         let names = computed.iter().map(|one| one.column.name.as_str());
+/// The time of a row, and the order by it, in which the key of the entity tells those of one time apart.
+fn by_time(entity: &Entity, aggregate: &Aggregate, way: &str) -> Result<(String, String), QueryError> {
+    let sql = |name: &str| Some(entity.find(name)?.sql.replace("{e}", "e"));
+    let time = entity.time.and_then(sql).ok_or_else(|| {
+        let said = format!("{} has no time by which {} goes", entity.name(), aggregate.function);
+        QueryError::new(Code::BadOperator, aggregate.span, said)
+    })?;
+    let keys: Vec<String> = entity.key.iter().filter_map(|key| sql(key)).collect();
+    let order = format!("{time} {way} NULLS LAST, {}", keys.join(", "));
+    Ok((time, order))
+}
+
         return Err(QueryError::new(Code::UnknownField, word.span, said).did_you_mean(name, names));
     };
     if !matches!(one.column.shape, Shape::Integer | Shape::Number) {

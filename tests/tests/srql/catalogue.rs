@@ -3,6 +3,7 @@
 use serviceradar_materializers::views::Views;
 use serviceradar_srql::{
     catalogue::{Entity, Field, Kind, Standing, entities},
+    complete::complete,
     error::Code,
     reader::Reader,
 };
@@ -112,9 +113,10 @@ async fn check_field(reader: &mut Reader, entity: &Entity, field: &Field, all: i
             }
         }
     }
-    for function in
-        ["count", "count_distinct", "sum", "avg", "min", "max", "p50", "p99", "first", "last", "values"]
-    {
+    let agg = format!("in:{of} agg:");
+    let (_, functions) = complete(&agg, agg.len());
+    assert!(functions.len() > 10, "{functions:?}");
+    for function in functions.into_iter().map(|offer| offer.text) {
         let query = format!("in:{of} include_retired:true stats:{function}({name})");
         match ask(reader, "acme", &query, NOW).await {
             Ok(answer) => assert_eq!(answer.rows.len(), 1, "{query}"),
@@ -134,7 +136,16 @@ async fn check_time(reader: &mut Reader, entity: &Entity, all: i64) {
     };
     for clauses in ["bucket:1h", "bucket:1mo fill:null", "latest:true", "bucket:1d stats:count()"] {
         let query = format!("{base} {clauses}");
-        match ask(reader, "acme", &query, NOW).await {
+        let whole = ask(reader, "acme", &query, NOW).await;
+        // What can be computed of all can be computed of a length of time.
+        let query = format!("in:{of} include_retired:true bucket:1d agg:{function} value_field:{name}");
+        let by_time = ask(reader, "acme", &query, NOW).await;
+        let is_timed = entity.time.is_some();
+        assert_eq!(by_time.is_ok(), is_timed && whole.is_ok(), "{query}: {by_time:?}");
+        if entity.time.is_none() {
+            assert!(!matches!(&*function, "first" | "last" | "rate") || whole.is_err(), "{query}");
+        }
+        match &whole {
             Ok(answer) if clauses.starts_with("bucket") => {
                 assert!(entity.time.is_some(), "{query}");
                 let at = answer.columns.iter().position(|of| matches!(&*of.name, "value" | "count")).unwrap();

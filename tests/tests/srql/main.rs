@@ -11,6 +11,7 @@ mod pages;
 mod reference;
 mod service;
 mod values;
+mod rates;
 
 use serde_json::Value;
 use serviceradar_materializers::views::{Epoch, Pieces, Views};
