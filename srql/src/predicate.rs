@@ -164,19 +164,21 @@ impl Conditions<'_> {
             let is = self.is(&path, &value);
             sql.push(self.noted(is));
         }
-        if let Some(words) = self.entity.words {
-            let patterns = patterns.iter().map(|pattern| pattern.to_lowercase()).collect();
-            let bound = self.out.bind(Parameter::Texts(patterns));
-            sql.push(format!("e.uid IN (SELECT w.uid FROM {words} w WHERE w.words LIKE ANY ({bound}))"));
-        } else {
-            let bound = self.out.bind(Parameter::Texts(patterns));
-            let field = |name: &&'static str| self.entity.find(name);
-            sql.extend(self.entity.texts.iter().filter_map(field).map(|field| {
-                let value = field.sql.replace("{e}", "e");
-                let text = if field.kind == Kind::Address { format!("host({value})") } else { value };
-                format!("{text} ILIKE ANY ({bound})")
-            }));
-        }
+        let words = self.entity.words.map(|words| {
+            let lower = patterns.iter().map(|pattern| pattern.to_lowercase()).collect();
+            let bound = self.out.bind(Parameter::Texts(lower));
+            format!("e.uid IN (SELECT w.uid FROM {words} w WHERE w.words LIKE ANY ({bound}))")
+        });
+        let fields = self.any_text(patterns);
+        sql.push(match words {
+            // A line of words is a field: what could reach over its end is asked of the fields, too.
+            Some(words) => {
+                let is_within_one = !scalar.is_broken() && !scalar.text.contains('\n');
+                let is_within_one = self.out.bind(Parameter::Bool(is_within_one));
+                format!("({words} AND ({is_within_one} OR {fields}))")
+            }
+            None => fields,
+        });
         format!("({})", sql.join(" OR "))
     }
 
@@ -198,6 +200,18 @@ impl Conditions<'_> {
                 let on = self.on_column(&found, *kind, &format!("x.{column}"), value, path.span)?;
                 Ok(format!("SELECT x.uid FROM {relation} x WHERE {on}"))
             });
+    /// That one of the text fields is like one of these.
+    fn any_text(&mut self, patterns: Vec<String>) -> String {
+        let bound = self.out.bind(Parameter::Texts(patterns));
+        let field = |name: &&'static str| self.entity.find(name);
+        let like = self.entity.texts.iter().filter_map(field).map(|field| {
+            let value = field.sql.replace("{e}", "e");
+            let text = if field.kind == Kind::Address { format!("host({value})") } else { value };
+            format!("{text} ILIKE ANY ({bound})")
+        });
+        format!("({})", like.collect::<Vec<_>>().join(" OR "))
+    }
+
             format!("{row}.uid IN ({})", places.collect::<Result<Vec<_>, QueryError>>()?.join(" UNION ALL "))
         };
         match self.entity.device {

@@ -61,6 +61,14 @@ impl Scalar {
 
     /// Whether it is a lone `*`: has a value.
     pub fn is_anything(&self) -> bool {
+    /// Whether a wildcard stands within it: what it matches need not be one piece.
+    pub fn is_broken(&self) -> bool {
+        let is_other = |at: &usize| self.wild.binary_search(at).is_err();
+        let mut others = self.text.char_indices().map(|(at, _)| at).filter(is_other);
+        let (first, last) = (others.next(), others.next_back());
+        self.wild.iter().any(|at| Some(*at) > first && Some(*at) < last)
+    }
+
         self.text == "*" && self.is_pattern()
     }
 }

@@ -4,6 +4,7 @@
 
 mod buckets;
 mod catalogue;
+mod free_terms;
 mod given;
 mod live;
 mod mistakes;
