@@ -111,6 +111,13 @@ impl<'a> Parser<'a> {
         is_there
     }
 
+    fn is_at_keyword(&mut self) -> bool {
+        let from = self.at;
+        let is_there = self.keyword("OR") || self.keyword("AND");
+        self.at = from;
+        is_there
+    }
+
     fn wrong<T>(&self, code: Code, from: usize, message: impl Into<String>) -> Read<T> {
         Err(QueryError::new(code, (from, self.at.max(from)), message))
     }
@@ -119,8 +126,8 @@ impl<'a> Parser<'a> {
     fn group(&mut self, depth: usize) -> Expression {
         let (mut any, mut all) = (Vec::new(), Vec::new());
         let mut after_clause = false;
-        // A keyword that waits for the term after it.
-        let mut open: Option<Span> = None;
+        // A keyword that waits for the term after it; an OR for one that is no clause.
+        let (mut open, mut is_open_or): (Option<Span>, bool) = (None, false);
         loop {
             self.blanks();
             let from = self.at;
@@ -132,19 +139,19 @@ impl<'a> Parser<'a> {
             let is_or = self.keyword("OR");
             if is_or || self.keyword("AND") {
                 let is_first = all.is_empty() && (is_or || !after_clause);
-                if is_first || open.is_some() {
+                if is_first || (open.is_some() && !after_clause) {
                     let said = "there is no term before this keyword";
                     self.errors.push(QueryError::new(Code::Syntax, (from, self.at), said));
                 } else if is_or {
                     any.push(Expression::All(std::mem::take(&mut all)));
                 }
-                open = Some((from, self.at));
+                (open, is_open_or, after_clause) = (Some((from, self.at)), is_or, false);
                 continue;
             }
             match self.term(depth) {
                 Ok(term) => {
-                    open = None;
                     after_clause = term.is_none();
+                    open = open.filter(|_| after_clause && is_open_or);
                     all.extend(term);
                 }
                 Err(error) => {
@@ -197,35 +204,24 @@ impl<'a> Parser<'a> {
             negated = !negated;
         }
         let negate = |term| if negated { Expression::Not(Box::new(term)) } else { term };
+        let has_sign = self.at > from;
+        let is_nothing = |next: char| next.is_whitespace() || (has_sign && next == ')');
+        if self.peek().is_none_or(is_nothing) || (has_sign && self.is_at_keyword()) {
+            let written = self.text.get(from..self.at).unwrap_or_default().trim_end().len();
+            let said = "there is nothing to negate";
+            return Err(QueryError::new(Code::Syntax, (from, from + written), said));
+        }
         match self.peek() {
-            None => self.wrong(Code::Syntax, from, "there is nothing to negate"),
-            Some(next) if next.is_whitespace() || (negated && next == ')') => {
-                self.wrong(Code::Syntax, from, "there is nothing to negate")
-            }
-            Some('(') => {
-                if depth == DEPTH_MAX {
-                    return self.wrong(Code::TooWide, from, format!("groups are {DEPTH_MAX} deep at most"));
-                }
-                self.step();
-                let inner = self.group(depth + 1);
-                if !self.eat(")") {
-                    return self.wrong(Code::Syntax, from, "this bracket is not closed");
-                }
-                if matches!(&inner, Expression::All(terms) if terms.is_empty()) && self.errors.is_empty() {
-                    return self.wrong(Code::Syntax, from, "there is nothing in these brackets");
-                }
-                Ok(Some(negate(inner)))
-            }
+            Some('(') => self.brackets(depth, from).map(|inner| Some(negate(inner))),
             Some(')' | ']' | ',') => {
                 self.step();
                 self.wrong(Code::Syntax, from, "nothing is open that this could close")
             }
             Some(quote) if is_quote(quote) => {
                 let scalar = self.quoted()?;
-                self.ends()?;
-                Ok(Some(negate(Expression::Free(scalar))))
+                self.free(scalar).map(|free| Some(negate(free)))
             }
-            Some(_) => {
+            _ => {
                 let start = self.at;
                 let run =
                     self.rest().split(|c: char| c.is_whitespace() || c == ')').next().unwrap_or_default();
@@ -233,13 +229,12 @@ impl<'a> Parser<'a> {
                 let Some(path) = path else {
                     self.at = start;
                     let word = self.word(&[])?;
-                    self.ends()?;
-                    return Ok(Some(negate(Expression::Free(word))));
+                    return self.free(word).map(|free| Some(negate(free)));
                 };
                 let name = path.text().to_lowercase().replace('-', "_");
                 let clause = CLAUSES.iter().find(|(clause, _)| path.parts.len() == 1 && *clause == name);
                 if let Some((_, kind)) = clause {
-                    if depth > 0 || negated {
+                    if depth > 0 || has_sign {
                         self.clause(*kind, start)?;
                         self.clauses.pop();
                         let said =
@@ -253,6 +248,27 @@ impl<'a> Parser<'a> {
                 Ok(Some(negate(Expression::Is(path, value))))
             }
         }
+    }
+
+    /// A group with its brackets.
+    fn brackets(&mut self, depth: usize, from: usize) -> Read<Expression> {
+        if depth == DEPTH_MAX {
+            return self.wrong(Code::TooWide, from, format!("groups are {DEPTH_MAX} deep at most"));
+        }
+        self.step();
+        let inner = self.group(depth + 1);
+        if !self.eat(")") {
+            return self.wrong(Code::Syntax, from, "this bracket is not closed");
+        }
+        if matches!(&inner, Expression::All(terms) if terms.is_empty()) && self.errors.is_empty() {
+            return self.wrong(Code::Syntax, from, "there is nothing in these brackets");
+        }
+        Ok(inner)
+    }
+
+    fn free(&self, scalar: Scalar) -> Read<Expression> {
+        self.ends()?;
+        Ok(Expression::Free(scalar))
     }
 
     /// A blank, a bracket or the end must follow.

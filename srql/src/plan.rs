@@ -201,7 +201,13 @@ impl Planner<'_> {
         let listing = match (said.map(|clause| &clause.says), width) {
             (Some(Says::Aggregates(aggregates, keys)), width) => {
                 self.refuse(
-                    &[ClauseKind::Fields, ClauseKind::Series, ClauseKind::Aggregate, ClauseKind::ValueField],
+                    &[
+                        ClauseKind::Fields,
+                        ClauseKind::Series,
+                        ClauseKind::Aggregate,
+                        ClauseKind::ValueField,
+                        ClauseKind::Fill,
+                    ],
                     "does not go with stats:, whose columns are its keys and aggregates",
                     errors,
                 );

@@ -538,7 +538,8 @@ fn normal(kind: Kind, scalar: &Scalar) -> Result<String, QueryError> {
         Kind::Hostname => Ok(normalise::hostname(text).unwrap_or_else(|| text.to_lowercase())),
         Kind::Mac | Kind::MacDigits => {
             let digits: String = text.chars().filter(|c| !matches!(c, ':' | '-' | '.' | ' ')).collect();
-            let mac = u64::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 12);
+            let is_mac = digits.len() == 12 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+            let mac = u64::from_str_radix(&digits, 16).ok().filter(|_| is_mac);
             let text = if kind == Kind::Mac { mac_shown } else { mac_text };
             mac.map(text).ok_or_else(|| bad(scalar, "no MAC"))
         }
