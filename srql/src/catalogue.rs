@@ -32,8 +32,14 @@ pub enum Kind {
     AnyOf,
     /// A list of texts. Asked for a list it has all of it.
     AllOf,
+    /// The value of a claim, in the form of its namespace, which is the field `namespace` beside it.
+    Claim,
+    /// A claim as `namespace:value`.
+    NamedClaim,
     /// Text by keys, each of which is a field of its own.
     Map,
+    /// A list of elements with fields of their own.
+    Nested,
     /// Anything else: it is shown.
     Json,
 }
@@ -51,7 +57,9 @@ impl Kind {
             Kind::Bool => "boolean",
             Kind::Time => "time",
             Kind::AnyOf | Kind::AllOf => "texts",
+            Kind::Claim | Kind::NamedClaim => "claim",
             Kind::Map => "map",
+            Kind::Nested => "nested",
             Kind::Json => "json",
         }
     }
@@ -59,20 +67,28 @@ impl Kind {
     /// What can be asked of it, as it is written.
     pub fn operators(self) -> &'static [&'static str] {
         match self {
-            Kind::Text | Kind::Hostname | Kind::Mac | Kind::MacDigits => &["v", "(a,b)", "%pattern%", "*"],
+            Kind::Text
+            | Kind::Hostname
+            | Kind::Mac
+            | Kind::MacDigits
+            | Kind::Claim
+            | Kind::NamedClaim
+            | Kind::AnyOf
+            | Kind::AllOf
+            | Kind::Map => &["v", "(a,b)", "%pattern%", "*"],
             Kind::Address => &["v", "(a,b)", "net/len", "a..b", "%pattern%", "*"],
             Kind::Uid => &["v", "(a,b)", "*"],
             Kind::Integer => &["v", "(a,b)", ">", ">=", "<", "<=", "a..b", "*"],
             Kind::Bool => &["true", "false", "*"],
             Kind::Time => &["range", "[a,b]", ">", ">=", "<", "<=", "a..b", "*"],
-            Kind::AnyOf | Kind::AllOf | Kind::Map => &["v", "(a,b)", "%pattern%", "*"],
+            Kind::Nested => &["(field:v …)", "*"],
             Kind::Json => &["*"],
         }
     }
 
     /// Whether groups can go by it.
     pub fn is_groupable(self) -> bool {
-        !matches!(self, Kind::Time | Kind::Map | Kind::Json)
+        !matches!(self, Kind::Time | Kind::Map | Kind::Nested | Kind::Json)
     }
 }
 
@@ -89,13 +105,20 @@ pub struct Field {
     pub sort_before: Option<&'static str>,
     /// Relations and columns where a value of it is found too, with their `uid`: a device has more addresses than it shows.
     pub elsewhere: &'static [(&'static str, &'static str, Kind)],
+    /// Of a nested field those of an element, which is `{e}.element`, jsonb.
+    pub nested: &'static [Field],
     /// What it says.
     pub label: &'static str,
 }
 
 /// A field of one column.
 const fn field(names: &'static [&'static str], kind: Kind, sql: &'static str, label: &'static str) -> Field {
-    Field { names, kind, sql, sort_before: None, elsewhere: &[], label }
+    Field { names, kind, sql, sort_before: None, elsewhere: &[], nested: &[], label }
+}
+
+/// A field of these by any of its names, whatever their case.
+pub(crate) fn named(fields: &'static [Field], name: &str) -> Option<&'static Field> {
+    fields.iter().find(|field| field.names.iter().any(|known| known.eq_ignore_ascii_case(name)))
 }
 
 /// What sort of rows an entity has.
@@ -168,8 +191,7 @@ impl Entity {
 
     /// A field by any of its names, whatever their case.
     pub fn find(&self, name: &str) -> Option<&'static Field> {
-        let fields: &'static [Field] = self.fields;
-        fields.iter().find(|field| field.names.iter().any(|known| known.eq_ignore_ascii_case(name)))
+        named(self.fields, name)
     }
 
     /// A field by any of its names; the mistake where there is none.
@@ -190,6 +212,11 @@ pub fn entities() -> impl Iterator<Item = &'static Entity> {
 /// The devices.
 pub fn devices() -> &'static Entity {
     &inventory::ENTITIES[0]
+}
+
+/// Whether a field of that name is nested, of whichever entity: the brackets after it hold predicates.
+pub(crate) fn is_nested(name: &str) -> bool {
+    entities().filter_map(|entity| entity.find(name)).any(|field| field.kind == Kind::Nested)
 }
 
 /// An entity by any of its names, whatever their case.
@@ -221,6 +248,20 @@ mod tests {
                 entity.key.iter().chain(entity.latest).chain(order).chain(&entity.time).chain(entity.texts)
             {
                 assert!(entity.find(name).is_some(), "{}.{name}", entity.name());
+            }
+            for field in entity.fields {
+                let is_nested = field.kind == Kind::Nested;
+                // A query is read before anybody knows of which entity it is.
+                assert!(
+                    field.names.iter().all(|name| super::is_nested(name) == is_nested),
+                    "{:?}",
+                    field.names
+                );
+                assert_eq!(field.nested.is_empty(), !is_nested, "{:?}", field.names);
+                let members = || field.nested.iter().flat_map(|of| of.names);
+                assert_eq!(members().collect::<BTreeSet<_>>().len(), members().count(), "{:?}", field.names);
+                assert!(field.nested.iter().all(|of| of.nested.is_empty() && of.elsewhere.is_empty()));
+                assert!(field.kind != Kind::Claim || entity.find("namespace").is_some());
             }
         }
     }

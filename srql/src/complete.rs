@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::{
-    catalogue::{self, Entity, Kind, Standing},
+    catalogue::{self, Entity, Field, Kind, Standing},
     error::Span,
     stats::AGGREGATES,
     syntax::CLAUSES,
@@ -39,7 +39,11 @@ pub fn complete(query: &str, at: usize) -> (Span, Vec<Offer>) {
         let is_within = before
             .rfind(['\'', '"', '`'])
             .is_some_and(|quote| before.get(..quote).is_some_and(|rest| rest.ends_with("stats:")));
-        let mut offers = if is_within { fields(entity, "") } else { terms(entity) };
+        let mut offers = match nested_of(entity, before.get(..begin).unwrap_or_default()) {
+            Some(of) => fields(of.nested, ":"),
+            None if is_within => fields(fields_of(entity), ""),
+            None => terms(entity),
+        };
         if is_within {
             offers.extend(aggregates());
         }
@@ -49,13 +53,14 @@ pub fn complete(query: &str, at: usize) -> (Span, Vec<Offer>) {
     let item = value.rsplit([',', '"', '\'']).next().unwrap_or_default();
     let offers = match key.to_lowercase().as_str() {
         "in" => catalogue::entities().map(|entity| offer(entity.name(), "entity", entity.label)).collect(),
-        "sort" | "order" | "fields" | "series" | "value_field" => fields(entity, ""),
+        "sort" | "order" | "fields" | "series" | "value_field" => fields(fields_of(entity), ""),
         "count" | "latest" | "include_retired" | "stream" => truths(),
         "stats" => aggregates(),
         "agg" => AGGREGATES.iter().map(|name| offer(name, "aggregate", "")).collect(),
         "fill" => vec![offer("null", "value", "Gaps have no value")],
         name => match entity.and_then(|entity| entity.find(name)).map(|field| field.kind) {
             Some(Kind::Bool) => truths(),
+            Some(Kind::Nested) => vec![offer("(", "value", "One element is so")],
             Some(Kind::Time) => ["last_1h", "last_24h", "last_7d", "today", "yesterday"]
                 .iter()
                 .map(|text| offer(text, "value", ""))
@@ -79,22 +84,49 @@ fn entity_of(query: &str) -> Option<&'static Entity> {
     named.next_back().and_then(|name| catalogue::entity(name, (0, 0)).ok())
 }
 
-fn fields(entity: Option<&'static Entity>, after: &str) -> Vec<Offer> {
-    let fields = entity.map(|entity| entity.fields).unwrap_or_default();
+/// The nested field whose brackets are open at the end of a text.
+fn nested_of(entity: Option<&'static Entity>, before: &str) -> Option<&'static Field> {
+    let mut closed = 0;
+    let opens = before.char_indices().rev().filter_map(|(at, next)| match next {
+        ')' => {
+            closed += 1;
+            None
+        }
+        '(' if closed > 0 => {
+            closed -= 1;
+            None
+        }
+        '(' => before.get(..at),
+        _ => None,
+    });
+    let mut named = opens.filter_map(|text| {
+        let term = text.strip_suffix(':')?.rsplit([' ', '\t', '\n', '(', '!', '-']).next()?;
+        let (device, name) = term.split_once('.').map_or((false, term), |(_, name)| (true, name));
+        let entity = if device { Some(catalogue::devices()) } else { entity };
+        entity?.find(name).filter(|field| field.kind == Kind::Nested)
+    });
+    named.next()
+}
+
+fn fields_of(entity: Option<&'static Entity>) -> &'static [Field] {
+    entity.map(|entity| entity.fields).unwrap_or_default()
+}
+
+fn fields(fields: &'static [Field], after: &str) -> Vec<Offer> {
     fields.iter().map(|field| offer(&format!("{}{after}", field.names[0]), "field", field.label)).collect()
 }
 
 fn terms(entity: Option<&'static Entity>) -> Vec<Offer> {
     let clauses = CLAUSES.iter().filter(|(name, kind)| kind.name() == *name);
     let mut offers: Vec<Offer> = clauses.map(|(name, _)| offer(&format!("{name}:"), "clause", "")).collect();
-    offers.extend(fields(entity, ":"));
+    offers.extend(fields(fields_of(entity), ":"));
     let has_device = entity.is_some_and(|entity| {
         entity.device.is_some()
             && entity.name() != catalogue::devices().name()
             && entity.standing != Standing::Awaited
     });
     if has_device {
-        let of_device = fields(Some(catalogue::devices()), ":");
+        let of_device = fields(catalogue::devices().fields, ":");
         offers.extend(of_device.into_iter().map(|of| Offer { text: format!("device.{}", of.text), ..of }));
     }
     offers
@@ -136,6 +168,15 @@ mod tests {
         assert_eq!(texts("in:devices is_available:|"), ["false", "true"]);
         assert_eq!(texts("in:devices sort:name,last_s|"), ["last_seen"]);
         assert!(texts("in:device_records device.si|").contains(&"device.site:".to_owned()));
+        assert_eq!(texts("in:devices network_interfaces:|"), ["("]);
+        for query in [
+            "in:devices !network_interfaces:(ma|",
+            "in:devices network_interfaces:(ip:10.% (ma|",
+            "in:device_records device.network_interfaces:(ma|",
+        ] {
+            assert_eq!(texts(query), ["mac:"], "{query}");
+        }
+        assert!(texts("in:devices network_interfaces:(ip:10.%) (ma|").contains(&"mac:".to_owned()));
         assert!(texts("in:devices stats:'cou|").contains(&"count(".to_owned()));
         assert!(texts("|").contains(&"in:".to_owned()));
         assert!(texts("in:devices 'é|").is_empty());

@@ -3,17 +3,19 @@
 
 mod bucket;
 pub mod catalogue;
+mod claims;
 pub mod complete;
 pub mod cursor;
 pub mod error;
 pub mod live;
+mod nested;
 pub mod page;
 pub mod parse;
 pub mod plan;
 mod predicate;
+mod rate;
 pub mod reader;
 pub mod reference;
-mod rate;
 pub mod service;
 pub mod statement;
 mod stats;

@@ -61,8 +61,8 @@ pub(crate) fn type_of(kind: Kind) -> &'static str {
         Kind::Bool => "boolean",
         Kind::Time => "timestamptz",
         Kind::AnyOf | Kind::AllOf => "text[]",
-        Kind::Map | Kind::Json => "jsonb",
-        Kind::Text | Kind::Hostname | Kind::Mac | Kind::MacDigits => "text",
+        Kind::Map | Kind::Nested | Kind::Json => "jsonb",
+        Kind::Text | Kind::Hostname | Kind::Mac | Kind::MacDigits | Kind::Claim | Kind::NamedClaim => "text",
     }
 }
 

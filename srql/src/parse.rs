@@ -8,6 +8,7 @@ mod clauses;
 use std::net::IpAddr;
 
 use crate::{
+    catalogue,
     error::{Code, QueryError, Span},
     syntax::{CLAUSES, Clause, Comparison, Expression, Path, Query, Scalar, Value},
 };
@@ -34,7 +35,8 @@ pub fn parse(text: &str) -> Result<Query, Vec<QueryError>> {
     if let Some(at) = text.find('\0') {
         return Err(vec![QueryError::new(Code::Syntax, (at, at + 1), "a query holds no NUL")]);
     }
-    let mut parser = Parser { text, at: 0, terms: 0, clauses: Vec::new(), errors: Vec::new() };
+    let mut parser =
+        Parser { text, at: 0, terms: 0, is_nested: false, clauses: Vec::new(), errors: Vec::new() };
     let filter = parser.group(0);
     if parser.errors.is_empty() {
         return Ok(Query { clauses: parser.clauses, filter });
@@ -52,6 +54,8 @@ struct Parser<'a> {
     text: &'a str,
     at: usize,
     terms: usize,
+    /// Whether what is read is asked of elements.
+    is_nested: bool,
     clauses: Vec<Clause>,
     errors: Vec<QueryError>,
 }
@@ -70,6 +74,15 @@ fn is_pasted(word: &str) -> bool {
         parts.len() == 6 && parts.iter().all(is_pair)
     };
     word.starts_with("sr:") || word.parse::<IpAddr>().is_ok() || is_mac()
+}
+
+/// Whether brackets after a field hold predicates on its elements, and no list.
+fn has_elements(path: &Path) -> bool {
+    let parts = match &path.parts[..] {
+        [device, rest @ ..] if device.eq_ignore_ascii_case("device") => rest,
+        parts => parts,
+    };
+    matches!(parts, [name] if catalogue::is_nested(name))
 }
 
 impl<'a> Parser<'a> {
@@ -243,6 +256,14 @@ impl<'a> Parser<'a> {
                     }
                     return self.clause(*kind, start).map(|()| None);
                 }
+                if self.peek() == Some('(') && has_elements(&path) {
+                    let outer = std::mem::replace(&mut self.is_nested, true);
+                    let inner = self.brackets(depth, start);
+                    self.is_nested = outer;
+                    let has = Expression::Has(path, Box::new(inner?));
+                    self.ends()?;
+                    return Ok(Some(negate(has)));
+                }
                 let value = self.value()?;
                 self.ends()?;
                 Ok(Some(negate(Expression::Is(path, value))))
@@ -266,8 +287,14 @@ impl<'a> Parser<'a> {
         Ok(inner)
     }
 
+    /// A free term, of what has texts: an element is asked for by its fields.
     fn free(&self, scalar: Scalar) -> Read<Expression> {
         self.ends()?;
+        if self.is_nested {
+            let said = "what an element has is asked by its fields";
+            let error = QueryError::new(Code::Syntax, scalar.span, said);
+            return Err(error.hint("write field:value in these brackets"));
+        }
         Ok(Expression::Free(scalar))
     }
 

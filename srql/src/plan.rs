@@ -167,8 +167,13 @@ impl Planner<'_> {
         }
         let moment = Moment { now: self.now, zone };
         let mut filter = Statement::default();
-        let mut conditions =
-            Conditions { entity: self.entity, moment: &moment, out: &mut filter, errors: Vec::new() };
+        let mut conditions = Conditions {
+            entity: self.entity,
+            moment: &moment,
+            out: &mut filter,
+            element: None,
+            errors: Vec::new(),
+        };
         let sql = conditions.expression(&self.query.filter);
         conditions.out.sql.push_str(&sql);
         let mut within = None;
@@ -196,8 +201,13 @@ impl Planner<'_> {
             Extent::Page { limit, .. } | Extent::Live { limit } => Some(limit.unwrap_or(LIMIT_DEFAULT)),
             Extent::All { limit } => *limit,
         });
-        let mut conditions =
-            Conditions { entity: self.entity, moment: &moment, out: &mut out, errors: Vec::new() };
+        let mut conditions = Conditions {
+            entity: self.entity,
+            moment: &moment,
+            out: &mut out,
+            element: None,
+            errors: Vec::new(),
+        };
         let listing = match (said.map(|clause| &clause.says), width) {
             (Some(Says::Aggregates(aggregates, keys)), width) => {
                 self.refuse(
@@ -461,7 +471,7 @@ impl Planner<'_> {
         let mut keys: Vec<SortKey> = Vec::new();
         for (path, is_down) in asked {
             match find(self.entity, &path) {
-                Ok(found) if matches!(found.kind(), Kind::Map | Kind::Json) => {
+                Ok(found) if matches!(found.kind(), Kind::Map | Kind::Nested | Kind::Json) => {
                     let said = format!("nothing can be sorted by {}", found.name());
                     rows.errors.push(QueryError::new(Code::BadOperator, path.span, said));
                 }
@@ -496,14 +506,16 @@ impl Planner<'_> {
 /// A value as it leaves the database.
 pub(crate) fn shown(kind: Kind, value: &str) -> (String, Shape) {
     match kind {
-        Kind::Text | Kind::Hostname | Kind::Mac | Kind::MacDigits => (value.to_owned(), Shape::Text),
+        Kind::Text | Kind::Hostname | Kind::Mac | Kind::MacDigits | Kind::Claim | Kind::NamedClaim => {
+            (value.to_owned(), Shape::Text)
+        }
         Kind::Address => (format!("host({value})"), Shape::Text),
         Kind::Uid => (format!("'sr:' || {value}"), Shape::Text),
         Kind::Integer => (format!("{value}::bigint"), Shape::Integer),
         Kind::Bool => (value.to_owned(), Shape::Bool),
         Kind::Time => (value.to_owned(), Shape::Time),
         Kind::AnyOf | Kind::AllOf => (value.to_owned(), Shape::Texts),
-        Kind::Map | Kind::Json => (value.to_owned(), Shape::Json),
+        Kind::Map | Kind::Nested | Kind::Json => (value.to_owned(), Shape::Json),
     }
 }
 
@@ -513,7 +525,8 @@ fn names(filter: &Expression, is_so: &impl Fn(&Path) -> bool) -> bool {
         Expression::All(terms) | Expression::Any(terms) => terms.iter().any(|term| names(term, is_so)),
         Expression::Not(inner) => names(inner, is_so),
         Expression::Is(path, _) => is_so(path),
-        Expression::Free(_) => false,
+        // What elements have is theirs.
+        Expression::Has(..) | Expression::Free(_) => false,
     }
 }
 

@@ -13,13 +13,14 @@ use uuid::Uuid;
 
 use crate::{
     catalogue::{self, Entity, Field, Kind},
+    claims,
     error::{Code, QueryError, Span},
     statement::{Parameter, Statement},
     syntax::{Expression, Path, Scalar, Value},
     time_range::{Bounds, Moment},
 };
 
-type Sql = Result<String, QueryError>;
+pub(crate) type Sql = Result<String, QueryError>;
 
 /// Bits before an IPv4 address that is mapped to IPv6.
 const MAPPED_BITS: u8 = 96;
@@ -32,7 +33,7 @@ const TRIGRAM: usize = 3;
 pub(crate) struct Found {
     pub(crate) field: &'static Field,
     /// Of a map, the key.
-    key: Option<String>,
+    pub(crate) key: Option<String>,
     /// Whether it is a field of the row's device.
     pub(crate) of_device: bool,
 }
@@ -40,9 +41,11 @@ pub(crate) struct Found {
 /// Whether there is a value of some kind.
 pub(crate) fn has_value(kind: Kind, column: &str) -> String {
     match kind {
-        Kind::Text | Kind::Hostname | Kind::Mac | Kind::MacDigits => format!("{column} <> ''"),
+        Kind::Text | Kind::Hostname | Kind::Mac | Kind::MacDigits | Kind::Claim | Kind::NamedClaim => {
+            format!("{column} <> ''")
+        }
         Kind::AnyOf | Kind::AllOf => format!("cardinality({column}) > 0"),
-        Kind::Map | Kind::Json => format!("{column} NOT IN ('{{}}', '[]', 'null')"),
+        Kind::Map | Kind::Nested | Kind::Json => format!("{column} NOT IN ('{{}}', '[]', 'null')"),
         Kind::Address | Kind::Uid | Kind::Integer | Kind::Bool | Kind::Time => {
             format!("{column} IS NOT NULL")
         }
@@ -75,7 +78,7 @@ impl Found {
         }
     }
 
-    fn value_of(&self, row: &str, out: &mut Statement) -> String {
+    pub(crate) fn value_of(&self, row: &str, out: &mut Statement) -> String {
         let value = self.field.sql.replace("{e}", row);
         match &self.key {
             Some(key) => format!("({value} ->> {})", out.bind(Parameter::Text(key.clone()))),
@@ -103,6 +106,10 @@ pub(crate) fn find(entity: &'static Entity, path: &Path) -> Result<Found, QueryE
     match (rest.is_empty(), field.kind) {
         (true, _) => Ok(Found { field, key: None, of_device }),
         (false, Kind::Map) => Ok(Found { field, key: Some(rest.join(".")), of_device }),
+        (false, Kind::Nested) => {
+            let said = format!("{} is of any number of elements: it is for filters alone", path.text());
+            Err(QueryError::new(Code::BadOperator, path.span, said))
+        }
         (false, _) => Err(unknown().hint(format!("{name} has no parts"))),
     }
 }
@@ -112,6 +119,8 @@ pub(crate) struct Conditions<'a> {
     pub(crate) entity: &'static Entity,
     pub(crate) moment: &'a Moment,
     pub(crate) out: &'a mut Statement,
+    /// The nested field of whose elements is asked, instead of rows.
+    pub(crate) element: Option<&'static Field>,
     pub(crate) errors: Vec<QueryError>,
 }
 
@@ -128,6 +137,10 @@ impl Conditions<'_> {
             Expression::Not(inner) => format!("({} IS NOT TRUE)", self.expression(inner)),
             Expression::Is(path, value) => {
                 let sql = self.is(path, value);
+                self.noted(sql)
+            }
+            Expression::Has(path, inner) => {
+                let sql = self.has(path, inner);
                 self.noted(sql)
             }
             Expression::Free(scalar) => self.free(scalar),
@@ -182,7 +195,22 @@ impl Conditions<'_> {
         format!("({})", sql.join(" OR "))
     }
 
+    /// That one of the text fields is like one of these.
+    fn any_text(&mut self, patterns: Vec<String>) -> String {
+        let bound = self.out.bind(Parameter::Texts(patterns));
+        let field = |name: &&'static str| self.entity.find(name);
+        let like = self.entity.texts.iter().filter_map(field).map(|field| {
+            let value = field.sql.replace("{e}", "e");
+            let text = if field.kind == Kind::Address { format!("host({value})") } else { value };
+            format!("{text} ILIKE ANY ({bound})")
+        });
+        format!("({})", like.collect::<Vec<_>>().join(" OR "))
+    }
+
     pub(crate) fn is(&mut self, path: &Path, value: &Value) -> Sql {
+        if let Some(sql) = self.of_element(path, value) {
+            return sql;
+        }
         let found = find(self.entity, path)?;
         let row = if found.of_device { "d" } else { "e" };
         // A device has more addresses and MACs than it shows; whether it has any is seen by the one.
@@ -200,25 +228,18 @@ impl Conditions<'_> {
                 let on = self.on_column(&found, *kind, &format!("x.{column}"), value, path.span)?;
                 Ok(format!("SELECT x.uid FROM {relation} x WHERE {on}"))
             });
-    /// That one of the text fields is like one of these.
-    fn any_text(&mut self, patterns: Vec<String>) -> String {
-        let bound = self.out.bind(Parameter::Texts(patterns));
-        let field = |name: &&'static str| self.entity.find(name);
-        let like = self.entity.texts.iter().filter_map(field).map(|field| {
-            let value = field.sql.replace("{e}", "e");
-            let text = if field.kind == Kind::Address { format!("host({value})") } else { value };
-            format!("{text} ILIKE ANY ({bound})")
-        });
-        format!("({})", like.collect::<Vec<_>>().join(" OR "))
-    }
-
             format!("{row}.uid IN ({})", places.collect::<Result<Vec<_>, QueryError>>()?.join(" UNION ALL "))
         };
+        Ok(self.on_row(&found, sql))
+    }
+
+    /// A condition on the row where a field is, or on its device.
+    pub(crate) fn on_row(&self, found: &Found, sql: String) -> String {
         match self.entity.device {
             Some(device) if found.of_device => {
-                Ok(format!("{} IN (SELECT d.uid FROM devices d WHERE {sql})", device.replace("{e}", "e")))
+                format!("{} IN (SELECT d.uid FROM devices d WHERE {sql})", device.replace("{e}", "e"))
             }
-            _ => Ok(sql),
+            _ => sql,
         }
     }
 
@@ -253,7 +274,14 @@ impl Conditions<'_> {
         Some(format!("{begin} = ANY ({bound})"))
     }
 
-    fn on_column(&mut self, found: &Found, kind: Kind, column: &str, value: &Value, span: Span) -> Sql {
+    pub(crate) fn on_column(
+        &mut self,
+        found: &Found,
+        kind: Kind,
+        column: &str,
+        value: &Value,
+        span: Span,
+    ) -> Sql {
         let refuse = |operator: &str| {
             let said = format!("{} is {}: {operator} does not apply to it", found.name(), kind.as_str());
             Err(QueryError::new(Code::BadOperator, span, said))
@@ -261,6 +289,9 @@ impl Conditions<'_> {
         match (kind, value) {
             (_, Value::One(scalar)) if scalar.is_anything() => Ok(has_value(kind, column)),
             (Kind::Json, _) => refuse("a value"),
+            (Kind::Nested, _) => refuse("a value").map_err(|error: QueryError| {
+                error.hint(format!("write {}:({}:v …)", found.name(), found.field.nested[0].names[0]))
+            }),
             (Kind::Time, Value::One(_) | Value::Brackets(_) | Value::Range(..) | Value::Compared(..)) => {
                 let bounds = bounds(value, self.moment, span)?;
                 Ok(self.between(column, bounds))
@@ -430,7 +461,19 @@ impl Conditions<'_> {
                     sql.push(format!("EXISTS (SELECT FROM unnest({column}) AS i WHERE i ILIKE {bound})"));
                 }
             }
-            Kind::Text | Kind::Hostname | Kind::Mac | Kind::MacDigits | Kind::Time | Kind::Json => {
+            Kind::Claim => {
+                let namespace = self.entity.find("namespace").map_or("''", |field| field.sql);
+                let claims = claims::are(column, &namespace.replace("{e}", "e"), &exact, &patterns, self.out);
+                sql.extend(claims);
+            }
+            Kind::Text
+            | Kind::Hostname
+            | Kind::Mac
+            | Kind::MacDigits
+            | Kind::NamedClaim
+            | Kind::Time
+            | Kind::Nested
+            | Kind::Json => {
                 if !exact.is_empty() {
                     let texts = exact.iter().map(|item| normal(kind, item)).collect::<Result<_, _>>()?;
                     let bound = self.out.bind(Parameter::Texts(texts));
@@ -498,7 +541,7 @@ pub(crate) fn is_narrow(entity: &'static Entity, filter: &Expression) -> bool {
             let is_found = by_words(entity, &found, value).is_some() || by_beginning(&found, value).is_some();
             !found.of_device && is_found
         }),
-        Expression::Any(_) | Expression::Not(_) => false,
+        Expression::Any(_) | Expression::Not(_) | Expression::Has(..) => false,
     }
 }
 
@@ -516,7 +559,7 @@ fn bad(scalar: &Scalar, what: &str) -> QueryError {
 }
 
 /// A pattern in SQL: what is no wildcard is escaped.
-fn like(scalar: &Scalar) -> String {
+pub(crate) fn like(scalar: &Scalar) -> String {
     let mut pattern = String::with_capacity(scalar.text.len() + 2);
     for (at, character) in scalar.text.char_indices() {
         if scalar.wild.binary_search(&at).is_ok() {
@@ -543,6 +586,7 @@ fn normal(kind: Kind, scalar: &Scalar) -> Result<String, QueryError> {
             let text = if kind == Kind::Mac { mac_shown } else { mac_text };
             mac.map(text).ok_or_else(|| bad(scalar, "no MAC"))
         }
+        Kind::NamedClaim => Ok(claims::named(text)),
         _ => Ok(text.clone()),
     }
 }

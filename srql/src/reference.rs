@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::catalogue::{Entity, Kind, Standing, entities};
+use crate::catalogue::{Entity, Field, Kind, Standing, entities};
 
 /// All entities and their fields, in Markdown.
 pub fn reference() -> String {
@@ -27,10 +27,19 @@ fn put(text: &mut String, entity: &Entity) {
     let time = entity.time.map(|time| format!(" `time:` is of `{time}`.")).unwrap_or_default();
     _ = writeln!(text, "Sorted by {}.{time}\n", order.join(", "));
     text.push_str("| field | is | says | groups |\n|---|---|---|---|\n");
-    for field in entity.fields {
+    let mut row = |names: &[&str], field: &Field| {
         let is = if field.kind == Kind::Map { "map of texts" } else { field.kind.as_str() };
-        let groups = if field.kind.is_groupable() { "yes" } else { "" };
-        _ = writeln!(text, "| {} | {is} | {} | {groups} |", or(field.names), field.label);
+        // Groups go by values of a row: an element is none.
+        let groups = if field.kind.is_groupable() && entity.find(names[0]).is_some() { "yes" } else { "" };
+        _ = writeln!(text, "| {} | {is} | {} | {groups} |", or(names), field.label);
+    };
+    for field in entity.fields {
+        row(field.names, field);
+        for of in field.nested {
+            let names: Vec<String> =
+                of.names.iter().map(|name| format!("{}.{name}", field.names[0])).collect();
+            row(&names.iter().map(String::as_str).collect::<Vec<_>>(), of);
+        }
     }
     text.push('\n');
 }

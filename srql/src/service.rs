@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 use tokio_postgres::Row;
 
 use crate::{
-    catalogue::{self, Standing},
+    catalogue::{self, Field, Standing},
     complete::complete,
     cursor::{Asker, Cursors},
     error::{Code, QueryError},
@@ -365,24 +365,26 @@ async fn explain(State(service): State<Arc<Service>>, headers: HeaderMap, body: 
     Ok(json_of(&told).into_response())
 }
 
+fn field_told(field: &Field) -> Value {
+    let mut told = json!({
+        "name": field.names[0],
+        "names": field.names,
+        "type": field.kind.as_str(),
+        "operators": field.kind.operators(),
+        "groupable": field.kind.is_groupable(),
+        "label": field.label,
+    });
+    if !field.nested.is_empty() {
+        told["nested"] = field.nested.iter().map(field_told).collect();
+    }
+    told
+}
+
 async fn schema(State(service): State<Arc<Service>>, headers: HeaderMap) -> Answered {
     service.caller(&headers)?;
     let entities: Vec<Value> = catalogue::entities()
         .map(|entity| {
-            let fields: Vec<Value> = entity
-                .fields
-                .iter()
-                .map(|field| {
-                    json!({
-                        "name": field.names[0],
-                        "names": field.names,
-                        "type": field.kind.as_str(),
-                        "operators": field.kind.operators(),
-                        "groupable": field.kind.is_groupable(),
-                        "label": field.label,
-                    })
-                })
-                .collect();
+            let fields: Vec<Value> = entity.fields.iter().map(field_told).collect();
             let standing = match entity.standing {
                 Standing::Inventory => "inventory",
                 Standing::Journal => "journal",

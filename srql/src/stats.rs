@@ -207,7 +207,14 @@ pub(crate) fn compute(rows: &mut Conditions<'_>, aggregate: &Aggregate) -> Resul
         "min" | "max"
             if matches!(
                 kind,
-                Kind::Integer | Kind::Time | Kind::Text | Kind::Hostname | Kind::Mac | Kind::Address
+                Kind::Integer
+                    | Kind::Time
+                    | Kind::Text
+                    | Kind::Hostname
+                    | Kind::Mac
+                    | Kind::Claim
+                    | Kind::NamedClaim
+                    | Kind::Address
             ) =>
         {
             shown(kind, &format!("{function}({value})"))
@@ -221,7 +228,12 @@ pub(crate) fn compute(rows: &mut Conditions<'_>, aggregate: &Aggregate) -> Resul
             let (time, order) = by_time(entity, aggregate, "ASC")?;
             (rate(&value, &time, &order, &there), Shape::Number)
         }
-        "values" if !matches!(kind, Kind::AnyOf | Kind::AllOf | Kind::Map | Kind::Json | Kind::Time) => {
+        "values"
+            if !matches!(
+                kind,
+                Kind::AnyOf | Kind::AllOf | Kind::Map | Kind::Nested | Kind::Json | Kind::Time
+            ) =>
+        {
             let text = match kind {
                 Kind::Address => format!("host({value})"),
                 Kind::Uid => format!("'sr:' || {value}"),
@@ -237,6 +249,18 @@ pub(crate) fn compute(rows: &mut Conditions<'_>, aggregate: &Aggregate) -> Resul
         }
     };
     Ok(Computed { column: Column { name, shape }, sql })
+}
+
+/// The time of a row, and the order by it, in which the key of the entity tells those of one time apart.
+fn by_time(entity: &Entity, aggregate: &Aggregate, way: &str) -> Result<(String, String), QueryError> {
+    let sql = |name: &str| Some(entity.find(name)?.sql.replace("{e}", "e"));
+    let time = entity.time.and_then(sql).ok_or_else(|| {
+        let said = format!("{} has no time by which {} goes", entity.name(), aggregate.function);
+        QueryError::new(Code::BadOperator, aggregate.span, said)
+    })?;
+    let keys: Vec<String> = entity.key.iter().filter_map(|key| sql(key)).collect();
+    let order = format!("{time} {way} NULLS LAST, {}", keys.join(", "));
+    Ok((time, order))
 }
 
 /// `name>5`.
@@ -255,18 +279,6 @@ fn condition_on_group(
     let Some(one) = computed.iter().find(|one| one.column.name == name) else {
         let said = format!("nothing that is computed is called '{name}'");
         let names = computed.iter().map(|one| one.column.name.as_str());
-/// The time of a row, and the order by it, in which the key of the entity tells those of one time apart.
-fn by_time(entity: &Entity, aggregate: &Aggregate, way: &str) -> Result<(String, String), QueryError> {
-    let sql = |name: &str| Some(entity.find(name)?.sql.replace("{e}", "e"));
-    let time = entity.time.and_then(sql).ok_or_else(|| {
-        let said = format!("{} has no time by which {} goes", entity.name(), aggregate.function);
-        QueryError::new(Code::BadOperator, aggregate.span, said)
-    })?;
-    let keys: Vec<String> = entity.key.iter().filter_map(|key| sql(key)).collect();
-    let order = format!("{time} {way} NULLS LAST, {}", keys.join(", "));
-    Ok((time, order))
-}
-
         return Err(QueryError::new(Code::UnknownField, word.span, said).did_you_mean(name, names));
     };
     if !matches!(one.column.shape, Shape::Integer | Shape::Number) {

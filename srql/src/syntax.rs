@@ -22,6 +22,8 @@ pub enum Expression {
     Not(Box<Expression>),
     /// A field has a value.
     Is(Path, Value),
+    /// One element of a nested field is so.
+    Has(Path, Box<Expression>),
     /// Some text field has it in it.
     Free(Scalar),
 }
@@ -59,8 +61,6 @@ impl Scalar {
         !self.wild.is_empty()
     }
 
-    /// Whether it is a lone `*`: has a value.
-    pub fn is_anything(&self) -> bool {
     /// Whether a wildcard stands within it: what it matches need not be one piece.
     pub fn is_broken(&self) -> bool {
         let is_other = |at: &usize| self.wild.binary_search(at).is_err();
@@ -69,6 +69,8 @@ impl Scalar {
         self.wild.iter().any(|at| Some(*at) > first && Some(*at) < last)
     }
 
+    /// Whether it is a lone `*`: has a value.
+    pub fn is_anything(&self) -> bool {
         self.text == "*" && self.is_pattern()
     }
 }

@@ -27,6 +27,7 @@ const DEVICES: Entity = Entity {
             sql: "{e}.name",
             sort_before: Some("left({e}.name, 200)"),
             elsewhere: &[],
+            nested: &[],
             label: "Name shown: the host name where no source names it",
         },
         Field {
@@ -35,6 +36,7 @@ const DEVICES: Entity = Entity {
             sql: "{e}.hostname",
             sort_before: Some("left({e}.hostname, 200)"),
             elsewhere: &[],
+            nested: &[],
             label: "Host name",
         },
         Field {
@@ -46,6 +48,7 @@ const DEVICES: Entity = Entity {
                 ("device_search", "ip", Kind::Address),
                 ("(SELECT uid, ip FROM device_addresses WHERE is_current)", "ip", Kind::Address),
             ],
+            nested: &[],
             label: "The winner among its addresses; any current one is matched",
         },
         Field {
@@ -61,6 +64,7 @@ const DEVICES: Entity = Entity {
                     Kind::MacDigits,
                 ),
             ],
+            nested: &[],
             label: "The first of its MACs; any current one is matched",
         },
         field(&["type", "device_type"], Kind::Text, "{e}.type", "Device type, as OCSF names them"),
@@ -85,6 +89,7 @@ const DEVICES: Entity = Entity {
             sql: "{e}.discovery_sources",
             sort_before: None,
             elsewhere: &[("device_search", "discovery_sources", Kind::AllOf)],
+            nested: &[],
             label: "Kinds of its sources",
         },
         field(&["confidence"], Kind::Text, "{e}.confidence", "authoritative, corroborated, provisional"),
@@ -96,11 +101,20 @@ const DEVICES: Entity = Entity {
             sql: "{e}.last_seen",
             sort_before: Some("{e}.last_seen_period"),
             elsewhere: &[],
+            nested: &[],
             label: "Latest sighting",
         },
         field(&["agent_id", "agent"], Kind::Text, "{e}.agent_id", "Agent of the latest sighting"),
         field(&["gateway_id", "gateway"], Kind::Text, "{e}.gateway_id", "Gateway of the latest sighting"),
-        field(&["network_interfaces"], Kind::Json, "{e}.network_interfaces", "Current addresses and MACs"),
+        Field {
+            nested: INTERFACE,
+            ..field(
+                &["network_interfaces"],
+                Kind::Nested,
+                "{e}.network_interfaces",
+                "Current addresses and MACs",
+            )
+        },
         field(&["site"], Kind::Text, "{e}.site", "Site"),
         field(&["tags"], Kind::Map, "{e}.tags", "Tags"),
         field(&["metadata"], Kind::Map, "{e}.metadata", "All other attributes"),
@@ -115,6 +129,21 @@ const DEVICES: Entity = Entity {
     },
     label: "A device now",
 };
+
+/// An interface of a device. A text that is no address is none: a cast alone would fail on it.
+const INTERFACE: &[Field] = &[
+    field(
+        &["ip", "address"],
+        Kind::Address,
+        "(CASE WHEN ({e}.element ->> 'ip') ~ '^(((25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])(\\.(?!$)|$)){4}\
+         |([0-9A-Fa-f]{1,4}:){7}[0-9A-Fa-f]{1,4}\
+         |(?!:*[0-9A-Fa-f]+(:+[0-9A-Fa-f]+){7})([0-9A-Fa-f]{1,4}(:[0-9A-Fa-f]{1,4})*)?::([0-9A-Fa-f]{1,4}(:[0-9A-Fa-f]{1,4})*)?)$' \
+         THEN ({e}.element ->> 'ip')::inet END)",
+        "Its address",
+    ),
+    field(&["mac"], Kind::Mac, "({e}.element ->> 'mac')", "Its MAC"),
+    field(&["name"], Kind::Text, "({e}.element ->> 'name')", "Its name"),
+];
 
 /// Attributes by their values alone: one that is not of the last FULL assert is kept with the order it has.
 const ATTRIBUTES: &str = "(SELECT jsonb_object_agg(a.key, CASE jsonb_typeof(a.value) WHEN 'array' THEN a.value -> 0 \
@@ -186,7 +215,7 @@ const IDENTIFIERS: Entity = Entity {
     fields: &[
         field(&["uid", "device_id"], Kind::Uid, "{e}.uid", "The device of its record"),
         field(&["namespace"], Kind::Text, "{e}.namespace", "E.g. mac, serial, armis/hq"),
-        field(&["value"], Kind::Text, "{e}.value", "Normalised"),
+        field(&["value"], Kind::Claim, "{e}.value", "Normalised"),
         field(&["state"], Kind::Text, "{e}.state", "What it does: linking, ambiguous, lapsed and so on"),
         field(&["record_key"], Kind::Text, "{e}.record_key", "The record that claims it"),
         field(&["claim_uid"], Kind::Uid, "{e}.claim_uid", "What a device named by it is called"),
@@ -266,7 +295,7 @@ const ISSUES: Entity = Entity {
             "ambiguous, bridging, conflict, generic, quarantined, oversized, quality",
         ),
         field(&["namespace"], Kind::Text, "{e}.namespace", "Of the claim"),
-        field(&["value"], Kind::Text, "{e}.value", "Of the claim"),
+        field(&["value"], Kind::Claim, "{e}.value", "Of the claim"),
         field(&["uids"], Kind::AnyOf, UIDS, "The devices concerned"),
         field(&["detail"], Kind::Text, "{e}.detail", "In words"),
     ],

@@ -58,7 +58,7 @@ pub(super) const ENTITIES: &[Entity] = &[
             field(&["from_uid"], Kind::Uid, "{e}.from_uid", "The device that the records left"),
             field(&["to_uid"], Kind::Uid, "{e}.to_uid", "The device that they went to"),
             field(&["kind"], Kind::Text, "{e}.kind", "merge, split"),
-            field(&["claim"], Kind::Text, "{e}.claim", "A claim by which they hang together"),
+            field(&["claim"], Kind::NamedClaim, "{e}.claim", "A claim by which they hang together"),
             field(&["rule"], Kind::Text, "{e}.rule", "The rule that did it"),
             field(&["records"], Kind::AnyOf, "{e}.records", "The records that moved, at most 100"),
             field(&["generation"], Kind::Integer, "{e}.generation", "The generation that believed so"),

@@ -141,6 +141,7 @@ impl<'a> Parser<'a> {
             text: self.text.get(..end).unwrap_or_default(),
             at: begin,
             terms: 0,
+            is_nested: false,
             clauses: Vec::new(),
             errors: Vec::new(),
         };

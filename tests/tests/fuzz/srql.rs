@@ -14,6 +14,8 @@ const QUERIES: &[&str] = &[
     "in:devices ip:10.0.0.0/8 -ip:10.0.0.1..10.0.0.9 mac:AA-BB-CC-DD-EE-01 os.name:* fe80::1",
     "in:device_history time:[2026-01-01,today] tz:Europe/Berlin device.site:dfw fields:uid,change",
     "in:devices stats:\"count() as n, p95(risk_score), sum(if(type = 'x',1,0)) by type, cidr(ip,24)\" having:n>=2 sort:n:desc",
+    "in:devices network_interfaces:(ip:10.% !(mac:AA-BB-% OR name:(eth0,'a b'))) network_interfaces.mac:*",
+    "in:device_history bucket:1h agg:rate value_field:epoch stats:rate(epoch) NOT device.network_interfaces:(ip:*)",
     "in:device_records attributes.\"a\\\"b\":x\\%y records first_seen:[2026-01-01 08:30:00,]",
 ];
 
@@ -54,6 +56,11 @@ const TOKENS: &[&[u8]] = &[
     b"\0",
     b"\xff",
     b"sr:",
+    b"network_interfaces:(",
+    b"network_interfaces.",
+    b"device.",
+    b"rate(",
+    b"agg:",
     b"/33",
     b"1e308",
 ];

@@ -50,7 +50,10 @@ fn values(kind: Kind) -> &'static [&'static str] {
             "2026-01-01..2026-01-02",
         ],
         Kind::AnyOf | Kind::AllOf => &["*", "armis", "%r%", "(armis,sweep)", "(armis,%x%)"],
-        Kind::Json => &["*"],
+        Kind::Claim | Kind::NamedClaim => {
+            &["*", "00-1B-21-AA-BB-01", "00:1b:%", "(X.,mac:001b21aabb01,%a%)", "''"]
+        }
+        Kind::Json | Kind::Nested => &["*"],
     }
 }
 
@@ -85,6 +88,17 @@ async fn check_field(reader: &mut Reader, entity: &Entity, field: &Field, all: i
             assert_eq!(twice, matched, "{of}.{name}{key}:{value}");
         }
     }
+    for member in field.nested {
+        for value in values(member.kind) {
+            let path = format!("{name}.{}:{value}", member.names[0]);
+            let within = format!("{name}:({}:{value})", member.names[0]);
+            let matched = count(reader, &format!("{base} {path}")).await;
+            assert_eq!(count(reader, &format!("{base} {within}")).await, matched, "{of} {path}");
+            for others in [format!("!{path}"), format!("!{within}")] {
+                assert_eq!(count(reader, &format!("{base} {others}")).await, all - matched, "{of} {others}");
+            }
+        }
+    }
     let query = format!("in:{of} include_retired:true stats:'count() by {name}'");
     let grouped = ask(reader, "acme", &query, NOW).await;
     match grouped {
@@ -108,7 +122,7 @@ async fn check_field(reader: &mut Reader, entity: &Entity, field: &Field, all: i
                 assert_eq!(answer.columns.len(), 1, "{query}");
             }
             Err(errors) => {
-                assert!(matches!(field.kind, Kind::Map | Kind::Json), "{query}: {errors:?}");
+                assert!(matches!(field.kind, Kind::Map | Kind::Nested | Kind::Json), "{query}: {errors:?}");
                 assert_eq!(errors[0].code, Code::BadOperator, "{query}");
             }
         }
@@ -118,9 +132,18 @@ async fn check_field(reader: &mut Reader, entity: &Entity, field: &Field, all: i
     assert!(functions.len() > 10, "{functions:?}");
     for function in functions.into_iter().map(|offer| offer.text) {
         let query = format!("in:{of} include_retired:true stats:{function}({name})");
-        match ask(reader, "acme", &query, NOW).await {
+        let whole = ask(reader, "acme", &query, NOW).await;
+        match &whole {
             Ok(answer) => assert_eq!(answer.rows.len(), 1, "{query}"),
             Err(errors) => assert_eq!(errors[0].code, Code::BadOperator, "{query}: {errors:?}"),
+        }
+        // What can be computed of all can be computed of a length of time.
+        let query = format!("in:{of} include_retired:true bucket:1d agg:{function} value_field:{name}");
+        let by_time = ask(reader, "acme", &query, NOW).await;
+        let is_timed = entity.time.is_some();
+        assert_eq!(by_time.is_ok(), is_timed && whole.is_ok(), "{query}: {by_time:?}");
+        if entity.time.is_none() {
+            assert!(!matches!(&*function, "first" | "last" | "rate") || whole.is_err(), "{query}");
         }
     }
 }
@@ -136,16 +159,7 @@ async fn check_time(reader: &mut Reader, entity: &Entity, all: i64) {
     };
     for clauses in ["bucket:1h", "bucket:1mo fill:null", "latest:true", "bucket:1d stats:count()"] {
         let query = format!("{base} {clauses}");
-        let whole = ask(reader, "acme", &query, NOW).await;
-        // What can be computed of all can be computed of a length of time.
-        let query = format!("in:{of} include_retired:true bucket:1d agg:{function} value_field:{name}");
-        let by_time = ask(reader, "acme", &query, NOW).await;
-        let is_timed = entity.time.is_some();
-        assert_eq!(by_time.is_ok(), is_timed && whole.is_ok(), "{query}: {by_time:?}");
-        if entity.time.is_none() {
-            assert!(!matches!(&*function, "first" | "last" | "rate") || whole.is_err(), "{query}");
-        }
-        match &whole {
+        match ask(reader, "acme", &query, NOW).await {
             Ok(answer) if clauses.starts_with("bucket") => {
                 assert!(entity.time.is_some(), "{query}");
                 let at = answer.columns.iter().position(|of| matches!(&*of.name, "value" | "count")).unwrap();

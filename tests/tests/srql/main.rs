@@ -4,15 +4,17 @@
 
 mod buckets;
 mod catalogue;
+mod claims;
 mod free_terms;
 mod given;
 mod live;
 mod mistakes;
+mod nested;
 mod pages;
+mod rates;
 mod reference;
 mod service;
 mod values;
-mod rates;
 
 use serde_json::Value;
 use serviceradar_materializers::views::{Epoch, Pieces, Views};

@@ -22,6 +22,9 @@ fn queries_that_can_be_meant_are_taken() {
         "in:devices hostname:( a , 'b c' )",
         "in:devices 'NOT' 'OR' \"AND\" not or and Or",
         "in:devices a OR limit:5 b OR (NOT c) AND sort:name d",
+        "in:devices network_interfaces:((ip:10.% OR mac:aa:%) !name:(lo,'a b')) !network_interfaces.mac:*",
+        "in:device_records device.network_interfaces:(ip:fe80::/10 NOT NOT mac:*)",
+        "in:devices Network_Interfaces:( address:10.0.0.1..10.0.0.9 ) stats:'sum(if(network_interfaces.name = eth0,1,0))'",
         "in:devices ip:::ffff:10.0.0.0/104 ip:..10.0.0.9 ip:10.0.0.1..",
         "in:devices stats:'max(last_seen) as t, count() by device_type, cidr(ip,24)' sort:t,device_type",
         "IN:Devices TIMEFRAME:\"14 Days\" ORDER:name Count:Yes",
@@ -71,10 +74,24 @@ fn each_mistake_is_said_where_it_is() {
         ("in:devices a OR limit:5 OR b", Code::Syntax, "OR"),
         ("in:devices mac:+01b21aabb01", Code::BadValue, "+01b21aabb01"),
         ("in:devices bucket:1d stats:count() fill:null", Code::BadValue, "fill:null"),
+        ("in:devices network_interfaces:()", Code::Syntax, "network_interfaces:()"),
+        ("in:devices network_interfaces:(ip:10.%", Code::Syntax, "network_interfaces:(ip:10.%"),
+        ("in:devices network_interfaces:(eth0,eth1)", Code::Syntax, "eth0,eth1"),
+        ("in:devices network_interfaces:(ip:10.% limit:5)", Code::Syntax, "limit:5"),
+        ("in:devices network_interfaces:(ip:10.% OR)", Code::Syntax, "OR"),
+        ("in:devices network_interfaces:(ip:10.%)x", Code::Syntax, "x"),
+        ("in:devices network_interfaces:(hostname:x)", Code::UnknownField, "hostname"),
         (
+            "in:devices network_interfaces:(network_interfaces:(ip:*))",
             Code::UnknownField,
             "network_interfaces",
         ),
+        ("in:devices network_interfaces:(mac:>aa)", Code::BadOperator, "mac"),
+        ("in:devices network_interfaces:(ip:10.0.0.0/99)", Code::BadValue, "10.0.0.0/99"),
+        ("in:devices network_interfaces:eth0", Code::BadOperator, "network_interfaces"),
+        ("in:devices network_interfaces.speed:9", Code::UnknownField, "network_interfaces.speed"),
+        ("in:devices sort:network_interfaces.ip", Code::BadOperator, "network_interfaces.ip"),
+        ("in:device_records network_interfaces:(ip:10.%)", Code::UnknownField, "network_interfaces"),
         ("in:devices stats:rate(name)", Code::BadOperator, "rate(name)"),
         ("in:device_counts stats:rate(devices)", Code::BadOperator, "rate(devices)"),
         ("in:devices x:[a(b]", Code::Syntax, ""),
@@ -105,6 +122,12 @@ fn each_mistake_is_said_where_it_is() {
             let (from, to) = errors[0].span;
             assert_eq!(&query[from..to], about, "{query}: {errors:?}");
         }
+    }
+    let deep = format!("in:devices {}ip:*{}", "network_interfaces:(".repeat(40), ")".repeat(40));
+    let many = format!("in:devices network_interfaces:({})", "ip:* ".repeat(300));
+    let long = format!("in:devices network_interfaces:(name:({}))", ["a"; 1_001].join(","));
+    for query in [deep, many, long] {
+        assert_eq!(plan(&query, NOW, Extent::first()).unwrap_err()[0].code, Code::TooWide, "{query}");
     }
     let all = plan("in:devices a:1 b:2 (c:3 OR hostname:>x) limit:0", NOW, Extent::first()).unwrap_err();
     assert_eq!(all.len(), 5, "{all:?}");

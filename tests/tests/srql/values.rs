@@ -17,7 +17,9 @@ proptest! {
         for entity in entities().filter(|entity| entity.standing != Standing::Awaited) {
             for field in entity.fields {
                 let (a, b) = match field.kind {
-                    Kind::Text | Kind::AnyOf | Kind::AllOf | Kind::Map | Kind::Hostname => (quoted(&one), quoted(&other)),
+                    Kind::Text | Kind::AnyOf | Kind::AllOf | Kind::Map | Kind::Hostname | Kind::Claim | Kind::NamedClaim => {
+                        (quoted(&one), quoted(&other))
+                    }
                     Kind::Integer => (number.to_string(), "0".to_owned()),
                     Kind::Address => (format!("10.0.0.{}", number & 0xff), "fe80::/64".to_owned()),
                     Kind::Bool => ("true".to_owned(), "no".to_owned()),
@@ -30,6 +32,17 @@ proptest! {
                 prop_assert_eq!(sql(&a)?, sql(&b)?);
             }
         }
+    }
+
+    /// Nor what is asked of elements, and where rates are compared with something.
+    #[test]
+    fn statements_of_two_elements_are_one(one in "[^\\x00]{1,30}", other in "[^\\x00]{1,30}", numbers in any::<[u32; 2]>(), macs in any::<[u32; 2]>()) {
+        let sql = |text: &str, number: u32, mac: u32| {
+            let (ip, name) = (std::net::Ipv4Addr::from(number), quoted(text));
+            let query = format!("in:devices network_interfaces:(ip:{ip} !mac:0000{mac:08x} OR name:{name}) network_interfaces.name:{name} stats:rate(risk_score) having:rate_risk_score>{number}");
+            plan(&query, 0, Extent::first()).map(|plan| plan.statements[0].sql.clone()).map_err(|errors| TestCaseError::fail(format!("{query}: {errors:?}")))
+        };
+        prop_assert_eq!(sql(&one, numbers[0], macs[0])?, sql(&other, numbers[1], macs[1])?);
     }
 
     /// Nor does a key of a map, an alias, or a free term; one that is an address is asked for as one.
