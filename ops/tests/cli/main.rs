@@ -13,6 +13,7 @@ mod resolve;
 mod schema;
 mod shell;
 mod terminal;
+mod tutorial;
 
 use std::{
     io::{BufRead, BufReader},
