@@ -17,7 +17,7 @@ use axum::{
         sse::{Event as Sent, KeepAlive, Sse},
     },
 };
-use futures_util::{StreamExt, stream::poll_fn};
+use futures_util::{StreamExt, future::try_join, stream::poll_fn};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc};
@@ -96,13 +96,13 @@ async fn listen_once(
         }
         Ok(())
     };
-    let (heard, listening) = tokio::join!(hearing, async {
-        let listening = listening.await;
+    let listening = async {
+        listening.await?;
         // What was committed before nobody told of.
         _ = told.send(None);
-        listening
-    });
-    listening.and(heard)
+        Ok(())
+    };
+    try_join(hearing, listening).await.map(|_| ())
 }
 
 /// What a live query is asked by.
