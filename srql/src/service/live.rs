@@ -192,13 +192,33 @@ impl Service {
             LiveQuery { service: self, tenant: caller.tenant.clone(), plan, at: None, _permit: permit };
         let first = query.look().await?;
         let (put, events) = mpsc::channel(EVENTS_WAITING);
-        let expires = caller.expires;
+        let (stopping, expired) = (query.service.live.stopping.clone(), query.service.expired(caller));
         tokio::spawn(async move {
-            if query.put(first, &put).await {
-                query.run(commits, expires, &put).await;
+            // Whatever it is at: who takes events slowly, or not at all, holds up no end.
+            tokio::select! {
+                () = stopping.cancelled() => {}
+                () = expired => {
+                    let said = QueryError::new(Code::Unauthenticated, (0, 0), "the credential has expired");
+                    // Where none more can wait the end alone tells it.
+                    _ = put.try_send(failed(&[said]));
+                }
+                () = query.run(first, commits, &put) => {}
             }
         });
         Ok(events)
+    }
+
+    /// Until a caller's credential expires.
+    fn expired(&self, caller: &Caller) -> impl Future<Output = ()> + use<> {
+        let left =
+            |at: i64| Duration::from_micros(at.saturating_sub(self.clock.now()).max(0).cast_unsigned());
+        let left = caller.expires.map(left);
+        async move {
+            match left {
+                Some(left) => tokio::time::sleep(left).await,
+                None => std::future::pending().await,
+            }
+        }
     }
 }
 
@@ -239,36 +259,13 @@ impl LiveQuery {
 
     async fn run(
         mut self,
+        first: Vec<Event>,
         mut commits: broadcast::Receiver<Option<Arc<str>>>,
-        expires: Option<i64>,
         put: &mpsc::Sender<Told>,
     ) {
-        let left = expires
-            .map(|at| Duration::from_micros(at.saturating_sub(self.service.clock.now()).max(0) as u64));
-        let expired = async {
-            match left {
-                Some(left) => tokio::time::sleep(left).await,
-                None => std::future::pending().await,
-            }
-        };
-        let mut expired = std::pin::pin!(expired);
-        let stopping = self.service.live.stopping.clone();
+        let mut looked: Result<_, Failure> = Ok(first);
         loop {
-            tokio::select! {
-                () = put.closed() => return,
-                () = stopping.cancelled() => return,
-                () = &mut expired => {
-                    let said = QueryError::new(Code::Unauthenticated, (0, 0), "the credential has expired");
-                    _ = put.send(failed(&[said])).await;
-                    return;
-                }
-                heard = commits.recv() => match heard {
-                    Ok(Some(tenant)) if *tenant != *self.tenant => continue,
-                    Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
-                    Err(broadcast::error::RecvError::Closed) => return,
-                },
-            }
-            match self.look().await {
+            match looked {
                 Ok(events) => {
                     if !self.put(events, put).await {
                         return;
@@ -279,6 +276,17 @@ impl LiveQuery {
                     return;
                 }
             }
+            loop {
+                tokio::select! {
+                    () = put.closed() => return,
+                    heard = commits.recv() => match heard {
+                        Ok(Some(tenant)) if *tenant != *self.tenant => {}
+                        Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => break,
+                        Err(broadcast::error::RecvError::Closed) => return,
+                    },
+                }
+            }
+            looked = self.look().await;
         }
     }
 }

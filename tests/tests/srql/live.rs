@@ -182,6 +182,10 @@ async fn rows_are_told_and_then_what_epochs_make_of_them() {
     let six = Changes { changed: vec![device(6, "six", "acme")], ..Changes::default() };
     commits.devices_at(T0 + 121 * MINUTE, six).await;
     assert_eq!(events.next().await.unwrap(), upsert(6, 6, "six"));
+
+    // The service waits for no live query when it ends.
+    stand.stopping.cancel();
+    assert_eq!((events.next().await, by_bert.next().await), (None, None));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
