@@ -7,6 +7,7 @@ mod claims;
 pub mod complete;
 pub mod cursor;
 pub mod error;
+mod indexed;
 pub mod live;
 mod nested;
 pub mod page;

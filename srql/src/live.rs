@@ -20,9 +20,7 @@ const FOLLOWED: i64 = 50 * 60 * 1_000_000;
 /// How a live query is answered.
 #[derive(Clone, Debug)]
 pub struct Follow {
-    /// The rows as they are; behind the columns of each is its key.
-    pub(crate) present: Statement,
-    /// The same of those that changed. Its last parameters say which: the keys, or the generation and the epochs.
+    /// The rows that changed; behind the columns of each is its key, as in the plan's own statement. Its last parameters say which: the keys, or the generation and the epochs.
     pub(crate) changed: Statement,
     /// How they are found.
     pub(crate) live: Live,
@@ -123,8 +121,7 @@ mod tests {
 
     fn follow(has_many: bool) -> Follow {
         let live = Live::Keys { of: &["devices"], key: "", changed: "", has_many };
-        let none = Statement::default();
-        Follow { present: none.clone(), changed: none, live, names_sightings: false }
+        Follow { changed: Statement::default(), live, names_sightings: false }
     }
 
     #[test]

@@ -39,7 +39,6 @@ pub(crate) struct SortKey {
 }
 
 /// Rows of which pages are made.
-#[derive(Clone)]
 pub(crate) struct Listing {
     pub(crate) columns: Vec<Column>,
     /// What they show: `SELECT a, b`.

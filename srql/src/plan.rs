@@ -7,10 +7,11 @@ use crate::{
     bucket,
     catalogue::{self, Entity, Field, Kind, Live, Standing},
     error::{Code, QueryError},
+    indexed::is_narrow,
     live::{CHANGED_MAX, Follow},
     page::{Keyset, Listing, SortKey, type_of},
     parse::parse,
-    predicate::{Conditions, find, is_narrow, truth},
+    predicate::{Conditions, find, truth},
     statement::{Parameter, Statement},
     stats,
     syntax::{Clause, ClauseKind, Expression, Path, Query, Says, Scalar, Value},
@@ -208,7 +209,7 @@ impl Planner<'_> {
             element: None,
             errors: Vec::new(),
         };
-        let listing = match (said.map(|clause| &clause.says), width) {
+        let mut listing = match (said.map(|clause| &clause.says), width) {
             (Some(Says::Aggregates(aggregates, keys)), width) => {
                 self.refuse(
                     &[
@@ -244,7 +245,7 @@ impl Planner<'_> {
         };
         errors.append(&mut conditions.errors);
         let follow = match self.extent {
-            Extent::Live { .. } => self.follow(&listing, &out, limit, errors),
+            Extent::Live { .. } => self.follow(&mut listing, &out, errors),
             _ => None,
         };
         let whole = listing.whole(&out, None);
@@ -290,12 +291,11 @@ impl Planner<'_> {
         }
     }
 
-    /// How the rows of a live query are followed.
+    /// How the rows of a live query are followed; behind their columns they show their keys then.
     fn follow(
         &self,
-        listing: &Listing,
+        listing: &mut Listing,
         bound: &Statement,
-        limit: Option<i64>,
         errors: &mut Vec<QueryError>,
     ) -> Option<Follow> {
         use ClauseKind::{Bucket, Count, Latest, Stats};
@@ -320,8 +320,7 @@ impl Planner<'_> {
             }
         };
         let [key, condition] = [key, condition].map(|sql| sql.replace("{e}", "e"));
-        let select = format!("{}, ({key})::text", listing.select);
-        let present = Listing { select: select.clone(), ..listing.clone() }.whole(bound, limit);
+        listing.select.push_str(&format!(", ({key})::text"));
         let mut changed = bound.clone();
         let most = changed.bind(Parameter::Integer(CHANGED_MAX.saturating_add(1)));
         let condition = match entity.live {
@@ -331,15 +330,15 @@ impl Planner<'_> {
             _ => condition.replace("{keys}", &changed.bind(Parameter::Texts(Vec::new()))),
         };
         changed.sql = format!(
-            "{select}{} AND {condition} ORDER BY ({key})::text COLLATE \"C\" LIMIT {most}",
-            listing.from
+            "{}{} AND {condition} ORDER BY ({key})::text COLLATE \"C\" LIMIT {most}",
+            listing.select, listing.from
         );
         let names_sightings = entity.time == Some("last_seen")
             && (self.last(ClauseKind::Time).is_some()
                 || self.names(&|path: &Path| {
                     find(entity, path).is_ok_and(|found| found.field.names[0] == "last_seen")
                 }));
-        Some(Follow { present, changed, live: entity.live, names_sightings })
+        Some(Follow { changed, live: entity.live, names_sightings })
     }
 
     /// Whether its conditions, its columns or its order name a field that is so.

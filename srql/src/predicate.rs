@@ -24,10 +24,6 @@ pub(crate) type Sql = Result<String, QueryError>;
 
 /// Bits before an IPv4 address that is mapped to IPv6.
 const MAPPED_BITS: u8 = 96;
-/// Characters by which an index goes of what is longer.
-const BEGINNING_CHARS: usize = 200;
-/// Letters and digits in a row by which an index of words finds anything.
-const TRIGRAM: usize = 3;
 
 /// A field that was found, and the part of it that is meant.
 pub(crate) struct Found {
@@ -178,9 +174,7 @@ impl Conditions<'_> {
             sql.push(self.noted(is));
         }
         let words = self.entity.words.map(|words| {
-            let lower = patterns.iter().map(|pattern| pattern.to_lowercase()).collect();
-            let bound = self.out.bind(Parameter::Texts(lower));
-            format!("e.uid IN (SELECT w.uid FROM {words} w WHERE w.words LIKE ANY ({bound}))")
+            self.by_words(words, "e", patterns.iter().map(|pattern| pattern.to_lowercase()).collect())
         });
         let fields = self.any_text(patterns);
         sql.push(match words {
@@ -218,8 +212,7 @@ impl Conditions<'_> {
         let sql = if found.field.elsewhere.is_empty() || is_anything {
             let column = found.value_of(row, self.out);
             let sql = self.on_column(&found, found.kind(), &column, value, path.span)?;
-            let index = self.words(&found, row, value).or_else(|| self.beginning(&found, row, value));
-            match index {
+            match self.by_index(&found, row, value) {
                 Some(index) => format!("({index} AND {sql})"),
                 None => sql,
             }
@@ -241,37 +234,6 @@ impl Conditions<'_> {
             }
             _ => sql,
         }
-    }
-
-    /// That a row is among those that the words of a field find.
-    fn words(&mut self, found: &Found, row: &str, value: &Value) -> Option<String> {
-        let of = if found.of_device { catalogue::devices() } else { self.entity };
-        let (words, items) = (of.words?, by_words(of, found, value)?);
-        let patterns = items.iter().map(|item| format!("%{}%", like(item).to_lowercase())).collect();
-        let bound = self.out.bind(Parameter::Texts(patterns));
-        Some(format!("{row}.uid IN (SELECT w.uid FROM {words} w WHERE w.words LIKE ANY ({bound}))"))
-    }
-
-    /// That what a field begins with is what these values begin with: that has an index, where a field has no limit.
-    fn beginning(&mut self, found: &Found, row: &str, value: &Value) -> Option<String> {
-        let kind = found.kind();
-        let begin = found.field.sort_before.filter(|_| matches!(kind, Kind::Text | Kind::Hostname))?;
-        let begin = begin.replace("{e}", row);
-        let cut = |text: &str| text.chars().take(BEGINNING_CHARS).collect::<String>();
-        if let Some(item) = by_beginning(found, value) {
-            let end = item.wild.first().copied().unwrap_or(item.text.len());
-            let prefix = item.text.get(..end).map(|text| cut(&text.to_lowercase()))?;
-            let prefix = Scalar { text: prefix, wild: Vec::new(), span: item.span };
-            let bound = self.out.bind(Parameter::Text(format!("{}%", like(&prefix))));
-            return Some(format!("{begin} LIKE {bound}"));
-        }
-        let items = items_of(value)?;
-        if items.iter().any(Scalar::is_pattern) {
-            return None;
-        }
-        let texts = items.iter().map(|item| normal(kind, item).map(|text| cut(&text)));
-        let bound = self.out.bind(Parameter::Texts(texts.collect::<Result<_, _>>().ok()?));
-        Some(format!("{begin} = ANY ({bound})"))
     }
 
     pub(crate) fn on_column(
@@ -497,54 +459,6 @@ impl Conditions<'_> {
     }
 }
 
-fn items_of(value: &Value) -> Option<&[Scalar]> {
-    match value {
-        Value::One(scalar) => Some(std::slice::from_ref(scalar)),
-        Value::List(items) => Some(items),
-        _ => None,
-    }
-}
-
-/// Whether an index of words finds it.
-fn is_word(scalar: &Scalar) -> bool {
-    let mut runs = scalar.text.split(|c: char| !c.is_ascii_alphanumeric()).map(str::len);
-    scalar.text.is_ascii() && runs.any(|run| run >= TRIGRAM)
-}
-
-/// The patterns of a field of an entity, where an index of words finds all of them.
-fn by_words<'a>(entity: &Entity, found: &Found, value: &'a Value) -> Option<&'a [Scalar]> {
-    let is_field = found.key.is_none() && entity.texts.contains(&found.field.names[0]);
-    let items = items_of(value).filter(|_| is_field && entity.words.is_some())?;
-    let are_found =
-        by_beginning(found, value).is_none() && items.iter().all(|item| item.is_pattern() && is_word(item));
-    are_found.then_some(items)
-}
-
-/// The pattern of a host name that says how that begins.
-fn by_beginning<'a>(found: &Found, value: &'a Value) -> Option<&'a Scalar> {
-    match value {
-        Value::One(item)
-            if found.kind() == Kind::Hostname && item.is_pattern() && !item.wild.contains(&0) =>
-        {
-            Some(item)
-        }
-        _ => None,
-    }
-}
-
-/// Whether rows are few that meet these conditions, as an index of words or of beginnings finds them.
-pub(crate) fn is_narrow(entity: &'static Entity, filter: &Expression) -> bool {
-    match filter {
-        Expression::All(terms) => terms.iter().any(|term| is_narrow(entity, term)),
-        Expression::Free(scalar) => entity.words.is_some() && is_word(scalar),
-        Expression::Is(path, value) => find(entity, path).is_ok_and(|found| {
-            let is_found = by_words(entity, &found, value).is_some() || by_beginning(&found, value).is_some();
-            !found.of_device && is_found
-        }),
-        Expression::Any(_) | Expression::Not(_) | Expression::Has(..) => false,
-    }
-}
-
 /// True or false, as people write it.
 pub(crate) fn truth(scalar: &Scalar) -> Result<bool, QueryError> {
     match scalar.text.to_lowercase().as_str() {
@@ -575,7 +489,7 @@ pub(crate) fn like(scalar: &Scalar) -> String {
 }
 
 /// A value as the views have it.
-fn normal(kind: Kind, scalar: &Scalar) -> Result<String, QueryError> {
+pub(crate) fn normal(kind: Kind, scalar: &Scalar) -> Result<String, QueryError> {
     let text = &scalar.text;
     match kind {
         Kind::Hostname => Ok(normalise::hostname(text).unwrap_or_else(|| text.to_lowercase())),

@@ -240,7 +240,10 @@ impl Reader {
             }
         }
         check_cost(&transaction, statements, plan, *cost_max).await?;
-        let rows = keyed(&transaction, statements, &follow.present, plan).await?;
+        let mut rows = Vec::new();
+        for statement in &plan.statements {
+            rows.extend(keyed(&transaction, statements, statement, plan).await?);
+        }
         let reset = from.map(|_| Event::Reset);
         let rows = rows.into_iter().map(|(key, row)| Event::Upsert(key, row));
         Ok((now, reset.into_iter().chain(rows).chain([Event::Current]).collect()))

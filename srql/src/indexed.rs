@@ -1,0 +1,98 @@
+//! By which index rows are found: of the words of a device, and of what a text begins with.
+//!
+//! An index finds some rows too many: the condition itself stands beside it.
+
+use crate::{
+    catalogue::{self, Entity, Kind},
+    predicate::{Conditions, Found, find, like, normal},
+    statement::Parameter,
+    syntax::{Expression, Scalar, Value},
+};
+
+/// Characters by which an index goes of what is longer: those of `left(…, 200)` in the catalogue and in the layout.
+const BEGINNING_CHARS: usize = 200;
+/// Letters and digits in a row by which an index of words finds anything.
+const TRIGRAM: usize = 3;
+
+impl Conditions<'_> {
+    /// That a row is among those that an index finds by a field; none where there is no index of it.
+    pub(crate) fn by_index(&mut self, found: &Found, row: &str, value: &Value) -> Option<String> {
+        let of = if found.of_device { catalogue::devices() } else { self.entity };
+        if let (Some(relation), Some(items)) = (of.words, words(of, found, value)) {
+            let patterns = items.iter().map(|item| format!("%{}%", like(item).to_lowercase()));
+            return Some(self.by_words(relation, row, patterns.collect()));
+        }
+        let kind = found.kind();
+        let begin = found.field.sort_before.filter(|_| matches!(kind, Kind::Text | Kind::Hostname))?;
+        let begin = begin.replace("{e}", row);
+        let cut = |text: &str| text.chars().take(BEGINNING_CHARS).collect::<String>();
+        if let Some(item) = beginning(found, value) {
+            let end = item.wild.first().copied().unwrap_or(item.text.len());
+            let prefix = item.text.get(..end).map(|text| cut(&text.to_lowercase()))?;
+            let prefix = Scalar { text: prefix, wild: Vec::new(), span: item.span };
+            let bound = self.out.bind(Parameter::Text(format!("{}%", like(&prefix))));
+            return Some(format!("{begin} LIKE {bound}"));
+        }
+        let items = items_of(value)?;
+        if items.iter().any(Scalar::is_pattern) {
+            return None;
+        }
+        let texts = items.iter().map(|item| normal(kind, item).map(|text| cut(&text)));
+        let bound = self.out.bind(Parameter::Texts(texts.collect::<Result<_, _>>().ok()?));
+        Some(format!("{begin} = ANY ({bound})"))
+    }
+
+    /// That a row is among those whose words are like one of these, which are in lower case.
+    pub(crate) fn by_words(&mut self, relation: &str, row: &str, patterns: Vec<String>) -> String {
+        let bound = self.out.bind(Parameter::Texts(patterns));
+        format!("{row}.uid IN (SELECT w.uid FROM {relation} w WHERE w.words LIKE ANY ({bound}))")
+    }
+}
+
+fn items_of(value: &Value) -> Option<&[Scalar]> {
+    match value {
+        Value::One(scalar) => Some(std::slice::from_ref(scalar)),
+        Value::List(items) => Some(items),
+        _ => None,
+    }
+}
+
+/// Whether an index of words finds it.
+fn is_word(scalar: &Scalar) -> bool {
+    let mut runs = scalar.text.split(|c: char| !c.is_ascii_alphanumeric()).map(str::len);
+    scalar.text.is_ascii() && runs.any(|run| run >= TRIGRAM)
+}
+
+/// The patterns of a field of an entity, where an index of words finds all of them.
+fn words<'a>(entity: &Entity, found: &Found, value: &'a Value) -> Option<&'a [Scalar]> {
+    let is_field = found.key.is_none() && entity.texts.contains(&found.field.names[0]);
+    let items = items_of(value).filter(|_| is_field && entity.words.is_some())?;
+    let are_found =
+        beginning(found, value).is_none() && items.iter().all(|item| item.is_pattern() && is_word(item));
+    are_found.then_some(items)
+}
+
+/// The pattern of a host name that says how that begins.
+fn beginning<'a>(found: &Found, value: &'a Value) -> Option<&'a Scalar> {
+    match value {
+        Value::One(item)
+            if found.kind() == Kind::Hostname && item.is_pattern() && !item.wild.contains(&0) =>
+        {
+            Some(item)
+        }
+        _ => None,
+    }
+}
+
+/// Whether rows are few that meet these conditions, as an index of words or of beginnings finds them.
+pub(crate) fn is_narrow(entity: &'static Entity, filter: &Expression) -> bool {
+    match filter {
+        Expression::All(terms) => terms.iter().any(|term| is_narrow(entity, term)),
+        Expression::Free(scalar) => entity.words.is_some() && is_word(scalar),
+        Expression::Is(path, value) => find(entity, path).is_ok_and(|found| {
+            let is_found = words(entity, &found, value).is_some() || beginning(&found, value).is_some();
+            !found.of_device && is_found
+        }),
+        Expression::Any(_) | Expression::Not(_) | Expression::Has(..) => false,
+    }
+}
