@@ -50,7 +50,7 @@ pub(crate) fn count(crawled: &Result<CrawlReport, CrawlError>) {
         Ok(report) => {
             Metric::Crawls.add(Some("complete"), 1);
             Metric::CrawlRecords.add(None, report.records as u64);
-            Metric::CrawlSeconds.sample(report.seconds);
+            Metric::CrawlSeconds.sample(None, report.seconds);
         }
         Err(CrawlError::Stopped) => {}
         Err(_) => Metric::Crawls.add(Some("failed"), 1),

@@ -6,7 +6,7 @@ use anyhow::Context;
 use axum::{Json, Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use serde::Serialize;
-use serviceradar_ops::metrics;
+use serviceradar_ops::metrics::{self, Metric};
 use serviceradar_replay::{DriverStatus, Phase};
 use serviceradar_schemas::time::{Clock, SystemClock};
 use tokio::{net::TcpListener, sync::watch};
@@ -19,6 +19,8 @@ pub(crate) const ADDRESS_FILE: &str = "http.address";
 
 /// Seconds that crawls take: from a small network to a large one at a slow source.
 const BUCKETS: [f64; 9] = [0.5, 1.0, 3.0, 10.0, 30.0, 60.0, 300.0, 1_800.0, 7_200.0];
+/// Seconds that queries take: from a look-up to what the time-out allows.
+const QUERY_BUCKETS: [f64; 9] = [0.002, 0.005, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0];
 /// How often the recorder folds what was sampled, asked or not, so that it does not pile up.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
@@ -79,6 +81,7 @@ pub(crate) fn serve(
 ) -> anyhow::Result<SocketAddr> {
     let prometheus = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS)?
+        .set_buckets_for_metric(Matcher::Full(Metric::QuerySeconds.row().name.to_owned()), &QUERY_BUCKETS)?
         .install_recorder()?;
     metrics::describe();
     let address = listener.local_addr()?;

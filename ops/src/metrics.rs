@@ -1,7 +1,7 @@
 //! Every metric of the program: name, kind, label, meaning. The reference in the docs goes by this list,
 //! and nothing is measured under a name that is not in it.
 
-use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{Label, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +21,11 @@ pub enum Metric {
     LagEvents,
     LagSeconds,
     NextOffset,
+    QueriesRunning,
+    Queries,
+    QueryBytes,
+    QueryRows,
+    QuerySeconds,
     Records,
     Refusals,
     Running,
@@ -57,39 +62,46 @@ pub struct Row {
     pub name: &'static str,
     /// How it behaves.
     pub kind: Kind,
-    /// Its label; empty where it has none.
-    pub label: &'static str,
+    /// Its labels.
+    pub labels: &'static [&'static str],
     /// What it says.
     pub meaning: &'static str,
 }
 
-const fn row(name: &'static str, kind: Kind, label: &'static str, meaning: &'static str) -> Row {
-    Row { name, kind, label, meaning }
+const fn row(name: &'static str, kind: Kind, labels: &'static [&'static str], meaning: &'static str) -> Row {
+    Row { name, kind, labels, meaning }
 }
 
 /// A metric of one log partition; its label is `topic/log partition`.
-const OF: &str = "log_partition";
+const OF: &[&str] = &["log_partition"];
+/// A metric of queries: where they are asked.
+const ROUTE: &[&str] = &["route"];
 
 #[rustfmt::skip]
-const ROWS: [(Metric, Row); 19] = [
-    (Metric::BiggestBlock, row("serviceradar_biggest_block", Kind::Gauge, "", "Nodes of the biggest block: what identity must decide at once.")),
-    (Metric::BlocksDecided, row("serviceradar_blocks_decided_total", Kind::Counter, "", "Blocks decided since the start.")),
-    (Metric::CaughtUp, row("serviceradar_caught_up", Kind::Gauge, "", "1 while everything in the log is in the views, else 0.")),
-    (Metric::Changes, row("serviceradar_changes_total", Kind::Counter, "", "Rows of the views changed since the start.")),
-    (Metric::ClocksOff, row("serviceradar_clocks_off", Kind::Gauge, "", "Clocks that are too far from the log's; `status` says whose.")),
-    (Metric::CrawlRecords, row("serviceradar_crawl_records_total", Kind::Counter, "", "Records published by complete crawls.")),
-    (Metric::CrawlSeconds, row("serviceradar_crawl_seconds", Kind::Histogram, "", "How long complete crawls took.")),
-    (Metric::Crawls, row("serviceradar_crawls_total", Kind::Counter, "result", "Crawls that ended: `complete` or `failed`.")),
-    (Metric::Epoch, row("serviceradar_epoch", Kind::Gauge, "", "The last committed epoch.")),
-    (Metric::EpochMilliseconds, row("serviceradar_epoch_milliseconds", Kind::Gauge, "", "The last epoch, from its close to its commit.")),
-    (Metric::Events, row("serviceradar_events_total", Kind::Counter, "", "Events taken in since the start.")),
+const ROWS: [(Metric, Row); 24] = [
+    (Metric::BiggestBlock, row("serviceradar_biggest_block", Kind::Gauge, &[], "Nodes of the biggest block: what identity must decide at once.")),
+    (Metric::BlocksDecided, row("serviceradar_blocks_decided_total", Kind::Counter, &[], "Blocks decided since the start.")),
+    (Metric::CaughtUp, row("serviceradar_caught_up", Kind::Gauge, &[], "1 while everything in the log is in the views, else 0.")),
+    (Metric::Changes, row("serviceradar_changes_total", Kind::Counter, &[], "Rows of the views changed since the start.")),
+    (Metric::ClocksOff, row("serviceradar_clocks_off", Kind::Gauge, &[], "Clocks that are too far from the log's; `status` says whose.")),
+    (Metric::CrawlRecords, row("serviceradar_crawl_records_total", Kind::Counter, &[], "Records published by complete crawls.")),
+    (Metric::CrawlSeconds, row("serviceradar_crawl_seconds", Kind::Histogram, &[], "How long complete crawls took.")),
+    (Metric::Crawls, row("serviceradar_crawls_total", Kind::Counter, &["result"], "Crawls that ended: `complete` or `failed`.")),
+    (Metric::Epoch, row("serviceradar_epoch", Kind::Gauge, &[], "The last committed epoch.")),
+    (Metric::EpochMilliseconds, row("serviceradar_epoch_milliseconds", Kind::Gauge, &[], "The last epoch, from its close to its commit.")),
+    (Metric::Events, row("serviceradar_events_total", Kind::Counter, &[], "Events taken in since the start.")),
     (Metric::LagEvents, row("serviceradar_lag_events", Kind::Gauge, OF, "Events in the log that are not yet in the views.")),
     (Metric::LagSeconds, row("serviceradar_lag_seconds", Kind::Gauge, OF, "Age of the oldest event that is not in the views, by its append time; 0 where there is none, NaN before it was read.")),
     (Metric::NextOffset, row("serviceradar_next_offset", Kind::Gauge, OF, "The frontier: the next offset not yet in the views.")),
-    (Metric::Records, row("serviceradar_records", Kind::Gauge, "", "Records ever seen.")),
-    (Metric::Refusals, row("serviceradar_refusals_total", Kind::Counter, "", "Events that could not be read and became dead letters, since the start.")),
-    (Metric::Running, row("serviceradar_running", Kind::Gauge, "", "1 while the pipeline writes views, else 0.")),
-    (Metric::SettingProblems, row("serviceradar_setting_problems", Kind::Gauge, "", "Settings of the log that contradict what its streams need; `status` says which, and what mends them.")),
+    (Metric::QueriesRunning, row("serviceradar_queries_running", Kind::Gauge, ROUTE, "Queries under way.")),
+    (Metric::Queries, row("serviceradar_queries_total", Kind::Counter, &["route", "outcome"], "Queries that ended, by where they were asked (`query`, `stream`, `explain`, `grpc_run`, `grpc_explain`): `ok`; the code of what was wrong; `busy`, `cut` (over the limit of bytes), `not_collected`; or `given_up` by who asked.")),
+    (Metric::QueryBytes, row("serviceradar_query_bytes_total", Kind::Counter, ROUTE, "Bytes of answers.")),
+    (Metric::QueryRows, row("serviceradar_query_rows_total", Kind::Counter, ROUTE, "Rows of answers.")),
+    (Metric::QuerySeconds, row("serviceradar_query_seconds", Kind::Histogram, ROUTE, "How long queries took, from the question to the last byte.")),
+    (Metric::Records, row("serviceradar_records", Kind::Gauge, &[], "Records ever seen.")),
+    (Metric::Refusals, row("serviceradar_refusals_total", Kind::Counter, &[], "Events that could not be read and became dead letters, since the start.")),
+    (Metric::Running, row("serviceradar_running", Kind::Gauge, &[], "1 while the pipeline writes views, else 0.")),
+    (Metric::SettingProblems, row("serviceradar_setting_problems", Kind::Gauge, &[], "Settings of the log that contradict what its streams need; `status` says which, and what mends them.")),
     (Metric::Stalled, row("serviceradar_stalled", Kind::Gauge, OF, "1 while the log partition cannot be read, else 0; `status` says why.")),
 ];
 
@@ -104,20 +116,19 @@ impl Metric {
         &ROWS[self as usize].1
     }
 
-    /// Sets a gauge; `of` is the value of its label, where it has one.
-    pub fn set(self, of: Option<&str>, value: f64) {
-        match of {
-            Some(of) => gauge!(self.row().name, self.row().label => of.to_owned()).set(value),
-            None => gauge!(self.row().name).set(value),
-        }
+    /// Sets a gauge; `of` are the values of its labels.
+    pub fn set<'a>(self, of: impl IntoIterator<Item = &'a str>, value: f64) {
+        gauge!(self.row().name, self.labels(of)).set(value);
+    }
+
+    /// Raises a gauge, or lowers it.
+    pub fn shift<'a>(self, of: impl IntoIterator<Item = &'a str>, by: f64) {
+        gauge!(self.row().name, self.labels(of)).increment(by);
     }
 
     /// Raises a counter.
-    pub fn add(self, of: Option<&str>, more: u64) {
-        match of {
-            Some(of) => counter!(self.row().name, self.row().label => of.to_owned()).increment(more),
-            None => counter!(self.row().name).increment(more),
-        }
+    pub fn add<'a>(self, of: impl IntoIterator<Item = &'a str>, more: u64) {
+        counter!(self.row().name, self.labels(of)).increment(more);
     }
 
     /// Brings a counter to what is counted elsewhere.
@@ -126,8 +137,12 @@ impl Metric {
     }
 
     /// Takes a sample.
-    pub fn sample(self, value: f64) {
-        histogram!(self.row().name).record(value);
+    pub fn sample<'a>(self, of: impl IntoIterator<Item = &'a str>, value: f64) {
+        histogram!(self.row().name, self.labels(of)).record(value);
+    }
+
+    fn labels<'a>(self, of: impl IntoIterator<Item = &'a str>) -> Vec<Label> {
+        self.row().labels.iter().zip(of).map(|(name, of)| Label::new(*name, of.to_owned())).collect()
     }
 }
 

@@ -219,9 +219,9 @@ fn gauge(status: &DriverStatus) {
     Metric::BlocksDecided.raise_to(status.blocks_decided);
     Metric::Refusals.raise_to(status.dead_letters);
     for (partition, found) in &status.partitions {
-        Metric::LagEvents.set(Some(partition), found.lag_events() as f64);
-        Metric::LagSeconds.set(Some(partition), found.lag_seconds(SystemClock.now()).unwrap_or(f64::NAN));
-        Metric::NextOffset.set(Some(partition), found.next_offset as f64);
-        Metric::Stalled.set(Some(partition), truth(found.stalled.is_some()));
+        Metric::LagEvents.set(Some(&**partition), found.lag_events() as f64);
+        Metric::LagSeconds.set(Some(&**partition), found.lag_seconds(SystemClock.now()).unwrap_or(f64::NAN));
+        Metric::NextOffset.set(Some(&**partition), found.next_offset as f64);
+        Metric::Stalled.set(Some(&**partition), truth(found.stalled.is_some()));
     }
 }

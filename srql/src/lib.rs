@@ -1,6 +1,7 @@
 //! SRQL: one line of `key:value` terms, read once, checked against one catalogue, answered by one statement over the
 //! views of one tenant.
 
+mod arrow;
 mod bucket;
 pub mod catalogue;
 mod claims;

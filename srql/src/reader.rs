@@ -156,7 +156,7 @@ impl Reader {
             }
             Ok::<_, QueryError>(read)
         };
-        let (answer, read) = tokio::join!(self.rows(tenant, plan, put), taking);
+        let (answer, read) = tokio::join!(self.rows(tenant, plan, put, |_| ()), taking);
         let (answer, mut read) = (answer?, read?);
         let has_more = read.len() > limit;
         read.truncate(limit);
@@ -289,17 +289,19 @@ impl Reader {
             }
             Ok::<_, QueryError>(())
         };
-        let (answer, taken) = tokio::join!(self.rows(tenant, plan, put), taking);
+        let (answer, taken) = tokio::join!(self.rows(tenant, plan, put, |_| ()), taking);
         taken?;
         answer
     }
 
-    /// Puts the rows of an answer into a channel, until there are no more, or nobody takes them.
+    /// Puts the rows of an answer into a channel, until there are no more, or nobody takes them. What is known before the
+    /// first is told to `begun`.
     pub(crate) async fn rows(
         &mut self,
         tenant: &str,
         plan: &Plan,
         put: mpsc::Sender<Row>,
+        begun: impl FnOnce(&Answer),
     ) -> Result<Answer, QueryError> {
         let started = Instant::now();
         let Self { client, entering, statements, cost_max } = self;
@@ -314,6 +316,18 @@ impl Reader {
             }
             None => None,
         };
+        let mut answer = Answer {
+            columns: plan.columns.clone(),
+            rows: Vec::new(),
+            next: None,
+            previous: None,
+            total,
+            generation: active.id,
+            epoch: active.epoch,
+            complete_to: active.complete_to,
+            took: started.elapsed(),
+        };
+        begun(&answer);
         'all: for statement in &plan.statements {
             let prepared = &statements.prepared(&transaction, &statement.sql).await?.statement;
             let rows = transaction.query_raw(prepared, parameters(statement)).await;
@@ -324,17 +338,8 @@ impl Reader {
                 }
             }
         }
-        Ok(Answer {
-            columns: plan.columns.clone(),
-            rows: Vec::new(),
-            next: None,
-            previous: None,
-            total,
-            generation: active.id,
-            epoch: active.epoch,
-            complete_to: active.complete_to,
-            took: started.elapsed(),
-        })
+        answer.took = started.elapsed();
+        Ok(answer)
     }
 }
 

@@ -1,10 +1,13 @@
-//! The service: queries over HTTP, for callers that are each of one tenant.
+//! The service: queries over HTTP and gRPC, for callers that are each of one tenant.
 
 pub mod callers;
+mod grpc;
 pub mod live;
+pub mod measured;
+mod pieces;
 pub mod readers;
 
-use std::{io::Write, sync::Arc};
+use std::{io, sync::Arc};
 
 use axum::{
     Router,
@@ -12,36 +15,36 @@ use axum::{
     extract::{DefaultBodyLimit, Query as Parameters, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{MethodRouter, get, post},
 };
 use callers::{Caller, Callers, Role};
 use live::Live;
+use measured::{Meter, Route, Underway};
+use pieces::Writer;
 use readers::{Readers, Refused};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use serviceradar_schemas::time::{self, Clock};
-use tokio::sync::mpsc;
-use tokio_postgres::Row;
 
 use crate::{
     catalogue::{self, Field, Standing},
     complete::complete,
     cursor::{Asker, Cursors},
     error::{Code, QueryError},
+    page::Way,
     plan::{Column, Extent, Plan, Shape, plan},
-    reader::{Answer, ROWS_WAITING, values},
-    written::{csv_header, csv_row, object},
+    reader::Answer,
+    written::{RowFormat, RowWriter, object},
 };
 
 /// Bytes of a request: a query, as JSON may write it, and a cursor.
 const REQUEST_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of an answer that is written row by row, unless said.
 pub const ANSWER_BYTES_DEFAULT: usize = 256 * 1024 * 1024;
-/// Bytes that are sent at a time, and pieces that wait to be sent.
-const PIECE_BYTES: usize = 64 * 1024;
-const PIECES_WAITING: usize = 4;
-/// When to ask again who asked too much.
-const RETRY_AFTER_S: &str = "1";
+/// When to ask again who asked too much, seconds.
+const RETRY_AFTER_S: u16 = 1;
+/// What each route takes and gives, for programs.
+const OPENAPI: &str = include_str!("service/openapi.json");
 
 /// What the service needs.
 pub struct Service {
@@ -57,6 +60,8 @@ pub struct Service {
     pub clock: Arc<dyn Clock>,
     /// Bytes of an answer that is written row by row.
     pub answer_bytes_max: usize,
+    /// Takes measures of queries.
+    pub meter: Arc<dyn Meter>,
 }
 
 /// What a request asks.
@@ -86,6 +91,15 @@ enum Direction {
     Prev,
 }
 
+impl From<Direction> for Way {
+    fn from(direction: Direction) -> Self {
+        match direction {
+            Direction::Next => Way::Next,
+            Direction::Prev => Way::Previous,
+        }
+    }
+}
+
 /// How an answer is written.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -94,6 +108,7 @@ enum Format {
     Json,
     Ndjson,
     Csv,
+    Arrow,
 }
 
 #[derive(Deserialize)]
@@ -106,6 +121,8 @@ struct Completing {
 }
 
 /// An answer that is a mistake.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", self.text())]
 struct Failure {
     status: StatusCode,
     mistakes: Vec<QueryError>,
@@ -119,6 +136,31 @@ impl Failure {
     fn busy() -> Self {
         let said = "too many queries of this tenant are being answered: ask again in a second";
         Self::one(StatusCode::TOO_MANY_REQUESTS, Code::Unavailable, said)
+    }
+
+    fn over_bytes(limit: usize) -> Self {
+        let said = format!("the answer is over {limit} bytes: ask for fewer rows, or columns");
+        Self::one(StatusCode::PAYLOAD_TOO_LARGE, Code::TooWide, &said)
+    }
+
+    fn unwritten(error: &io::Error) -> Self {
+        tracing::error!(%error, "an answer could not be written");
+        Self::one(StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, "the answer could not be written")
+    }
+
+    /// All mistakes in words.
+    fn text(&self) -> String {
+        self.mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    }
+
+    /// The word in metrics.
+    fn outcome(&self) -> &'static str {
+        match self.status {
+            StatusCode::TOO_MANY_REQUESTS => "busy",
+            StatusCode::PAYLOAD_TOO_LARGE => "cut",
+            StatusCode::NOT_IMPLEMENTED => "not_collected",
+            _ => self.mistakes.first().map_or("unavailable", |mistake| mistake.code.as_str()),
+        }
     }
 }
 
@@ -154,8 +196,8 @@ impl From<Refused> for Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let text = self.mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-        let told = json!({ "error": self.mistakes.first(), "errors": self.mistakes, "error_text": text });
+        let told =
+            json!({ "error": self.mistakes.first(), "errors": self.mistakes, "error_text": self.text() });
         let mut response = (self.status, json_of(&told)).into_response();
         let headers = response.headers_mut();
         match self.status {
@@ -163,7 +205,7 @@ impl IntoResponse for Failure {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
             StatusCode::TOO_MANY_REQUESTS => {
-                headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));
+                headers.insert(header::RETRY_AFTER, RETRY_AFTER_S.into());
             }
             _ => {}
         }
@@ -172,31 +214,50 @@ impl IntoResponse for Failure {
 }
 
 fn json_of(value: &Value) -> impl IntoResponse + use<> {
-    ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], value.to_string())
+    json_text(value.to_string())
+}
+
+fn json_text(text: String) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], text)
 }
 
 type Answered = Result<Response, Failure>;
 
+/// What is asked over HTTP, and where.
+fn api() -> [(&'static str, MethodRouter<Arc<Service>>); 9] {
+    [
+        ("/api/query", post(query_by_body).get(query_by_link)),
+        ("/api/query/stream", get(live::stream)),
+        ("/api/srql/explain", post(explain)),
+        ("/translate", post(translate)),
+        ("/api/srql/schema", get(schema)),
+        ("/api/srql/complete", post(completions)),
+        ("/api/openapi.json", get(openapi)),
+        ("/healthz", get(async || "ok\n")),
+        ("/readyz", get(ready)),
+    ]
+}
+
+/// The paths that are asked over HTTP.
+pub fn paths() -> impl Iterator<Item = &'static str> {
+    api().into_iter().map(|(path, _)| path)
+}
+
 impl Service {
-    /// Its routes.
+    /// Its routes. Asked for from within a runtime, where it looks after its health.
     pub fn routes(self) -> Router {
         let nowhere = async || Failure::one(StatusCode::NOT_FOUND, Code::Syntax, "there is nothing here");
         let wrong_way = async || {
             Failure::one(StatusCode::METHOD_NOT_ALLOWED, Code::Syntax, "this is asked by another method")
         };
-        Router::new()
-            .route("/api/query", post(query_by_body).get(query_by_link))
-            .route("/api/query/stream", get(live::stream))
-            .route("/api/srql/explain", post(explain))
-            .route("/translate", post(translate))
-            .route("/api/srql/schema", get(schema))
-            .route("/api/srql/complete", post(completions))
-            .route("/healthz", get(async || "ok\n"))
-            .route("/readyz", get(ready))
+        let service = Arc::new(self);
+        let routes = api().into_iter().fold(Router::new(), |routes, (path, of)| routes.route(path, of));
+        routes
             .fallback(nowhere)
             .method_not_allowed_fallback(wrong_way)
             .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
-            .with_state(Arc::new(self))
+            .with_state(service.clone())
+            .merge(grpc::routes(&service))
     }
 
     fn caller(&self, headers: &HeaderMap) -> Result<&Caller, Failure> {
@@ -206,23 +267,25 @@ impl Service {
         })
     }
 
-    async fn answer(self: Arc<Self>, caller: &Caller, request: Request) -> Answered {
-        let asker = Asker { tenant: &caller.tenant, principal: &caller.name };
+    /// What a caller asks for in full, not by pages.
+    fn plan_all(&self, request: &Request) -> Result<Plan, Failure> {
         let limit = request.limit.map(checked_limit).transpose()?;
-        let now = self.clock.now();
-        let cursor = request.cursor.as_deref().filter(|cursor| !cursor.is_empty());
-        if request.format != Format::Json {
-            if cursor.is_some() {
-                let said = "rows that are written one by one have no pages: ask without a cursor";
-                return Err(Failure::one(StatusCode::BAD_REQUEST, Code::BadValue, said));
-            }
-            let plan = plan(&request.query, now, Extent::All { limit })?;
-            return self.stream(caller, plan, request.format).await;
+        if request.cursor.as_deref().is_some_and(|cursor| !cursor.is_empty()) {
+            let said = "rows that are written one by one have no pages: ask without a cursor";
+            return Err(Failure::one(StatusCode::BAD_REQUEST, Code::BadValue, said));
         }
-        let (plan, now) = self.cursors.plan(asker, &request.query, now, limit, cursor)?;
-        if let (Some(way), Some(from)) =
-            (request.direction, plan.page.as_ref().and_then(|page| page.from.as_ref()))
-            && (way == Direction::Prev) != (from.way == crate::page::Way::Previous)
+        Ok(plan(&request.query, self.clock.now(), Extent::All { limit })?)
+    }
+
+    /// A page of what a caller asks for, with its plan, and what the query takes for now.
+    async fn page(&self, caller: &Caller, request: &Request) -> Result<(Plan, i64, Answer), Failure> {
+        let limit = request.limit.map(checked_limit).transpose()?;
+        let cursor = request.cursor.as_deref().filter(|cursor| !cursor.is_empty());
+        let (plan, now) =
+            self.cursors.plan(asker(caller), &request.query, self.clock.now(), limit, cursor)?;
+        let from = plan.page.as_ref().and_then(|page| page.from.as_ref());
+        if let (Some(direction), Some(from)) = (request.direction, from)
+            && Way::from(direction) != from.way
         {
             let said = "this cursor goes the other way";
             return Err(Failure::one(StatusCode::BAD_REQUEST, Code::BadValue, said));
@@ -230,76 +293,98 @@ impl Service {
         let mut borrowed = self.readers.borrow(&caller.tenant).await?;
         let answer = borrowed.reader.answer(&caller.tenant, &plan).await;
         self.readers.give_back(borrowed);
-        let answer = answer?;
-        let write = |from| self.cursors.write(asker, &plan, now, from);
-        Ok(json_of(&told(&plan, &answer, write)).into_response())
+        Ok((plan, now, answer?))
     }
 
-    /// Writes rows as they come, up to the limit of bytes: an answer that is cut has no end, so that nobody takes it for
-    /// whole.
-    async fn stream(self: Arc<Self>, caller: &Caller, plan: Plan, format: Format) -> Answered {
-        let mut borrowed = self.readers.borrow(&caller.tenant).await?;
-        let checked = borrowed.reader.check_cost(&caller.tenant, &plan).await;
-        if let Err(refused) = checked {
-            self.readers.give_back(borrowed);
-            return Err(refused.into());
+    /// How the database would answer what an operator asks, and at which cost.
+    async fn explained(&self, caller: &Caller, query: &str) -> Result<(Plan, Value, f64), Failure> {
+        if caller.role != Role::Operator {
+            let said = "plans are told to operators: their estimates tell of other tenants";
+            return Err(Failure::one(StatusCode::FORBIDDEN, Code::Forbidden, said));
         }
-        let (put, pieces) = mpsc::channel::<Result<Bytes, std::io::Error>>(PIECES_WAITING);
-        let tenant = caller.tenant.clone();
-        let media = match format {
-            Format::Csv => "text/csv; charset=utf-8",
-            _ => "application/x-ndjson",
-        };
-        tokio::spawn(async move {
-            let (row_put, rows) = mpsc::channel(ROWS_WAITING);
-            let limit = self.answer_bytes_max;
-            let writing = write(rows, plan.columns.clone(), format, limit, put.clone());
-            let (read, is_whole) = tokio::join!(borrowed.reader.rows(&tenant, &plan, row_put), writing);
-            match read {
-                // What is still being answered is given up with its connection.
-                Ok(_) if is_whole => self.readers.give_back(borrowed),
-                Ok(_) => {}
-                Err(error) => _ = put.send(Err(std::io::Error::other(error))).await,
+        let plan = plan(query, self.clock.now(), Extent::first())?;
+        let mut borrowed = self.readers.borrow(&caller.tenant).await?;
+        let explained = borrowed.reader.explain(&caller.tenant, &plan).await;
+        self.readers.give_back(borrowed);
+        let (database, cost) = explained?;
+        Ok((plan, database, cost))
+    }
+
+    async fn answer(
+        self: Arc<Self>,
+        caller: &Caller,
+        request: Request,
+        underway: &Arc<Underway>,
+    ) -> Answered {
+        let format = match request.format {
+            Format::Json => {
+                let (plan, now, answer) = self.page(caller, &request).await?;
+                let write = |from| self.cursors.write(asker(caller), &plan, now, from);
+                let told = told(&plan, &answer, write).to_string();
+                underway.found(answer.rows.len());
+                underway.wrote(told.len());
+                underway.answered();
+                return Ok(json_text(told).into_response());
             }
-        });
-        let body = Body::from_stream(futures_util::stream::unfold(pieces, async |mut pieces| {
-            Some((pieces.recv().await?, pieces))
-        }));
-        Ok(([(header::CONTENT_TYPE, media), (header::CACHE_CONTROL, "no-store")], body).into_response())
+            Format::Ndjson => RowFormat::Ndjson,
+            Format::Csv => RowFormat::Csv,
+            Format::Arrow => RowFormat::Arrow,
+        };
+        let plan = self.plan_all(&request)?;
+        let writer = Lines { format, rows: None, out: Vec::new() };
+        let pieces = self.stream(caller, plan, writer, underway.clone()).await?;
+        let headers = [(header::CONTENT_TYPE, format.media_type()), (header::CACHE_CONTROL, "no-store")];
+        Ok((headers, Body::from_stream(pieces)).into_response())
+    }
+
+    /// Whether the database answers, and how old what it tells is: of the tenant that is furthest behind, seconds.
+    async fn oldest(&self) -> Result<Option<f64>, Failure> {
+        let mut oldest: Option<f64> = None;
+        for tenant in self.callers.tenants() {
+            let mut borrowed = self.readers.borrow(tenant).await?;
+            let complete_to = borrowed.reader.complete_to(tenant).await;
+            self.readers.give_back(borrowed);
+            let age = complete_to?.map(|at| self.clock.now().saturating_sub(at) as f64 / 1e6);
+            oldest = age.into_iter().chain(oldest).reduce(f64::max);
+        }
+        Ok(oldest)
     }
 }
 
-/// Writes rows in pieces, until there are no more, or they are over the limit of bytes, or nobody takes them. Returns whether
-/// all were written.
-async fn write(
-    mut rows: mpsc::Receiver<Row>,
-    columns: Vec<Column>,
-    format: Format,
-    limit: usize,
-    put: mpsc::Sender<Result<Bytes, std::io::Error>>,
-) -> bool {
-    let (mut out, mut written) = (Vec::new(), 0);
-    let mut is_well = format != Format::Csv || csv_header(&columns, &mut out).is_ok();
-    while is_well && let Some(row) = rows.recv().await {
-        let line = values(&row, &columns).map_err(std::io::Error::other).and_then(|row| match format {
-            Format::Csv => csv_row(&row, &mut out),
-            Format::Json | Format::Ndjson => {
-                serde_json::to_writer(&mut out, &object(&columns, &row))?;
-                out.write_all(b"\n")
-            }
-        });
-        is_well = line.is_ok();
-        if out.len() >= PIECE_BYTES {
-            written += out.len();
-            if written > limit {
-                let cut = std::io::Error::other("the answer is over the limit of bytes");
-                _ = put.send(Err(cut)).await;
-                return false;
-            }
-            is_well = is_well && put.send(Ok(std::mem::take(&mut out).into())).await.is_ok();
-        }
+fn asker(caller: &Caller) -> Asker<'_> {
+    Asker { tenant: &caller.tenant, principal: &caller.name }
+}
+
+/// Rows as they are written over HTTP.
+struct Lines {
+    format: RowFormat,
+    rows: Option<RowWriter>,
+    out: Vec<u8>,
+}
+
+impl Writer for Lines {
+    type Piece = Bytes;
+
+    fn begin(&mut self, answer: &Answer) -> io::Result<()> {
+        self.rows = Some(RowWriter::begin(self.format, &answer.columns, &mut self.out)?);
+        Ok(())
     }
-    is_well && put.send(Ok(out.into())).await.is_ok()
+
+    fn row(&mut self, row: Vec<Value>) -> io::Result<()> {
+        self.rows.as_mut().map_or(Ok(()), |rows| rows.row(&row, &mut self.out))
+    }
+
+    fn end(&mut self, _: &Answer) -> io::Result<()> {
+        self.rows.as_mut().map_or(Ok(()), |rows| rows.end(&mut self.out))
+    }
+
+    fn waiting(&self) -> usize {
+        self.out.len()
+    }
+
+    fn take(&mut self) -> Bytes {
+        std::mem::take(&mut self.out).into()
+    }
 }
 
 fn checked_limit(limit: i64) -> Result<i64, Failure> {
@@ -320,8 +405,7 @@ fn read<T: for<'a> Deserialize<'a>>(body: &Bytes) -> Result<T, Failure> {
 }
 
 async fn query_by_body(State(service): State<Arc<Service>>, headers: HeaderMap, body: Bytes) -> Answered {
-    let caller = service.caller(&headers)?.clone();
-    service.answer(&caller, read(&body)?).await
+    query(service, headers, || read(&body)).await
 }
 
 async fn query_by_link(
@@ -329,10 +413,23 @@ async fn query_by_link(
     headers: HeaderMap,
     parameters: Result<Parameters<Request>, axum::extract::rejection::QueryRejection>,
 ) -> Answered {
-    let caller = service.caller(&headers)?.clone();
-    let Parameters(request) = parameters
-        .map_err(|error| Failure::one(StatusCode::BAD_REQUEST, Code::Syntax, &error.body_text()))?;
-    service.answer(&caller, request).await
+    let wrong = |error: axum::extract::rejection::QueryRejection| {
+        Failure::one(StatusCode::BAD_REQUEST, Code::Syntax, &error.body_text())
+    };
+    query(service, headers, || parameters.map(|Parameters(request)| request).map_err(wrong)).await
+}
+
+async fn query(
+    service: Arc<Service>,
+    headers: HeaderMap,
+    request: impl FnOnce() -> Result<Request, Failure>,
+) -> Answered {
+    let underway = Underway::new(&service.meter, Route::Query);
+    let answering = async {
+        let caller = service.caller(&headers)?.clone();
+        service.answer(&caller, request()?, &underway).await
+    };
+    answering.await.inspect_err(|failure| underway.refused(failure))
 }
 
 async fn translate(State(service): State<Arc<Service>>, headers: HeaderMap, body: Bytes) -> Answered {
@@ -340,28 +437,30 @@ async fn translate(State(service): State<Arc<Service>>, headers: HeaderMap, body
     let request: Request = read(&body)?;
     let limit = request.limit.map(checked_limit).transpose()?;
     let plan = plan(&request.query, service.clock.now(), Extent::Page { limit, from: None })?;
-    Ok(json_of(&statement_told(&plan)).into_response())
+    let (sql, parameters) = statement_told(&plan);
+    Ok(json_of(&json!({ "sql": sql, "parameters": parameters })).into_response())
 }
 
 async fn explain(State(service): State<Arc<Service>>, headers: HeaderMap, body: Bytes) -> Answered {
-    let caller = service.caller(&headers)?;
-    if caller.role != Role::Operator {
-        let said = "plans are told to operators: their estimates tell of other tenants";
-        return Err(Failure::one(StatusCode::FORBIDDEN, Code::Forbidden, said));
-    }
-    let request: Request = read(&body)?;
-    let plan = plan(&request.query, service.clock.now(), Extent::first())?;
-    let mut borrowed = service.readers.borrow(&caller.tenant).await?;
-    let explained = borrowed.reader.explain(&caller.tenant, &plan).await;
-    service.readers.give_back(borrowed);
-    let (database, cost) = explained?;
-    let mut told = statement_told(&plan);
-    told["cost"] = json!(cost);
-    told["cost_max"] = json!(service.readers.cost_max());
-    told["plan"] = database;
-    let fields: Vec<Value> =
+    let underway = Underway::new(&service.meter, Route::Explain);
+    let explaining = async {
+        let caller = service.caller(&headers)?;
+        let request: Request = read(&body)?;
+        service.explained(caller, &request.query).await
+    };
+    let (plan, database, cost) = explaining.await.inspect_err(|failure| underway.refused(failure))?;
+    underway.answered();
+    let (sql, parameters) = statement_told(&plan);
+    let columns: Vec<Value> =
         plan.columns.iter().map(|column| json!({ "name": column.name, "type": type_of(column) })).collect();
-    told["catalogue"] = json!({ "entity": plan.entity.name(), "view": plan.entity.view, "columns": fields });
+    let told = json!({
+        "sql": sql,
+        "parameters": parameters,
+        "cost": cost,
+        "cost_max": service.readers.cost_max,
+        "plan": database,
+        "catalogue": { "entity": plan.entity.name(), "view": plan.entity.view, "columns": columns },
+    });
     Ok(json_of(&told).into_response())
 }
 
@@ -378,6 +477,11 @@ fn field_told(field: &Field) -> Value {
         told["nested"] = field.nested.iter().map(field_told).collect();
     }
     told
+}
+
+async fn openapi(State(service): State<Arc<Service>>, headers: HeaderMap) -> Answered {
+    service.caller(&headers)?;
+    Ok(json_text(OPENAPI.to_owned()).into_response())
 }
 
 async fn schema(State(service): State<Arc<Service>>, headers: HeaderMap) -> Answered {
@@ -411,28 +515,16 @@ async fn completions(State(service): State<Arc<Service>>, headers: HeaderMap, bo
     Ok(json_of(&json!({ "span": span, "offers": offers })).into_response())
 }
 
-/// Whether the database answers, and how old what it tells is: of the tenant that is furthest behind, seconds.
 async fn ready(State(service): State<Arc<Service>>) -> Answered {
-    let mut oldest: Option<f64> = None;
-    for tenant in service.callers.tenants() {
-        let mut borrowed = service.readers.borrow(tenant).await?;
-        let complete_to = borrowed.reader.complete_to(tenant).await;
-        service.readers.give_back(borrowed);
-        let age = complete_to?.map(|at| service.clock.now().saturating_sub(at) as f64 / 1e6);
-        oldest = age.into_iter().chain(oldest).reduce(f64::max);
-    }
+    let oldest = service.oldest().await?;
     Ok(json_of(&json!({ "ready": true, "role": "service", "age_s": oldest })).into_response())
 }
 
-/// The statements of a plan, with their parameters.
-fn statement_told(plan: &Plan) -> Value {
-    let first = plan.statements.first();
-    let parameters: Vec<Value> = first
-        .into_iter()
-        .flat_map(|statement| &statement.parameters)
-        .map(|parameter| parameter.told())
-        .collect();
-    json!({ "sql": first.map(|statement| &statement.sql), "parameters": parameters })
+/// The statement of a plan, and its parameters.
+fn statement_told(plan: &Plan) -> (&str, Vec<Value>) {
+    plan.statements.first().map_or(("", Vec::new()), |statement| {
+        (&statement.sql, statement.parameters.iter().map(|parameter| parameter.told()).collect())
+    })
 }
 
 fn type_of(column: &Column) -> &'static str {

@@ -1,25 +1,86 @@
-//! Rows as they are written: objects, lines of JSON, comma-separated values.
+//! Rows as they are written: objects, lines of JSON, comma-separated values, batches of Arrow.
 
 use std::io;
 
 use serde_json::{Map, Value};
 
-use crate::plan::Column;
+use crate::{arrow::Batches, plan::Column};
+
+/// How rows are written one by one, as they come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowFormat {
+    /// An object a line.
+    Ndjson,
+    /// A line each, behind one of the names.
+    Csv,
+    /// Arrow's stream of record batches.
+    Arrow,
+}
+
+impl RowFormat {
+    /// What the answer is, for whoever reads it.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            RowFormat::Ndjson => "application/x-ndjson",
+            RowFormat::Csv => "text/csv; charset=utf-8",
+            RowFormat::Arrow => "application/vnd.apache.arrow.stream",
+        }
+    }
+}
+
+/// Writes rows one by one.
+pub struct RowWriter(Rows);
+
+enum Rows {
+    Ndjson(Vec<Column>),
+    Csv,
+    Arrow(Box<Batches>),
+}
+
+impl RowWriter {
+    /// Writes what stands before the rows.
+    pub fn begin(format: RowFormat, columns: &[Column], out: &mut impl io::Write) -> io::Result<Self> {
+        Ok(Self(match format {
+            RowFormat::Ndjson => Rows::Ndjson(columns.to_vec()),
+            RowFormat::Csv => {
+                write_csv(columns.iter().map(|column| column.name.clone()), out)?;
+                Rows::Csv
+            }
+            RowFormat::Arrow => Rows::Arrow(Box::new(Batches::new(columns)?)),
+        }))
+    }
+
+    /// Writes a row.
+    pub fn row(&mut self, row: &[Value], out: &mut impl io::Write) -> io::Result<()> {
+        match &mut self.0 {
+            Rows::Ndjson(columns) => {
+                serde_json::to_writer(&mut *out, &object(columns, row))?;
+                out.write_all(b"\n")
+            }
+            Rows::Csv => write_csv(row.iter().map(csv_cell), out),
+            Rows::Arrow(batches) => {
+                batches.row(row)?;
+                out.write_all(&batches.take())
+            }
+        }
+    }
+
+    /// Writes what stands behind the rows.
+    pub fn end(&mut self, out: &mut impl io::Write) -> io::Result<()> {
+        match &mut self.0 {
+            Rows::Ndjson(_) | Rows::Csv => Ok(()),
+            Rows::Arrow(batches) => {
+                batches.end()?;
+                out.write_all(&batches.take())
+            }
+        }
+    }
+}
 
 /// A row as an object.
 pub fn object(columns: &[Column], row: &[Value]) -> Value {
     let names = columns.iter().map(|column| column.name.clone());
     Value::Object(names.zip(row.iter().cloned()).collect::<Map<_, _>>())
-}
-
-/// The first line of comma-separated values.
-pub fn csv_header(columns: &[Column], out: &mut impl io::Write) -> io::Result<()> {
-    write_csv(columns.iter().map(|column| column.name.clone()), out)
-}
-
-/// A line of comma-separated values.
-pub fn csv_row(row: &[Value], out: &mut impl io::Write) -> io::Result<()> {
-    write_csv(row.iter().map(csv_cell), out)
 }
 
 fn write_csv(cells: impl Iterator<Item = String>, out: &mut impl io::Write) -> io::Result<()> {
@@ -58,7 +119,8 @@ mod tests {
     #[test]
     fn a_spreadsheet_computes_nothing() {
         let mut line = Vec::new();
-        csv_row(&[json!("=1+1"), json!(-5), json!(null), json!("a,\"b\"")], &mut line).unwrap();
+        let mut rows = RowWriter::begin(RowFormat::Csv, &[], &mut Vec::new()).unwrap();
+        rows.row(&[json!("=1+1"), json!(-5), json!(null), json!("a,\"b\"")], &mut line).unwrap();
         assert_eq!(String::from_utf8(line).unwrap(), "'=1+1,-5,,\"a,\"\"b\"\"\"\n");
     }
 }

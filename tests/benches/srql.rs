@@ -183,6 +183,7 @@ async fn all(devices: u32) -> Result<()> {
         live: Live::new(CancellationToken::new()),
         clock,
         answer_bytes_max: ANSWER_BYTES_DEFAULT,
+        meter: Arc::new(()),
     };
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let base = format!("http://{}/api/query", listener.local_addr()?);

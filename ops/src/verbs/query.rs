@@ -124,22 +124,22 @@ impl Asking {
         query: &str,
         cursor: Option<&str>,
     ) -> anyhow::Result<()> {
-        let is_streamed = self.written.is_streamed();
-        let planned = if is_streamed { session.all(query)? } else { session.page(query, cursor)? };
+        let by_rows = self.written.by_rows();
+        let planned = if by_rows.is_some() { session.all(query)? } else { session.page(query, cursor)? };
         if self.translates {
             return Ok(answers::translation(self.format, &planned.plan)?);
         }
-        if !is_streamed {
+        let Some(by_rows) = by_rows else {
             let answer = session.answer(&planned).await?;
             answers::page(self.written, &planned.plan, &answer, |from| session.cursor(&planned, from))?;
             if let (Written::Table, Some(total)) = (self.written, answer.total) {
                 output::line(&format!("{} of {total}", answer.rows.len()))?;
             }
             return Ok(());
-        }
+        };
         // Only where there is a database to answer, or what was written would look like an answer without rows.
         session.connect().await?;
-        let mut rows = Rows::begin(self.written, &planned.plan.columns)?;
+        let mut rows = Rows::begin(by_rows, &planned.plan.columns)?;
         let mut put = Ok(());
         let take = |row: Vec<_>| {
             put = rows.put(&row);

@@ -1,10 +1,13 @@
-//! `serve`: questions in SRQL, answered over HTTP.
+//! `serve`: questions in SRQL, answered over HTTP and gRPC.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use serviceradar_ops::config::{ConfigError, Secret};
+use serviceradar_ops::{
+    config::{ConfigError, Secret},
+    metrics::Metric,
+};
 use serviceradar_schemas::time::SystemClock;
 use serviceradar_srql::{
     cursor::Cursors,
@@ -12,6 +15,7 @@ use serviceradar_srql::{
         ANSWER_BYTES_DEFAULT, Service,
         callers::{Callers, digest},
         live::Live,
+        measured::{Ended, Meter, Route},
         readers::{CONCURRENT_DEFAULT, COST_DEFAULT, Readers},
     },
 };
@@ -25,8 +29,10 @@ use crate::{
 
 /// Bytes of chance in a key.
 const KEY_BYTES: usize = 32;
+/// How long what is under way may take once it is to stop: who watches health waits for ever.
+const GRACE: Duration = Duration::from_secs(10);
 
-/// Answers questions in SRQL over HTTP, until it is stopped
+/// Answers questions in SRQL over HTTP and gRPC, until it is stopped
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
     /// Who may ask: a file of keys [key: srql.keys]
@@ -81,6 +87,7 @@ impl Serve {
             live: Live::new(shutdown.clone()),
             clock: Arc::new(SystemClock),
             answer_bytes_max: ANSWER_BYTES_DEFAULT,
+            meter: Arc::new(Metrics),
         };
         let (_readiness, ready) = watch::channel(Readiness::service());
         let metrics = Listen { address: config.listen, given: config.listen_given };
@@ -88,7 +95,29 @@ impl Serve {
         let listener = http::bind(Listen { address: config.srql.listen, given: true }).await?;
         output::line(&format!("answering on http://{}", listener.local_addr()?))?;
         let serving = axum::serve(listener, service.routes());
-        Ok(serving.with_graceful_shutdown(shutdown.cancelled_owned()).await?)
+        let stopped = shutdown.clone().cancelled_owned();
+        tokio::select! {
+            served = serving.with_graceful_shutdown(stopped).into_future() => Ok(served?),
+            () = async { shutdown.cancelled().await; tokio::time::sleep(GRACE).await } => Ok(()),
+        }
+    }
+}
+
+/// Measures of queries, as metrics.
+struct Metrics;
+
+impl Meter for Metrics {
+    fn begun(&self, route: Route) {
+        Metric::QueriesRunning.shift([route.as_str()], 1.0);
+    }
+
+    fn ended(&self, query: &Ended) {
+        let route = query.route.as_str();
+        Metric::QueriesRunning.shift([route], -1.0);
+        Metric::Queries.add([route, query.outcome], 1);
+        Metric::QueryRows.add([route], query.rows);
+        Metric::QueryBytes.add([route], query.bytes);
+        Metric::QuerySeconds.sample([route], query.took.as_secs_f64());
     }
 }
 

@@ -5,7 +5,7 @@ use serviceradar_ops::postgres::PrivatePostgres;
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     process::Stdio,
 };
 
@@ -30,6 +30,12 @@ async fn a_query_is_answered_in_every_form_and_its_mistakes_are_shown() {
     let csv = query(&["in:devices include_retired:true", "--as", "csv"]);
     assert_eq!(csv.lines().count(), devices + 1);
     assert!(csv.starts_with("uid,device_id,partition,name,"), "{csv:.100}");
+    let arrow = run(
+        &dir,
+        &["query", "--database", server.url(), "in:devices include_retired:true fields:uid", "--as", "arrow"],
+    );
+    let batches = arrow_ipc::reader::StreamReader::try_new(&*arrow.stdout, None).unwrap();
+    assert_eq!(batches.map(|batch| batch.unwrap().num_rows()).sum::<usize>(), devices);
     let whole: serde_json::Value =
         serde_json::from_str(&query(&["in:devices limit:2 count:true", "--as", "json"])).unwrap();
     assert_eq!(whole["results"].as_array().unwrap().len(), 2);
@@ -61,21 +67,35 @@ async fn queries_are_served_to_who_has_a_key() {
     fs::write(&keys, &made).unwrap();
     let serve = ["serve", "--database", server.url(), "--keys", keys.to_str().unwrap()];
     let mut command = serviceradar(&dir, &serve);
-    command.args(["--address", "127.0.0.1:0", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped());
+    // A port that was free a moment ago.
+    let listen = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    command.args(["--address", "127.0.0.1:0", "--listen", &listen]).stdout(Stdio::piped());
     let mut running = Running::spawn(&mut command);
     let mut said = String::new();
     BufReader::new(running.0.stdout.take().unwrap()).read_line(&mut said).unwrap();
     let base = said.trim().strip_prefix("answering on ").unwrap().to_owned();
-    let ask = |key: &str| {
-        let mut stream = TcpStream::connect(base.strip_prefix("http://").unwrap()).unwrap();
-        let path = "/api/query?q=in:devices+stats:count()+include_retired:true";
+    let get = |address: &str, path: &str, key: &str| {
+        let mut stream = TcpStream::connect(address).unwrap();
         write!(stream, "GET {path} HTTP/1.0\r\nAuthorization: Bearer {key}\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
-        serde_json::from_str::<serde_json::Value>(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+        answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+    };
+    let ask = |key: &str| {
+        let path = "/api/query?q=in:devices+stats:count()+include_retired:true";
+        let answer = get(base.strip_prefix("http://").unwrap(), path, key);
+        serde_json::from_str::<serde_json::Value>(&answer).unwrap()
     };
     assert!(ask(&key)["results"][0]["count"].as_u64().unwrap() >= 100, "{}", ask(&key));
     assert_eq!(ask("another")["error"]["code"], "unauthenticated");
+    let metrics = get(&listen, "/metrics", "");
+    for line in [
+        "serviceradar_queries_total{route=\"query\",outcome=\"unauthenticated\"} 1",
+        "serviceradar_query_seconds_bucket{route=\"query\",le=\"10\"}",
+        "serviceradar_queries_running{route=\"query\"} 0",
+    ] {
+        assert!(metrics.contains(line), "{metrics}");
+    }
     // It ends in order.
     assert_eq!(running.interrupt(), 0);
 

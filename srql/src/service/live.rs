@@ -24,7 +24,13 @@ use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc};
 use tokio_postgres::{AsyncMessage, NoTls};
 use tokio_util::sync::CancellationToken;
 
-use super::{Failure, Service, callers::Caller, checked_limit, readers::PerTenant};
+use super::{
+    Failure, Service,
+    callers::Caller,
+    checked_limit,
+    measured::{Route, Underway},
+    readers::PerTenant,
+};
 use crate::{
     error::{Code, QueryError},
     live::{Event, Position},
@@ -115,8 +121,8 @@ pub(super) struct Asked {
     limit: Option<i64>,
 }
 
-/// What is sent: a name and an object.
-type Told = (&'static str, Value);
+/// What is sent: a name, and an object as JSON.
+type Told = (&'static str, String);
 
 /// `GET /api/query/stream`: server-sent events, or a WebSocket where that is asked for.
 pub(super) async fn stream(
@@ -124,15 +130,25 @@ pub(super) async fn stream(
     parameters: Result<Parameters<Asked>, axum::extract::rejection::QueryRejection>,
     request: Request,
 ) -> Result<Response, Failure> {
+    let underway = Underway::new(&service.meter, Route::Stream);
+    followed(service, parameters, request, &underway).await.inspect_err(|failure| underway.refused(failure))
+}
+
+async fn followed(
+    service: Arc<Service>,
+    parameters: Result<Parameters<Asked>, axum::extract::rejection::QueryRejection>,
+    request: Request,
+    underway: &Arc<Underway>,
+) -> Result<Response, Failure> {
     let (mut parts, _) = request.into_parts();
     let caller = service.caller(&parts.headers)?.clone();
     let Parameters(asked) = parameters
         .map_err(|error| Failure::one(StatusCode::BAD_REQUEST, Code::Syntax, &error.body_text()))?;
     if !parts.headers.contains_key(header::UPGRADE) {
-        let events = service.follow(&caller, asked).await?;
+        let events = service.follow(&caller, asked, underway).await?;
         let events = futures_util::stream::unfold(events, async |mut events| {
             let (name, told) = events.recv().await?;
-            Some((Ok::<_, Infallible>(Sent::default().event(name).data(told.to_string())), events))
+            Some((Ok::<_, Infallible>(Sent::default().event(name).data(told)), events))
         });
         return Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(ALIVE)).into_response());
     }
@@ -140,7 +156,7 @@ pub(super) async fn stream(
     let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &service)
         .await
         .map_err(|error| Failure::one(StatusCode::BAD_REQUEST, Code::Syntax, &error.body_text()))?;
-    let events = service.follow(&caller, asked).await?;
+    let events = service.follow(&caller, asked, underway).await?;
     Ok(upgrade.on_upgrade(|socket| send(socket, events)))
 }
 
@@ -162,7 +178,7 @@ async fn send(mut socket: WebSocket, mut events: mpsc::Receiver<Told>) {
     loop {
         let message = tokio::select! {
             told = events.recv() => match told {
-                Some((_, told)) => Message::Text(told.to_string().into()),
+                Some((_, told)) => Message::Text(told.into()),
                 None => break,
             },
             _ = alive.tick() => Message::Ping(Default::default()),
@@ -182,25 +198,32 @@ async fn send(mut socket: WebSocket, mut events: mpsc::Receiver<Told>) {
 
 impl Service {
     /// What a live query is told; of one that cannot be answered, why. It ends with the caller's credential.
-    async fn follow(self: Arc<Self>, caller: &Caller, asked: Asked) -> Result<mpsc::Receiver<Told>, Failure> {
+    async fn follow(
+        self: Arc<Self>,
+        caller: &Caller,
+        asked: Asked,
+        underway: &Arc<Underway>,
+    ) -> Result<mpsc::Receiver<Told>, Failure> {
         let limit = asked.limit.map(checked_limit).transpose()?;
         let plan = plan(&asked.query, self.clock.now(), Extent::Live { limit })?;
         let permit = self.live.queries.try_acquire(&caller.tenant).ok_or_else(Failure::busy)?;
         // Before the rows are read: what is committed meanwhile is heard.
         let commits = self.live.commits(self.readers.url());
-        let mut query =
-            LiveQuery { service: self, tenant: caller.tenant.clone(), plan, at: None, _permit: permit };
+        let (tenant, underway, ended) = (caller.tenant.clone(), underway.clone(), underway.clone());
+        let mut query = LiveQuery { service: self, tenant, plan, at: None, underway, _permit: permit };
         let first = query.look().await?;
         let (put, events) = mpsc::channel(EVENTS_WAITING);
         let (stopping, expired) = (query.service.live.stopping.clone(), query.service.expired(caller));
         tokio::spawn(async move {
             // Whatever it is at: who takes events slowly, or not at all, holds up no end.
             tokio::select! {
-                () = stopping.cancelled() => {}
+                () = stopping.cancelled() => ended.answered(),
                 () = expired => {
-                    let said = QueryError::new(Code::Unauthenticated, (0, 0), "the credential has expired");
+                    let failure =
+                        Failure::one(StatusCode::UNAUTHORIZED, Code::Unauthenticated, "the credential has expired");
+                    ended.refused(&failure);
                     // Where none more can wait the end alone tells it.
-                    _ = put.try_send(failed(&[said]));
+                    _ = put.try_send(failed(&failure.mistakes));
                 }
                 () = query.run(first, commits, &put) => {}
             }
@@ -228,6 +251,7 @@ struct LiveQuery {
     tenant: String,
     plan: Plan,
     at: Option<Position>,
+    underway: Arc<Underway>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -250,7 +274,11 @@ impl LiveQuery {
     async fn put(&self, events: Vec<Event>, put: &mpsc::Sender<Told>) -> bool {
         let Some(at) = self.at else { return false };
         for event in events {
-            if put.send(event.told(at, &self.plan.columns)).await.is_err() {
+            let (name, told) = event.told(at, &self.plan.columns);
+            let told = told.to_string();
+            self.underway.found(1);
+            self.underway.wrote(told.len());
+            if put.send((name, told)).await.is_err() {
                 return false;
             }
         }
@@ -272,6 +300,7 @@ impl LiveQuery {
                     }
                 }
                 Err(failure) => {
+                    self.underway.refused(&failure);
                     _ = put.send(failed(&failure.mistakes)).await;
                     return;
                 }
@@ -293,5 +322,5 @@ impl LiveQuery {
 
 /// Why a live query ended.
 fn failed(mistakes: &[QueryError]) -> Told {
-    ("error", json!({ "event": "error", "error": mistakes.first(), "errors": mistakes }))
+    ("error", json!({ "event": "error", "error": mistakes.first(), "errors": mistakes }).to_string())
 }

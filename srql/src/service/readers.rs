@@ -21,7 +21,8 @@ pub struct Readers {
     url: String,
     idle: Mutex<Vec<Reader>>,
     all: Arc<Semaphore>,
-    cost_max: f64,
+    /// The cost up to which a connection that is made from now on runs a query.
+    pub cost_max: f64,
     of_tenants: PerTenant,
 }
 
@@ -74,11 +75,6 @@ impl Readers {
             cost_max,
             of_tenants: PerTenant::new(concurrent),
         }
-    }
-
-    /// The cost up to which a query is run.
-    pub fn cost_max(&self) -> f64 {
-        self.cost_max
     }
 
     /// The database that is asked.

@@ -12,7 +12,7 @@ use serviceradar_tests::{database::Database, views_conformance};
 use super::{ask, fill, reader};
 
 /// A moment after all that is in the views.
-const NOW: i64 = 1_767_312_000_000_000;
+pub(super) const NOW: i64 = 1_767_312_000_000_000;
 
 /// What can be asked of a field.
 fn values(kind: Kind) -> &'static [&'static str] {
@@ -64,7 +64,7 @@ async fn count(reader: &mut Reader, query: &str) -> i64 {
 }
 
 /// Of each tenant the same rows, so that one that sees both counts twice.
-async fn filled() -> Database {
+pub(super) async fn filled() -> Database {
     let database = Database::migrated_timescale().await;
     let views = database.views().await;
     for tenant in ["acme", "other"] {

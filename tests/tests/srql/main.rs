@@ -2,14 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+mod arrow;
 mod buckets;
 mod catalogue;
 mod claims;
 mod free_terms;
 mod given;
+mod grpc;
 mod live;
+mod measured;
 mod mistakes;
 mod nested;
+mod openapi;
 mod pages;
 mod rates;
 mod reference;

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::fill;
 
-const DEVICES: u128 = 250;
+pub(super) const DEVICES: u128 = 250;
 /// Callers: their keys, their tenants, and their roles.
 const CALLERS: [(&str, &str, &str); 3] =
     [("anna", "acme", "reader"), ("oscar", "acme", "operator"), ("bert", "other", "reader")];
@@ -64,6 +64,7 @@ impl Stand {
             live: Live::new(stopping.clone()),
             clock: Arc::new(SystemClock),
             answer_bytes_max: ANSWER_BYTES_DEFAULT,
+            meter: Arc::new(()),
         };
         set(&mut service);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -80,7 +81,7 @@ impl Stand {
         request.header("authorization", format!("Bearer key of {caller}"))
     }
 
-    async fn post(&self, path: &str, caller: &str, body: Value) -> (StatusCode, Value) {
+    pub(super) async fn post(&self, path: &str, caller: &str, body: Value) -> (StatusCode, Value) {
         let response = self.request(Method::POST, path, caller).body(body.to_string()).send().await.unwrap();
         let status = response.status();
         (status, serde_json::from_slice(&response.bytes().await.unwrap()).unwrap())
@@ -218,7 +219,7 @@ async fn mistakes_are_told_all_at_once_and_never_bare() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn limits_hold() {
     let stand = Stand::new(|service| {
-        service.readers = Readers::new(service.readers.url().to_owned(), CONCURRENT_DEFAULT, 1.0);
+        service.readers.cost_max = 1.0;
         service.answer_bytes_max = 1;
     })
     .await;

@@ -10,7 +10,7 @@ use serviceradar_srql::{
     plan::{Column, Plan, Shape},
     reader::Answer,
     service::told,
-    written::{csv_header, csv_row, object, text},
+    written::{RowFormat, RowWriter, text},
 };
 
 use crate::output::{self, Format};
@@ -26,6 +26,8 @@ pub(crate) enum Written {
     Ndjson,
     /// Comma-separated values, and all rows unless limit: is said
     Csv,
+    /// Arrow's stream of record batches, and all rows unless limit: is said
+    Arrow,
 }
 
 impl Written {
@@ -36,12 +38,18 @@ impl Written {
             Written::Json => "json",
             Written::Ndjson => "ndjson",
             Written::Csv => "csv",
+            Written::Arrow => "arrow",
         }
     }
 
-    /// Whether rows go out one by one, as they come, and all of them.
-    pub(crate) fn is_streamed(self) -> bool {
-        matches!(self, Written::Ndjson | Written::Csv)
+    /// How rows go out one by one, as they come, and all of them, if they do.
+    pub(crate) fn by_rows(self) -> Option<RowFormat> {
+        match self {
+            Written::Table | Written::Json => None,
+            Written::Ndjson => Some(RowFormat::Ndjson),
+            Written::Csv => Some(RowFormat::Csv),
+            Written::Arrow => Some(RowFormat::Arrow),
+        }
     }
 }
 
@@ -52,44 +60,38 @@ pub(crate) fn page(
     answer: &Answer,
     cursor: impl Fn(Keyset) -> String,
 ) -> io::Result<()> {
+    if let Some(format) = written.by_rows() {
+        let mut rows = Rows::begin(format, &plan.columns)?;
+        answer.rows.iter().try_for_each(|row| rows.put(row))?;
+        return rows.end();
+    }
     match written {
         Written::Table => table(answer),
-        Written::Json => output::line(&told(plan, answer, cursor).to_string()),
-        Written::Ndjson | Written::Csv => {
-            let mut rows = Rows::begin(written, &plan.columns)?;
-            answer.rows.iter().try_for_each(|row| rows.put(row))?;
-            rows.end()
-        }
+        _ => output::line(&told(plan, answer, cursor).to_string()),
     }
 }
 
 /// Rows that are written one by one.
-pub(crate) struct Rows<'a> {
-    written: Written,
-    columns: &'a [Column],
+pub(crate) struct Rows {
+    rows: RowWriter,
     out: io::BufWriter<io::StdoutLock<'static>>,
 }
 
-impl<'a> Rows<'a> {
+impl Rows {
     /// Begins with what stands before the first.
-    pub(crate) fn begin(written: Written, columns: &'a [Column]) -> io::Result<Self> {
+    pub(crate) fn begin(format: RowFormat, columns: &[Column]) -> io::Result<Self> {
         let mut out = io::BufWriter::new(io::stdout().lock());
-        if written == Written::Csv {
-            csv_header(columns, &mut out)?;
-        }
-        Ok(Self { written, columns, out })
+        Ok(Self { rows: RowWriter::begin(format, columns, &mut out)?, out })
     }
 
     /// Writes a row.
     pub(crate) fn put(&mut self, row: &[Value]) -> io::Result<()> {
-        match self.written {
-            Written::Csv => csv_row(row, &mut self.out),
-            _ => writeln!(self.out, "{}", object(self.columns, row)),
-        }
+        self.rows.row(row, &mut self.out)
     }
 
-    /// Makes sure that all are out.
+    /// Writes what stands behind them, and makes sure that all are out.
     pub(crate) fn end(mut self) -> io::Result<()> {
+        self.rows.end(&mut self.out)?;
         self.out.flush()
     }
 }
