@@ -1,19 +1,21 @@
 //! The service: queries over HTTP, for callers that are each of one tenant.
 
 pub mod callers;
+pub mod connections;
 pub mod readers;
+pub mod tls;
 
 use std::{io::Write, sync::Arc};
 
 use axum::{
     Router,
     body::{Body, Bytes},
-    extract::{DefaultBodyLimit, Query as Parameters, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    extract::{DefaultBodyLimit, FromRequestParts, Query as Parameters, State},
+    http::{Extensions, HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use callers::{Caller, Callers, Role};
+use callers::{Caller, Callers, Refusal, Role};
 use readers::{Readers, Refused};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -138,6 +140,12 @@ impl From<QueryError> for Failure {
     }
 }
 
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Failure::one(StatusCode::UNAUTHORIZED, Code::Unauthenticated, &refusal.to_string())
+    }
+}
+
 impl From<Refused> for Failure {
     fn from(refused: Refused) -> Self {
         match refused {
@@ -176,6 +184,17 @@ fn json_of(value: &Value) -> impl IntoResponse + use<> {
 
 type Answered = Result<Response, Failure>;
 
+/// Who asks, found before what it asks is read.
+struct Asking(Caller);
+
+impl FromRequestParts<Arc<Service>> for Asking {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Self, Failure> {
+        Ok(Self(service.caller(&parts.headers, &parts.extensions)?))
+    }
+}
+
 impl Service {
     /// Its routes.
     pub fn routes(self) -> Router {
@@ -197,11 +216,9 @@ impl Service {
             .with_state(Arc::new(self))
     }
 
-    fn caller(&self, headers: &HeaderMap) -> Result<&Caller, Failure> {
-        self.callers.of(headers).ok_or_else(|| {
-            let said = "give a key: Authorization: Bearer KEY";
-            Failure::one(StatusCode::UNAUTHORIZED, Code::Unauthenticated, said)
-        })
+    /// Who sent a request of these headers and extensions, HTTP or gRPC alike.
+    pub fn caller(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<Caller, Refusal> {
+        self.callers.of(headers, connections::certificate(extensions), self.clock.now())
     }
 
     async fn answer(self: Arc<Self>, caller: &Caller, request: Request) -> Answered {
@@ -320,32 +337,28 @@ fn read<T: for<'a> Deserialize<'a>>(body: &Bytes) -> Result<T, Failure> {
     })
 }
 
-async fn query_by_body(State(service): State<Arc<Service>>, headers: HeaderMap, body: Bytes) -> Answered {
-    let caller = service.caller(&headers)?.clone();
+async fn query_by_body(State(service): State<Arc<Service>>, Asking(caller): Asking, body: Bytes) -> Answered {
     service.answer(&caller, read(&body)?).await
 }
 
 async fn query_by_link(
     State(service): State<Arc<Service>>,
-    headers: HeaderMap,
+    Asking(caller): Asking,
     parameters: Result<Parameters<Request>, axum::extract::rejection::QueryRejection>,
 ) -> Answered {
-    let caller = service.caller(&headers)?.clone();
     let Parameters(request) = parameters
         .map_err(|error| Failure::one(StatusCode::BAD_REQUEST, Code::Syntax, &error.body_text()))?;
     service.answer(&caller, request).await
 }
 
-async fn translate(State(service): State<Arc<Service>>, headers: HeaderMap, body: Bytes) -> Answered {
-    service.caller(&headers)?;
+async fn translate(State(service): State<Arc<Service>>, _: Asking, body: Bytes) -> Answered {
     let request: Request = read(&body)?;
     let limit = request.limit.map(checked_limit).transpose()?;
     let plan = plan(&request.query, service.clock.now(), Extent::Page { limit, from: None })?;
     Ok(json_of(&statement_told(&plan)).into_response())
 }
 
-async fn explain(State(service): State<Arc<Service>>, headers: HeaderMap, body: Bytes) -> Answered {
-    let caller = service.caller(&headers)?;
+async fn explain(State(service): State<Arc<Service>>, Asking(caller): Asking, body: Bytes) -> Answered {
     if caller.role != Role::Operator {
         let said = "plans are told to operators: their estimates tell of other tenants";
         return Err(Failure::one(StatusCode::FORBIDDEN, Code::Forbidden, said));
@@ -366,8 +379,7 @@ async fn explain(State(service): State<Arc<Service>>, headers: HeaderMap, body: 
     Ok(json_of(&told).into_response())
 }
 
-async fn schema(State(service): State<Arc<Service>>, headers: HeaderMap) -> Answered {
-    service.caller(&headers)?;
+async fn schema(_: Asking) -> Answered {
     let entities: Vec<Value> = catalogue::entities()
         .map(|entity| {
             let fields: Vec<Value> = entity
@@ -403,8 +415,7 @@ async fn schema(State(service): State<Arc<Service>>, headers: HeaderMap) -> Answ
     Ok(json_of(&json!({ "entities": entities })).into_response())
 }
 
-async fn completions(State(service): State<Arc<Service>>, headers: HeaderMap, body: Bytes) -> Answered {
-    service.caller(&headers)?;
+async fn completions(_: Asking, body: Bytes) -> Answered {
     let Completing { query, at } = read(&body)?;
     let (span, offers) = complete(&query, at.unwrap_or(query.len()));
     Ok(json_of(&json!({ "span": span, "offers": offers })).into_response())

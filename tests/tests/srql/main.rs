@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod buckets;
+mod callers;
 mod catalogue;
 mod given;
 mod mistakes;
