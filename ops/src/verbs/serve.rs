@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use serviceradar_ops::config::{ConfigError, Secret};
+use serviceradar_ops::config::{ConfigError, Secret, SrqlTls};
 use serviceradar_schemas::time::SystemClock;
 use serviceradar_srql::{
     cursor::Cursors,
     service::{
         ANSWER_BYTES_DEFAULT, COST_DEFAULT, Service,
         callers::{Callers, digest},
+        connections::{self, CONNECTIONS_DEFAULT},
         readers::{CONCURRENT_DEFAULT, Readers},
+        tls,
     },
 };
 use tokio::sync::watch;
@@ -28,7 +30,7 @@ const KEY_BYTES: usize = 32;
 /// Answers questions in SRQL over HTTP, until it is stopped
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
-    /// Who may ask: a file of keys [key: srql.keys]
+    /// Who may ask: a file of keys, certificates and issuers of tokens [key: srql.keys]
     #[arg(long, value_name = "FILE")]
     keys: Option<String>,
     /// Where it answers [key: srql.listen]
@@ -65,9 +67,11 @@ impl Serve {
         }
         let config = &context.config;
         let path = config.srql.keys.as_ref().ok_or_else(|| ConfigError::unset("srql.keys"))?;
-        let text =
-            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let callers = Callers::read(&text).with_context(|| path.display().to_string())?;
+        let callers = Callers::open(path).with_context(|| path.display().to_string())?;
+        let tls = config.srql.tls.as_ref().map(|SrqlTls { authority, certificate, key }| {
+            tls::server(certificate, key.reveal(), authority.as_deref()).context("srql.tls")
+        });
+        let tls = tls.transpose()?;
         let url = lag::database_url(config).with_context(|| {
             format!("no database: give --database, or start a pipeline on {}", config.dir.display())
         })?;
@@ -85,9 +89,9 @@ impl Serve {
         let metrics = Listen { address: config.listen, given: config.listen_given };
         http::serve(http::bind(metrics).await?, ready, None, shutdown.clone())?;
         let listener = http::bind(Listen { address: config.srql.listen, given: true }).await?;
-        output::line(&format!("answering on http://{}", listener.local_addr()?))?;
-        let serving = axum::serve(listener, service.routes());
-        Ok(serving.with_graceful_shutdown(shutdown.cancelled_owned()).await?)
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        output::line(&format!("answering on {scheme}://{}", listener.local_addr()?))?;
+        Ok(connections::serve(listener, service.routes(), tls, CONNECTIONS_DEFAULT, shutdown).await?)
     }
 }
 
