@@ -157,6 +157,16 @@ pub struct Srql {
     pub cursor_key: Option<Secret>,
     pub keys: Option<PathBuf>,
     pub listen: SocketAddr,
+    pub tls: Option<SrqlTls>,
+}
+
+/// What the service that answers queries shows, and whose certificates it takes.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the keys say what they are")]
+pub struct SrqlTls {
+    pub authority: Option<PathBuf>,
+    pub certificate: PathBuf,
+    pub key: Secret,
 }
 
 /// All of it, checked. What each field is, [`keys::KEYS`] says.
@@ -220,6 +230,7 @@ impl Config {
                 cursor_key: optional(layers, "srql.cursor_key")?.map(Secret),
                 keys: optional(layers, "srql.keys")?.map(PathBuf::from),
                 listen: parse(layers, "srql.listen")?,
+                tls: srql_tls(layers)?,
             },
             tenant: checked(
                 layers,
@@ -302,6 +313,20 @@ fn kafka(layers: &Layers) -> Result<Option<KafkaConfig>, ConfigError> {
         password,
     });
     Ok(Some(KafkaConfig { servers, tls, login }))
+}
+
+/// What the service speaks TLS with; none where it speaks none.
+fn srql_tls(layers: &Layers) -> Result<Option<SrqlTls>, ConfigError> {
+    let authority = optional(layers, "srql.tls.authority")?.map(PathBuf::from);
+    match both(layers, "srql.tls.certificate", "srql.tls.key")? {
+        Some((certificate, key)) => {
+            Ok(Some(SrqlTls { authority, certificate: certificate.into(), key: Secret(key) }))
+        }
+        None if authority.is_some() => {
+            Err(wrong(layers, "srql.tls.authority", "it is of use with srql.tls.certificate alone"))
+        }
+        None => Ok(None),
+    }
 }
 
 /// The rules of the file that is named.
@@ -485,6 +510,19 @@ mod tests {
             ("tls = \"yes\"", "kafka.tls"),
         ] {
             let error = of(&format!("{servers}{text}")).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn tls_of_the_service_is_said_whole_or_not_at_all() {
+        let of = |text: &str| Config::of(&file(&format!("dir = \"d\"\n[srql.tls]\n{text}")).unwrap());
+        assert!(of("").unwrap().srql.tls.is_none());
+        for (text, part) in [
+            ("certificate = \"c.pem\"", "srql.tls.key is not set"),
+            ("authority = \"ca.pem\"", "srql.tls.certificate alone"),
+        ] {
+            let error = of(text).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");
         }
     }

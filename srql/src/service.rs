@@ -1,23 +1,25 @@
 //! The service: queries over HTTP and gRPC, for callers that are each of one tenant.
 
 pub mod callers;
+pub mod connections;
 mod grpc;
 pub mod live;
 pub mod measured;
 mod pieces;
 pub mod readers;
+pub mod tls;
 
 use std::{io, sync::Arc};
 
 use axum::{
     Router,
     body::{Body, Bytes},
-    extract::{DefaultBodyLimit, Query as Parameters, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    extract::{DefaultBodyLimit, FromRequestParts, Query as Parameters, State},
+    http::{Extensions, HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
     routing::{MethodRouter, get, post},
 };
-use callers::{Caller, Callers, Role};
+use callers::{Caller, Callers, Refusal, Role};
 use live::Live;
 use measured::{Meter, Route, Underway};
 use pieces::Writer;
@@ -185,6 +187,12 @@ impl From<QueryError> for Failure {
     }
 }
 
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Failure::one(StatusCode::UNAUTHORIZED, Code::Unauthenticated, &refusal.to_string())
+    }
+}
+
 impl From<Refused> for Failure {
     fn from(refused: Refused) -> Self {
         match refused {
@@ -243,6 +251,21 @@ pub fn paths() -> impl Iterator<Item = &'static str> {
     api().into_iter().map(|(path, _)| path)
 }
 
+/// Who asks, found before what it asks is read.
+struct Asking(Caller);
+
+impl FromRequestParts<Arc<Service>> for Asking {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Self, Failure> {
+        let asking = service.caller(&parts.headers, &parts.extensions).map_err(Failure::from);
+        if let (Err(failure), Some(route)) = (&asking, Route::of_path(parts.uri.path())) {
+            Underway::new(&service.meter, route).refused(failure);
+        }
+        asking.map(Self)
+    }
+}
+
 impl Service {
     /// Its routes. Asked for from within a runtime, where it looks after its health.
     pub fn routes(self) -> Router {
@@ -260,11 +283,9 @@ impl Service {
             .merge(grpc::routes(&service))
     }
 
-    fn caller(&self, headers: &HeaderMap) -> Result<&Caller, Failure> {
-        self.callers.of(headers).ok_or_else(|| {
-            let said = "give a key: Authorization: Bearer KEY";
-            Failure::one(StatusCode::UNAUTHORIZED, Code::Unauthenticated, said)
-        })
+    /// Who sent a request of these headers and extensions, HTTP or gRPC alike.
+    pub fn caller(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<Caller, Refusal> {
+        self.callers.of(headers, connections::certificate(extensions), self.clock.now())
     }
 
     /// What a caller asks for in full, not by pages.
@@ -404,36 +425,32 @@ fn read<T: for<'a> Deserialize<'a>>(body: &Bytes) -> Result<T, Failure> {
     })
 }
 
-async fn query_by_body(State(service): State<Arc<Service>>, headers: HeaderMap, body: Bytes) -> Answered {
-    query(service, headers, || read(&body)).await
+async fn query_by_body(State(service): State<Arc<Service>>, Asking(caller): Asking, body: Bytes) -> Answered {
+    query(service, caller, || read(&body)).await
 }
 
 async fn query_by_link(
     State(service): State<Arc<Service>>,
-    headers: HeaderMap,
+    Asking(caller): Asking,
     parameters: Result<Parameters<Request>, axum::extract::rejection::QueryRejection>,
 ) -> Answered {
     let wrong = |error: axum::extract::rejection::QueryRejection| {
         Failure::one(StatusCode::BAD_REQUEST, Code::Syntax, &error.body_text())
     };
-    query(service, headers, || parameters.map(|Parameters(request)| request).map_err(wrong)).await
+    query(service, caller, || parameters.map(|Parameters(request)| request).map_err(wrong)).await
 }
 
 async fn query(
     service: Arc<Service>,
-    headers: HeaderMap,
+    caller: Caller,
     request: impl FnOnce() -> Result<Request, Failure>,
 ) -> Answered {
     let underway = Underway::new(&service.meter, Route::Query);
-    let answering = async {
-        let caller = service.caller(&headers)?.clone();
-        service.answer(&caller, request()?, &underway).await
-    };
+    let answering = async { service.answer(&caller, request()?, &underway).await };
     answering.await.inspect_err(|failure| underway.refused(failure))
 }
 
-async fn translate(State(service): State<Arc<Service>>, headers: HeaderMap, body: Bytes) -> Answered {
-    service.caller(&headers)?;
+async fn translate(State(service): State<Arc<Service>>, _: Asking, body: Bytes) -> Answered {
     let request: Request = read(&body)?;
     let limit = request.limit.map(checked_limit).transpose()?;
     let plan = plan(&request.query, service.clock.now(), Extent::Page { limit, from: None })?;
@@ -441,12 +458,11 @@ async fn translate(State(service): State<Arc<Service>>, headers: HeaderMap, body
     Ok(json_of(&json!({ "sql": sql, "parameters": parameters })).into_response())
 }
 
-async fn explain(State(service): State<Arc<Service>>, headers: HeaderMap, body: Bytes) -> Answered {
+async fn explain(State(service): State<Arc<Service>>, Asking(caller): Asking, body: Bytes) -> Answered {
     let underway = Underway::new(&service.meter, Route::Explain);
     let explaining = async {
-        let caller = service.caller(&headers)?;
         let request: Request = read(&body)?;
-        service.explained(caller, &request.query).await
+        service.explained(&caller, &request.query).await
     };
     let (plan, database, cost) = explaining.await.inspect_err(|failure| underway.refused(failure))?;
     underway.answered();
@@ -479,13 +495,11 @@ fn field_told(field: &Field) -> Value {
     told
 }
 
-async fn openapi(State(service): State<Arc<Service>>, headers: HeaderMap) -> Answered {
-    service.caller(&headers)?;
+async fn openapi(_: Asking) -> Answered {
     Ok(json_text(OPENAPI.to_owned()).into_response())
 }
 
-async fn schema(State(service): State<Arc<Service>>, headers: HeaderMap) -> Answered {
-    service.caller(&headers)?;
+async fn schema(_: Asking) -> Answered {
     let entities: Vec<Value> = catalogue::entities()
         .map(|entity| {
             let fields: Vec<Value> = entity.fields.iter().map(field_told).collect();
@@ -508,8 +522,7 @@ async fn schema(State(service): State<Arc<Service>>, headers: HeaderMap) -> Answ
     Ok(json_of(&json!({ "entities": entities })).into_response())
 }
 
-async fn completions(State(service): State<Arc<Service>>, headers: HeaderMap, body: Bytes) -> Answered {
-    service.caller(&headers)?;
+async fn completions(_: Asking, body: Bytes) -> Answered {
     let Completing { query, at } = read(&body)?;
     let (span, offers) = complete(&query, at.unwrap_or(query.len()));
     Ok(json_of(&json!({ "span": span, "offers": offers })).into_response())

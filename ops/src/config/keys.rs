@@ -28,7 +28,7 @@ pub const VARIABLE_PREFIX: &str = "SERVICERADAR_";
 pub const FILE_SUFFIX: &str = "_file";
 
 /// All keys, in order of their names.
-pub const KEYS: [Key; 35] = [
+pub const KEYS: [Key; 38] = [
     key("armis.aql", "in:devices", "Which devices to fetch, in Armis' query language."),
     key("armis.concurrency", "4", "Pages fetched at once, 1 to 32."),
     key(
@@ -109,9 +109,20 @@ pub const KEYS: [Key; 35] = [
     key(
         "srql.keys",
         "",
-        "A file of those who may ask `serve`: [[key]] tables with name, tenant, role (reader or operator) and sha256. `serve --new-key NAME` makes one.",
+        "A file of those who may ask `serve`: [[key]], [[certificate]] and [[token]] tables, each with name, tenant and role (reader or operator). `serve --new-key NAME` makes a [[key]].",
     ),
     key("srql.listen", "127.0.0.1:8471", "Where `serve` answers queries."),
+    key(
+        "srql.tls.authority",
+        "",
+        "PEM file of the certificates that those of callers may come from (mTLS). Unset: callers are asked for none.",
+    ),
+    key(
+        "srql.tls.certificate",
+        "",
+        "PEM file of the certificate of `serve`, then those that lead to its authority. Unset: it speaks no TLS.",
+    ),
+    secret("srql.tls.key", "The key of that certificate, as PEM."),
     key("tenant", "default", "The tenant, [a-z0-9-]{1,40}: the prefix of its topics, the owner of its rows."),
     key(
         "topics.log_partitions",

@@ -1,11 +1,11 @@
 //! `serve`: questions in SRQL, answered over HTTP and gRPC.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use serviceradar_ops::{
-    config::{ConfigError, Secret},
+    config::{ConfigError, Secret, SrqlTls},
     metrics::Metric,
 };
 use serviceradar_schemas::time::SystemClock;
@@ -14,9 +14,11 @@ use serviceradar_srql::{
     service::{
         ANSWER_BYTES_DEFAULT, Service,
         callers::{Callers, digest},
+        connections::{self, CONNECTIONS_DEFAULT},
         live::Live,
         measured::{Ended, Meter, Route},
         readers::{CONCURRENT_DEFAULT, COST_DEFAULT, Readers},
+        tls,
     },
 };
 use tokio::sync::watch;
@@ -29,13 +31,11 @@ use crate::{
 
 /// Bytes of chance in a key.
 const KEY_BYTES: usize = 32;
-/// How long what is under way may take once it is to stop: who watches health waits for ever.
-const GRACE: Duration = Duration::from_secs(10);
 
 /// Answers questions in SRQL over HTTP and gRPC, until it is stopped
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
-    /// Who may ask: a file of keys [key: srql.keys]
+    /// Who may ask: a file of keys, certificates and issuers of tokens [key: srql.keys]
     #[arg(long, value_name = "FILE")]
     keys: Option<String>,
     /// Where it answers [key: srql.listen]
@@ -72,9 +72,11 @@ impl Serve {
         }
         let config = &context.config;
         let path = config.srql.keys.as_ref().ok_or_else(|| ConfigError::unset("srql.keys"))?;
-        let text =
-            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let callers = Callers::read(&text).with_context(|| path.display().to_string())?;
+        let callers = Callers::open(path).with_context(|| path.display().to_string())?;
+        let tls = config.srql.tls.as_ref().map(|SrqlTls { authority, certificate, key }| {
+            tls::server(certificate, key.reveal(), authority.as_deref()).context("srql.tls")
+        });
+        let tls = tls.transpose()?;
         let url = lag::database_url(config).with_context(|| {
             format!("no database: give --database, or start a pipeline on {}", config.dir.display())
         })?;
@@ -93,13 +95,9 @@ impl Serve {
         let metrics = Listen { address: config.listen, given: config.listen_given };
         http::serve(http::bind(metrics).await?, ready, None, shutdown.clone())?;
         let listener = http::bind(Listen { address: config.srql.listen, given: true }).await?;
-        output::line(&format!("answering on http://{}", listener.local_addr()?))?;
-        let serving = axum::serve(listener, service.routes());
-        let stopped = shutdown.clone().cancelled_owned();
-        tokio::select! {
-            served = serving.with_graceful_shutdown(stopped).into_future() => Ok(served?),
-            () = async { shutdown.cancelled().await; tokio::time::sleep(GRACE).await } => Ok(()),
-        }
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        output::line(&format!("answering on {scheme}://{}", listener.local_addr()?))?;
+        Ok(connections::serve(listener, service.routes(), tls, CONNECTIONS_DEFAULT, shutdown).await?)
     }
 }
 

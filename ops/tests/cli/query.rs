@@ -101,6 +101,10 @@ async fn queries_are_served_to_who_has_a_key() {
 
     let (code, words) = failure(&dir, &["serve", "--database", server.url()]);
     assert!(code == 2 && words.contains("srql.keys is not set"), "{words}");
+    let key_file = format!("srql.tls.key_file={}", keys.display());
+    let tls = ["--set", "srql.tls.certificate=none.pem", "--set", &key_file];
+    let (code, words) = failure(&dir, &[serve.as_slice(), &tls].concat());
+    assert!(code == 1 && words.contains("srql.tls: no certificates in none.pem: No such file"), "{words}");
     fs::write(&keys, "[[key]]\nname = \"a\"\n").unwrap();
     let (code, words) = failure(&dir, &serve);
     assert!(code == 1 && words.contains("keys.toml") && words.contains("tenant"), "{words}");

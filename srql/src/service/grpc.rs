@@ -62,7 +62,7 @@ pub(super) fn routes(service: &Arc<Service>) -> Router {
     };
     let asked_by_a_caller = {
         let service = service.clone();
-        move |request: Request<()>| match service.caller(request.metadata().as_ref()) {
+        move |request: Request<()>| match service.caller(request.metadata().as_ref(), request.extensions()).map_err(Failure::from) {
             Ok(_) => Ok(request),
             Err(failure) => Err(failure.into()),
         }
@@ -111,7 +111,7 @@ impl query_server::Query for Queries {
         let service = self.0.clone();
         let underway = Underway::new(&service.meter, Route::GrpcRun);
         let running = async {
-            let caller = service.caller(request.metadata().as_ref())?.clone();
+            let caller = service.caller(request.metadata().as_ref(), request.extensions())?;
             let request = request.into_inner();
             let all_rows = request.all_rows;
             let question = Question::from(request);
@@ -141,8 +141,8 @@ impl query_server::Query for Queries {
         let service = &self.0;
         let underway = Underway::new(&service.meter, Route::GrpcExplain);
         let explaining = async {
-            let caller = service.caller(request.metadata().as_ref())?;
-            service.explained(caller, &request.get_ref().query).await
+            let caller = service.caller(request.metadata().as_ref(), request.extensions())?;
+            service.explained(&caller, &request.get_ref().query).await
         };
         let (plan, database, cost) = explaining.await.inspect_err(|failure| underway.refused(failure))?;
         underway.answered();

@@ -25,7 +25,7 @@ use tokio_postgres::{AsyncMessage, NoTls};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Failure, Service,
+    Asking, Failure, Service,
     callers::Caller,
     checked_limit,
     measured::{Route, Underway},
@@ -127,25 +127,26 @@ type Told = (&'static str, String);
 /// `GET /api/query/stream`: server-sent events, or a WebSocket where that is asked for.
 pub(super) async fn stream(
     State(service): State<Arc<Service>>,
+    Asking(caller): Asking,
     parameters: Result<Parameters<Asked>, axum::extract::rejection::QueryRejection>,
     request: Request,
 ) -> Result<Response, Failure> {
     let underway = Underway::new(&service.meter, Route::Stream);
-    followed(service, parameters, request, &underway).await.inspect_err(|failure| underway.refused(failure))
+    followed(service, &caller, parameters, request, &underway).await.inspect_err(|failure| underway.refused(failure))
 }
 
 async fn followed(
     service: Arc<Service>,
+    caller: &Caller,
     parameters: Result<Parameters<Asked>, axum::extract::rejection::QueryRejection>,
     request: Request,
     underway: &Arc<Underway>,
 ) -> Result<Response, Failure> {
     let (mut parts, _) = request.into_parts();
-    let caller = service.caller(&parts.headers)?.clone();
     let Parameters(asked) = parameters
         .map_err(|error| Failure::one(StatusCode::BAD_REQUEST, Code::Syntax, &error.body_text()))?;
     if !parts.headers.contains_key(header::UPGRADE) {
-        let events = service.follow(&caller, asked, underway).await?;
+        let events = service.follow(caller, asked, underway).await?;
         let events = futures_util::stream::unfold(events, async |mut events| {
             let (name, told) = events.recv().await?;
             Some((Ok::<_, Infallible>(Sent::default().event(name).data(told)), events))
@@ -156,7 +157,7 @@ async fn followed(
     let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &service)
         .await
         .map_err(|error| Failure::one(StatusCode::BAD_REQUEST, Code::Syntax, &error.body_text()))?;
-    let events = service.follow(&caller, asked, underway).await?;
+    let events = service.follow(caller, asked, underway).await?;
     Ok(upgrade.on_upgrade(|socket| send(socket, events)))
 }
 

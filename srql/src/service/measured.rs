@@ -26,6 +26,16 @@ pub enum Route {
 }
 
 impl Route {
+    /// What is measured at a path over HTTP, if anything.
+    pub(super) fn of_path(path: &str) -> Option<Self> {
+        match path {
+            "/api/query" => Some(Route::Query),
+            "/api/query/stream" => Some(Route::Stream),
+            "/api/srql/explain" => Some(Route::Explain),
+            _ => None,
+        }
+    }
+
     /// The word in metrics.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -4,6 +4,7 @@
 
 mod arrow;
 mod buckets;
+mod callers;
 mod catalogue;
 mod claims;
 mod free_terms;

@@ -33,7 +33,8 @@ pub(crate) struct Stand {
     pub(crate) stopping: CancellationToken,
 }
 
-fn keys() -> String {
+/// The list of callers.
+pub(super) fn keys() -> String {
     let entry = |(name, tenant, role): (&str, &str, &str)| {
         let sha256: String =
             digest(&format!("key of {name}")).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -44,18 +45,24 @@ fn keys() -> String {
     CALLERS.map(entry).concat()
 }
 
+/// A database in which either tenant has devices.
+pub(super) async fn filled() -> Database {
+    let database = Database::migrated_timescale().await;
+    let views = database.views().await;
+    for (tenant, name) in [("acme", "=cmd"), ("other", "of others")] {
+        let devices = (1..=DEVICES).map(|n| DeviceChange {
+            vendor_name: Some(tenant.to_owned()),
+            ..views_conformance::device(n, name)
+        });
+        let devices = Changes { new: devices.collect(), ..Changes::default() };
+        fill(&views, tenant, EpochOutput { devices, ..EpochOutput::default() }).await;
+    }
+    database
+}
+
 impl Stand {
     pub(crate) async fn new(set: impl FnOnce(&mut Service)) -> Self {
-        let database = Database::migrated_timescale().await;
-        let views = database.views().await;
-        for (tenant, name) in [("acme", "=cmd"), ("other", "of others")] {
-            let devices = (1..=DEVICES).map(|n| DeviceChange {
-                vendor_name: Some(tenant.to_owned()),
-                ..views_conformance::device(n, name)
-            });
-            let devices = Changes { new: devices.collect(), ..Changes::default() };
-            fill(&views, tenant, EpochOutput { devices, ..EpochOutput::default() }).await;
-        }
+        let database = filled().await;
         let stopping = CancellationToken::new();
         let mut service = Service {
             callers: Callers::read(&keys()).unwrap(),
