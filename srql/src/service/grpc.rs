@@ -62,7 +62,10 @@ pub(super) fn routes(service: &Arc<Service>) -> Router {
     };
     let asked_by_a_caller = {
         let service = service.clone();
-        move |request: Request<()>| match service.caller(request.metadata().as_ref(), request.extensions()).map_err(Failure::from) {
+        move |request: Request<()>| match service
+            .caller(request.metadata().as_ref(), request.extensions())
+            .map_err(Failure::from)
+        {
             Ok(_) => Ok(request),
             Err(failure) => Err(failure.into()),
         }

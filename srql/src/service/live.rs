@@ -132,7 +132,9 @@ pub(super) async fn stream(
     request: Request,
 ) -> Result<Response, Failure> {
     let underway = Underway::new(&service.meter, Route::Stream);
-    followed(service, &caller, parameters, request, &underway).await.inspect_err(|failure| underway.refused(failure))
+    followed(service, &caller, parameters, request, &underway)
+        .await
+        .inspect_err(|failure| underway.refused(failure))
 }
 
 async fn followed(
