@@ -5,7 +5,10 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -127,6 +130,57 @@ async fn marks_of_transactions_are_passed_over() {
 }
 
 /// Whoever claims a topic has it alone: of the one before nothing more is read, nor of one that was in the middle.
+/// Its reader must be there before what comes for it, however late it is given the processor.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_that_is_busy_reads_each_event() {
+    const LOG_PARTITIONS: u32 = 32;
+    const EVENTS: usize = 20;
+    const READERS: usize = 10;
+    let publishing = log().await;
+    let topic = new_topic(&publishing, LOG_PARTITIONS).await;
+    for log_partition in 0..LOG_PARTITIONS {
+        let events = (0..EVENTS).map(|n| event(n.to_string())).collect();
+        let id = BatchId { producer: rand::random(), sequence: 0 };
+        publishing.append(&topic, log_partition, Batch { id, events }).await.unwrap();
+    }
+    let is_over = Arc::new(AtomicBool::new(false));
+    let busy: Vec<_> = (0..8)
+        .map(|_| {
+            let is_over = is_over.clone();
+            std::thread::spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            })
+        })
+        .collect();
+    let limit = ReadLimit { events: 1_000, bytes: 1 << 20, wait: Duration::ZERO };
+    let mut counts = Vec::new();
+    for _ in 0..READERS {
+        let log = log().await;
+        let reads = (0..LOG_PARTITIONS).map(|log_partition| {
+            let (log, topic) = (log.clone(), topic.clone());
+            tokio::spawn(async move {
+                let (mut events, mut at) = (0, 0);
+                while at < EVENTS as u64 {
+                    let read = log.read(&topic, log_partition, at, limit).await.unwrap();
+                    at = read.next_offset;
+                    events += read.events.len();
+                }
+                events
+            })
+        });
+        for read in reads.collect::<Vec<_>>() {
+            counts.push(read.await.unwrap());
+        }
+    }
+    is_over.store(true, Ordering::Relaxed);
+    for thread in busy {
+        thread.join().unwrap();
+    }
+    assert_eq!(counts, vec![EVENTS; READERS * LOG_PARTITIONS as usize]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_that_is_claimed_takes_nothing_from_whoever_claimed_it_before() {
     let _alone = BROKER.lock().await;

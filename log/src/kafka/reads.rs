@@ -190,13 +190,14 @@ impl Reads {
             return Ok(cursor);
         }
         self.find_leaders(&place.0).await;
-        let assigned = list(place, Offset::Offset(offset.cast_signed()))?;
-        self.consumer.incremental_assign(&assigned).map_err(unavailable)?;
+        // Before it is assigned: what came without a queue of its own would be lost to the thread that polls.
         let queue = self.consumer.split_partition_queue(&place.0, place.1.cast_signed());
         let mut queue = queue.ok_or_else(|| LogError::Unavailable("librdkafka gives no queue".to_owned()))?;
         let came = Arc::new(Notify::new());
         let tell = came.clone();
         queue.set_nonempty_callback(move || tell.notify_one());
+        let assigned = list(place, Offset::Offset(offset.cast_signed()))?;
+        self.consumer.incremental_assign(&assigned).map_err(unavailable)?;
         Ok(Cursor { queue, came, position: offset, held: None, is_at_end: false, end_before })
     }
 
@@ -223,8 +224,15 @@ impl Reads {
 /// Polls until the consumer is gone.
 fn poll(consumer: &Weak<BaseConsumer<Context>>) {
     while let Some(consumer) = consumer.upgrade() {
-        if let Some(Err(error)) = consumer.poll(POLL) {
-            tracing::debug!(%error, "kafka");
+        match consumer.poll(POLL) {
+            None => {}
+            Some(Err(error)) => tracing::debug!(%error, "kafka"),
+            Some(Ok(event)) => tracing::error!(
+                topic = event.topic(),
+                log_partition = event.partition(),
+                offset = event.offset(),
+                "an event came that no queue takes: it is lost to its reader"
+            ),
         }
     }
 }
