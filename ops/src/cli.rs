@@ -84,7 +84,7 @@ pub(crate) enum Verb {
     Explain(verbs::explain::Explain),
     /// Answers a question in SRQL, e.g. in:devices vendor_name:Cisco last_seen:<-7d sort:last_seen
     Query(verbs::query::Query),
-    /// Answers questions in SRQL over HTTP
+    /// Answers questions in SRQL over HTTP and gRPC
     Serve(verbs::serve::Serve),
     /// Publishes a decision: what evidence cannot say
     Decide(verbs::decide::Decide),
