@@ -9,7 +9,7 @@ use crate::{
     catalogue::Live,
     plan::Column,
     statement::{Parameter, Statement},
-    written::object,
+    written::Object,
 };
 
 /// Keys, or rows, that one look tells of; where more changed, all is told anew.
@@ -65,7 +65,7 @@ impl Event {
     pub fn told(&self, at: Position, columns: &[Column]) -> (&'static str, Value) {
         let (name, key, row) = match self {
             Event::Reset => ("reset", None, None),
-            Event::Upsert(key, row) => ("upsert", Some(key), Some(object(columns, row))),
+            Event::Upsert(key, row) => ("upsert", Some(key), Some(json!(Object(columns, row)))),
             Event::Gone(key) => ("gone", Some(key), None),
             Event::Current => ("current", None, None),
         };

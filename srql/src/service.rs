@@ -24,7 +24,7 @@ use live::Live;
 use measured::{Meter, Route, Underway};
 use pieces::Writer;
 use readers::{Readers, Refused};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use serviceradar_schemas::time::{self, Clock};
 
@@ -36,7 +36,7 @@ use crate::{
     page::Way,
     plan::{Column, Extent, Plan, Shape, plan},
     reader::Answer,
-    written::{RowFormat, RowWriter, object},
+    written::{Object, RowFormat, RowWriter},
 };
 
 /// Bytes of a request: a query, as JSON may write it, and a cursor.
@@ -341,7 +341,7 @@ impl Service {
             Format::Json => {
                 let (plan, now, answer) = self.page(caller, &request).await?;
                 let write = |from| self.cursors.write(asker(caller), &plan, now, from);
-                let told = told(&plan, &answer, write).to_string();
+                let told = told(&plan, &answer, write).map_err(|error| Failure::unwritten(&error.into()))?;
                 underway.found(answer.rows.len());
                 underway.wrote(told.len());
                 underway.answered();
@@ -362,7 +362,7 @@ impl Service {
     async fn oldest(&self) -> Result<Option<f64>, Failure> {
         let mut oldest: Option<f64> = None;
         for tenant in self.callers.tenants() {
-            let mut borrowed = self.readers.borrow(tenant).await?;
+            let mut borrowed = self.readers.borrow_own().await?;
             let complete_to = borrowed.reader.complete_to(tenant).await;
             self.readers.give_back(borrowed);
             let age = complete_to?.map(|at| self.clock.now().saturating_sub(at) as f64 / 1e6);
@@ -552,9 +552,21 @@ fn type_of(column: &Column) -> &'static str {
     }
 }
 
-/// An answer as one object; cursors are written by `write`.
-pub fn told(plan: &Plan, answer: &Answer, write: impl Fn(crate::page::Keyset) -> String) -> Value {
-    let results: Vec<Value> = answer.rows.iter().map(|row| object(&plan.columns, row)).collect();
+/// An answer as it is told.
+#[derive(Serialize)]
+struct Told<'a> {
+    meta: Value,
+    pagination: Value,
+    viz: Value,
+    results: Vec<Object<'a>>,
+}
+
+/// An answer as one Object, JSON; cursors are written by `write`.
+pub fn told(
+    plan: &Plan,
+    answer: &Answer,
+    write: impl Fn(crate::page::Keyset) -> String,
+) -> serde_json::Result<String> {
     let columns: Vec<Value> =
         plan.columns.iter().map(|column| json!({ "name": column.name, "type": type_of(column) })).collect();
     let is = |shape: Shape| plan.columns.iter().any(|column| column.shape == shape);
@@ -568,22 +580,22 @@ pub fn told(plan: &Plan, answer: &Answer, write: impl Fn(crate::page::Keyset) ->
     };
     let time =
         plan.time.map(|(from, to)| json!({ "from": from.map(time::format), "to": to.map(time::format) }));
-    json!({
-        "results": results,
-        "pagination": {
-            "next_cursor": answer.next.clone().map(&write),
-            "prev_cursor": answer.previous.clone().map(&write),
-            "limit": plan.limit,
-            "total": answer.total,
-        },
-        "viz": { "columns": columns, "suggestions": [suggestion] },
-        "meta": {
+    serde_json::to_string(&Told {
+        meta: json!({
             "entity": plan.entity.name(),
             "time": time,
             "took_ms": answer.took.as_millis() as u64,
             "generation": answer.generation,
             "epoch": answer.epoch,
             "complete_to": answer.complete_to.map(time::format),
-        },
+        }),
+        pagination: json!({
+            "next_cursor": answer.next.clone().map(&write),
+            "prev_cursor": answer.previous.clone().map(&write),
+            "limit": plan.limit,
+            "total": answer.total,
+        }),
+        viz: json!({ "columns": columns, "suggestions": [suggestion] }),
+        results: answer.rows.iter().map(|row| Object(&plan.columns, row)).collect(),
     })
 }

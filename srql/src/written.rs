@@ -2,7 +2,8 @@
 
 use std::io;
 
-use serde_json::{Map, Value};
+use serde::{Serialize, Serializer};
+use serde_json::Value;
 
 use crate::{arrow::Batches, plan::Column};
 
@@ -54,7 +55,7 @@ impl RowWriter {
     pub fn row(&mut self, row: &[Value], out: &mut impl io::Write) -> io::Result<()> {
         match &mut self.0 {
             Rows::Ndjson(columns) => {
-                serde_json::to_writer(&mut *out, &object(columns, row))?;
+                serde_json::to_writer(&mut *out, &Object(columns, row))?;
                 out.write_all(b"\n")
             }
             Rows::Csv => write_csv(row.iter().map(csv_cell), out),
@@ -77,10 +78,13 @@ impl RowWriter {
     }
 }
 
-/// A row as an object.
-pub fn object(columns: &[Column], row: &[Value]) -> Value {
-    let names = columns.iter().map(|column| column.name.clone());
-    Value::Object(names.zip(row.iter().cloned()).collect::<Map<_, _>>())
+/// A row as an object, in the order of its columns, whose names differ.
+pub struct Object<'a>(pub &'a [Column], pub &'a [Value]);
+
+impl Serialize for Object<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|column| &column.name).zip(self.1))
+    }
 }
 
 fn write_csv(cells: impl Iterator<Item = String>, out: &mut impl io::Write) -> io::Result<()> {

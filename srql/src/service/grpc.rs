@@ -86,8 +86,8 @@ async fn look_after(service: Weak<Service>, reporter: HealthReporter) {
     say(&reporter, said).await;
     while let Some(service) = service.upgrade() {
         let status = match service.oldest().await {
-            Err(failure) if failure.status != StatusCode::TOO_MANY_REQUESTS => ServingStatus::NotServing,
-            _ => ServingStatus::Serving,
+            Err(_) => ServingStatus::NotServing,
+            Ok(_) => ServingStatus::Serving,
         };
         drop(service);
         if status != said {

@@ -13,7 +13,7 @@ use crate::{error::QueryError, reader::Reader};
 pub const CONCURRENT_DEFAULT: usize = 16;
 /// The cost, as PostgreSQL estimates it, up to which a query is run, unless said.
 pub const COST_DEFAULT: f64 = 100_000_000.0;
-/// Connections to the database, at most.
+/// Connections to the database for queries, at most.
 pub const READERS_MAX: usize = 32;
 
 /// Connections that answer.
@@ -24,6 +24,8 @@ pub struct Readers {
     /// The cost up to which a connection that is made from now on runs a query.
     pub cost_max: f64,
     of_tenants: PerTenant,
+    /// Of the service itself, which asks nothing but whether it is answered.
+    own: Arc<Semaphore>,
 }
 
 /// How many of something each tenant may have at a time.
@@ -53,8 +55,11 @@ impl PerTenant {
 pub struct Borrowed {
     /// The connection.
     pub reader: Reader,
-    _permits: [OwnedSemaphorePermit; 2],
+    _permits: Permits,
 }
+
+/// Of all and of the tenant, or of the service itself.
+type Permits = [Option<OwnedSemaphorePermit>; 2];
 
 /// Why there is no connection.
 #[derive(Debug)]
@@ -74,6 +79,7 @@ impl Readers {
             all: Arc::new(Semaphore::new(READERS_MAX)),
             cost_max,
             of_tenants: PerTenant::new(concurrent),
+            own: Arc::new(Semaphore::new(1)),
         }
     }
 
@@ -84,18 +90,29 @@ impl Readers {
 
     /// Takes a connection for a query of a tenant.
     pub async fn borrow(&self, tenant: &str) -> Result<Borrowed, Refused> {
-        self.take(self.of_tenants.try_acquire(tenant).ok_or(Refused::Busy)?).await
+        self.take_of(self.of_tenants.try_acquire(tenant).ok_or(Refused::Busy)?).await
     }
 
     /// The same for a query that was taken in before, which waits for its turn.
     pub async fn borrow_in_turn(&self, tenant: &str) -> Result<Borrowed, Refused> {
         // Never closed.
-        self.take(self.of_tenants.of(tenant).acquire_owned().await.map_err(|_| Refused::Busy)?).await
+        self.take_of(self.of_tenants.of(tenant).acquire_owned().await.map_err(|_| Refused::Busy)?).await
     }
 
-    async fn take(&self, of_tenant: OwnedSemaphorePermit) -> Result<Borrowed, Refused> {
+    /// The same for the service itself: it takes no tenant a place away, and waits for no query.
+    pub(super) async fn borrow_own(&self) -> Result<Borrowed, Refused> {
+        // Never closed.
+        let own = self.own.clone().acquire_owned().await.map_err(|_| Refused::Busy)?;
+        self.take([Some(own), None]).await
+    }
+
+    async fn take_of(&self, of_tenant: OwnedSemaphorePermit) -> Result<Borrowed, Refused> {
         // Never closed.
         let of_all = self.all.clone().acquire_owned().await.map_err(|_| Refused::Busy)?;
+        self.take([Some(of_tenant), Some(of_all)]).await
+    }
+
+    async fn take(&self, _permits: Permits) -> Result<Borrowed, Refused> {
         let idle = loop {
             let one = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             match one {
@@ -107,7 +124,7 @@ impl Readers {
             Some(reader) => reader,
             None => Reader::connect(&self.url, Some(self.cost_max)).await.map_err(Refused::Unavailable)?,
         };
-        Ok(Borrowed { reader, _permits: [of_tenant, of_all] })
+        Ok(Borrowed { reader, _permits })
     }
 
     /// Takes a connection back whose query has ended.

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use serviceradar_schemas::{
     DeviceChange,
     time::{Clock, DAY, HOUR, MINUTE, SystemClock},
 };
-use serviceradar_srql::written::object;
+use serviceradar_srql::written::Object;
 use serviceradar_streams::{changes::Changes, rows::EpochOutput};
 use serviceradar_tests::database::Database;
 use uuid::Uuid;
@@ -102,7 +102,7 @@ async fn the_given_queries_find_what_they_must() {
             continue;
         }
         let answer = found.unwrap_or_else(|errors| panic!("{query}: {errors:?}"));
-        let objects: Vec<Value> = answer.rows.iter().map(|row| object(&answer.columns, row)).collect();
+        let objects: Vec<Value> = answer.rows.iter().map(|row| json!(Object(&answer.columns, row))).collect();
         if let Some(ids) = &case.ids {
             let found: Vec<&String> =
                 objects.iter().map(|row| name_of[row["uid"].as_str().unwrap()]).collect();

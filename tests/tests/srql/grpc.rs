@@ -260,6 +260,9 @@ async fn limits_hold() {
     let details = tonic_types::Status::decode(refused.details()).unwrap();
     let retry = details.details.iter().find(|any| any.type_url.ends_with("/google.rpc.RetryInfo")).unwrap();
     assert_eq!(RetryInfo::decode(&*retry.value).unwrap().retry_delay.unwrap().seconds, 1);
+    // Whether it is ready is asked by no tenant.
+    let (status, told) = stand.get("/readyz", "anna").await;
+    assert_eq!(status, StatusCode::OK, "{told}");
 }
 
 /// Its health, as soon as it is this.

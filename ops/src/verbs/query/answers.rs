@@ -67,7 +67,7 @@ pub(crate) fn page(
     }
     match written {
         Written::Table => table(answer),
-        _ => output::line(&told(plan, answer, cursor).to_string()),
+        _ => output::line(&told(plan, answer, cursor)?),
     }
 }
 
