@@ -11,7 +11,7 @@ use crate::{
     live::{CHANGED_MAX, Follow},
     page::{Keyset, Listing, SortKey, type_of},
     parse::parse,
-    predicate::{Conditions, find, truth},
+    predicate::{Conditions, find, is_uid, truth},
     statement::{Parameter, Statement},
     stats,
     syntax::{Clause, ClauseKind, Expression, Path, Query, Says, Scalar, Value},
@@ -347,7 +347,7 @@ impl Planner<'_> {
             Says::Fields(fields) => fields.iter().any(|(path, _)| is_so(path)),
             _ => false,
         });
-        of_clauses || names(&self.query.filter, is_so)
+        of_clauses || names(&self.query.filter, is_so, |_| false)
     }
 
     /// Notes the clauses that say nothing here.
@@ -420,7 +420,7 @@ impl Planner<'_> {
             }
             _ => false,
         };
-        by_groups || names(&self.query.filter, &is_state)
+        by_groups || names(&self.query.filter, &is_state, is_uid)
     }
 
     /// Rows as they are: all fields, or those that are asked for.
@@ -518,14 +518,17 @@ pub(crate) fn shown(kind: Kind, value: &str) -> (String, Shape) {
     }
 }
 
-/// Whether a filter names a field that is so.
-fn names(filter: &Expression, is_so: &impl Fn(&Path) -> bool) -> bool {
+/// Whether a filter names a field that is so, or has a free term that is.
+fn names(filter: &Expression, is_so: &impl Fn(&Path) -> bool, is_free: fn(&Scalar) -> bool) -> bool {
     match filter {
-        Expression::All(terms) | Expression::Any(terms) => terms.iter().any(|term| names(term, is_so)),
-        Expression::Not(inner) => names(inner, is_so),
+        Expression::All(terms) | Expression::Any(terms) => {
+            terms.iter().any(|term| names(term, is_so, is_free))
+        }
+        Expression::Not(inner) => names(inner, is_so, is_free),
         Expression::Is(path, _) => is_so(path),
+        Expression::Free(scalar) => is_free(scalar),
         // What elements have is theirs.
-        Expression::Has(..) | Expression::Free(_) => false,
+        Expression::Has(..) => false,
     }
 }
 

@@ -163,11 +163,7 @@ impl Conditions<'_> {
         }
         let mut sql = Vec::new();
         let value = Value::One(scalar.clone());
-        let pasted = [
-            ("uid", scalar.text.starts_with("sr:") && uid(scalar).is_ok()),
-            ("mac", patterns.len() > 1),
-            ("ip", address(scalar).is_ok()),
-        ];
+        let pasted = [("uid", is_uid(scalar)), ("mac", patterns.len() > 1), ("ip", address(scalar).is_ok())];
         for (name, _) in pasted.iter().filter(|(name, is)| *is && self.entity.find(name).is_some()) {
             let path = Path { parts: vec![(*name).to_owned()], span: scalar.span };
             let is = self.is(&path, &value);
@@ -508,6 +504,11 @@ pub(crate) fn normal(kind: Kind, scalar: &Scalar) -> Result<String, QueryError> 
 fn uid(scalar: &Scalar) -> Result<Uuid, QueryError> {
     let text = scalar.text.strip_prefix("sr:").unwrap_or(&scalar.text);
     Uuid::try_parse(text).map_err(|_| bad(scalar, "no uid: one is written sr:<uuid>"))
+}
+
+/// Whether a free term is a uid that was pasted.
+pub(crate) fn is_uid(scalar: &Scalar) -> bool {
+    scalar.text.starts_with("sr:") && uid(scalar).is_ok()
 }
 
 fn address(scalar: &Scalar) -> Result<IpAddr, QueryError> {

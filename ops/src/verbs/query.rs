@@ -125,6 +125,10 @@ impl Asking {
         cursor: Option<&str>,
     ) -> anyhow::Result<()> {
         let by_rows = self.written.by_rows();
+        if by_rows.is_some() && cursor.is_some() {
+            let said = "--cursor goes on from a page, and this format writes all rows: ask --as json";
+            return Err(Refused::new(query, vec![QueryError::new(Code::BadValue, (0, 0), said)]).into());
+        }
         let planned = if by_rows.is_some() { session.all(query)? } else { session.page(query, cursor)? };
         if self.translates {
             return Ok(answers::translation(self.format, &planned.plan)?);

@@ -49,6 +49,8 @@ async fn a_query_is_answered_in_every_form_and_its_mistakes_are_shown() {
     let (code, words) = failure(&dir, &["query", "in:devices hostnme:x sort:bogus"]);
     assert_eq!(code, 2);
     assert!(words.contains("did you mean hostname?") && words.contains("'bogus'"), "{words}");
+    let (code, words) = failure(&dir, &["query", "in:devices", "--as", "csv", "--cursor", "x"]);
+    assert!(code == 2 && words.contains("goes on from a page"), "{words}");
     let (code, words) = failure(&dir, &["query", "in:interfaces"]);
     assert!(code == 3 && words.contains("no data is collected for interfaces yet"), "{words}");
     let (code, words) = failure(&dir, &["query", "in:devices", "--database", "postgresql://u@127.0.0.1:1/d"]);

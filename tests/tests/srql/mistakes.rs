@@ -41,6 +41,7 @@ fn queries_that_can_be_meant_are_taken() {
         "in:devices !device_id:00000000-0000-0000-0000-000000000001",
         "in:devices stats:\"count() by state\"",
         "in:devices stats:\"sum(if(state = retired,1,0)) as n\"",
+        "in:devices (sr:0f000000-0000-0000-0000-000000000001 OR name:x)",
         "in:devices include_retired:true",
     ] {
         assert!(!retired(query), "{query}");
