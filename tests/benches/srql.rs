@@ -51,6 +51,11 @@ const ASKED: usize = 25;
 /// Epochs whose telling is measured.
 const COMMITS: u64 = 100;
 const PLANNED: u32 = 20_000;
+/// As after a while of being asked: what devices are found and read by is in the memory of the database.
+const WARMED: &str = "CREATE EXTENSION pg_prewarm;
+    SELECT pg_prewarm(c.oid) FROM pg_class c
+    WHERE c.relnamespace = 'views_1'::regnamespace AND c.relkind IN ('r', 'i')
+      AND c.relname ~ '^(device_summaries|device_details|device_search|device_evidence|record_summaries)'";
 const SECOND: i64 = 1_000_000;
 
 const VENDORS: [&str; 8] = ["Axis", "Cisco", "Dell", "HP", "Hikvision", "Apple", "Siemens", "Zebra"];
@@ -171,7 +176,9 @@ async fn all(devices: u32) -> Result<()> {
     driver.caught_up().await?;
     driver.stop().await?;
     println!("{:<44} {:>9.1} s", "in the views", begun.elapsed().as_secs_f64());
-    database.client().await.batch_execute("VACUUM ANALYZE").await?;
+    let client = database.client().await;
+    client.batch_execute("VACUUM ANALYZE").await?;
+    client.batch_execute(WARMED).await?;
 
     let sha256: String = digest("key").iter().map(|byte| format!("{byte:02x}")).collect();
     let keys =
@@ -214,9 +221,7 @@ async fn ask(client: &Client, base: &str, devices: u32, (what, query, clients, w
                 let request = client.get(&base).query(&[("q", &query)]).bearer_auth("key");
                 let answer = request.send().await?.error_for_status()?.bytes().await?;
                 took.push(begun.elapsed().as_secs_f64() * 1e3);
-                if !answer.starts_with(b"{\"meta\"")
-                    || answer.windows(12).any(|part| part == b"\"results\":[]")
-                {
+                if !answer.starts_with(b"{\"meta\"") || answer.ends_with(b"\"results\":[]}") {
                     return Err(format!("{query} found nothing").into());
                 }
             }
