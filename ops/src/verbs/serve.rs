@@ -41,7 +41,7 @@ pub(crate) struct Serve {
     /// Where it answers [key: srql.listen]
     #[arg(long, value_name = "ADDRESS")]
     address: Option<String>,
-    /// Makes a key of that name for the tenant, prints it and what belongs in the file of keys, and ends
+    /// Makes a key of that name for the tenant, shows it on stderr, prints what belongs in the file of keys, and ends
     #[arg(long, value_name = "NAME")]
     new_key: Option<String>,
     /// What the new key is for
@@ -139,6 +139,7 @@ fn new_key(name: &str, tenant: &str, role: Role) -> anyhow::Result<()> {
     {
         table.insert(field.to_owned(), value.into());
     }
-    output::line(&format!("# The key, which is shown this once: {key}"))?;
+    // Not to stdout, which is the file of keys: they are to be nowhere.
+    eprintln!("The key, which is shown this once: {key}");
     Ok(output::line(format!("[[key]]\n{table}").trim_end())?)
 }

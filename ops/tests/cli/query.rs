@@ -63,8 +63,9 @@ async fn queries_are_served_to_who_has_a_key() {
     data(&dir, &["demo", "--once", "--devices", "100"]);
     let server = PrivatePostgres::start(&dir.path().join("postgres")).await.unwrap();
     let made = run(&dir, &["serve", "--new-key", "dash \"board\"", "--role", "operator"]);
+    let key = text(&made.stderr).trim().rsplit(' ').next().unwrap().to_owned();
     let made = text(&made.stdout).to_owned();
-    let key = made.lines().next().unwrap().rsplit(' ').next().unwrap().to_owned();
+    assert!(!made.contains(&key), "{made}");
     let keys = dir.path().join("keys.toml");
     fs::write(&keys, &made).unwrap();
     let serve = ["serve", "--database", server.url(), "--keys", keys.to_str().unwrap()];
