@@ -59,6 +59,10 @@ const WARMED: &str = "CREATE EXTENSION pg_prewarm;
 const SECOND: i64 = 1_000_000;
 
 const VENDORS: [&str; 8] = ["Axis", "Cisco", "Dell", "HP", "Hikvision", "Apple", "Siemens", "Zebra"];
+const OUIS: [u32; VENDORS.len()] =
+    [0x00408c, 0x001b54, 0x00188b, 0x001083, 0x4419b6, 0x0017f2, 0x000e8c, 0x00074d];
+/// Odd, so that none comes twice.
+const MAC_STRIDE: u32 = 0x9e_3779;
 const TYPES: [&str; 6] = ["IOT", "Laptop", "Server", "Switch", "Mobile", "Printer"];
 const SITES: u32 = 50;
 
@@ -102,8 +106,11 @@ fn address(device: u32) -> String {
     std::net::Ipv4Addr::from(0x0a00_0000 + device).to_string()
 }
 
+/// As the faker has them: of a vendor, and spread over all that it may give.
 fn mac(device: u32) -> String {
-    format!("001b{device:08x}")
+    let vendor = device as usize % OUIS.len();
+    let low = (device / OUIS.len() as u32).wrapping_mul(MAC_STRIDE) & 0xff_ffff;
+    format!("{:06x}{low:06x}", OUIS[vendor])
 }
 
 fn hostname(device: u32) -> String {

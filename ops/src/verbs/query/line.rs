@@ -133,7 +133,7 @@ mod tests {
     fn commands_are_offered_where_they_may_stand_and_else_what_the_service_offers() {
         assert_eq!(texts("tr")[0], "translate");
         assert!(["help", "in:"].iter().all(|text| texts("").iter().any(|offered| offered == text)));
-        assert_eq!(texts("as "), ["table", "json", "ndjson", "csv"]);
+        assert_eq!(texts("as "), ["table", "json", "ndjson", "csv", "arrow"]);
         assert_eq!(texts("as n"), ["ndjson"]);
         for line in ["in:dev", "in:devices ne", "translate in:devices host", "in:devices sort:name,las"] {
             let ((begin, _), offered) = complete(line, line.len());
