@@ -53,18 +53,25 @@ impl<'a> Line<'a> {
                 "exit" | "quit" => Line::Exit,
                 _ => Line::Query(line),
             },
-            Some(("as", form)) if !form.contains(':') => Line::As(Written::from_str(form, true).ok()),
+            Some(("as", form)) if !form.contains(':') => {
+                Line::As(shown().find(|written| written.name().eq_ignore_ascii_case(form)))
+            }
             Some(("translate", query)) => Line::Translate(Some(query)),
             Some(_) => Line::Query(line),
         }
     }
 }
 
+/// How answers are written on a terminal.
+fn shown() -> impl Iterator<Item = Written> {
+    Written::value_variants().iter().copied().filter(|written| *written != Written::Arrow)
+}
+
 /// What may stand at a place of a line: where the word begins that an offer takes the place of, and the offers.
 pub(crate) fn offers(line: &str, at: usize) -> (usize, Vec<Offer>) {
     let before = line.get(..at).unwrap_or_default();
     if let Some(form) = before.strip_prefix("as ") {
-        let forms = Written::value_variants().iter().map(|written| (written.name(), ""));
+        let forms = shown().map(|written| (written.name(), ""));
         return (at - form.len(), like(forms, form).collect());
     }
     let ((begin, _), offers) = complete(line, at);
@@ -113,6 +120,7 @@ mod tests {
         assert_eq!(Line::of("quit"), Line::Exit);
         assert_eq!(Line::of("as CSV"), Line::As(Some(Written::Csv)));
         assert_eq!(Line::of("as xml"), Line::As(None));
+        assert_eq!(Line::of("as arrow"), Line::As(None), "it is nothing for a terminal");
         assert_eq!(Line::of("translate"), Line::Translate(None));
         assert_eq!(Line::of("translate  in:devices"), Line::Translate(Some("in:devices")));
         // Words that are searched for.
@@ -133,7 +141,7 @@ mod tests {
     fn commands_are_offered_where_they_may_stand_and_else_what_the_service_offers() {
         assert_eq!(texts("tr")[0], "translate");
         assert!(["help", "in:"].iter().all(|text| texts("").iter().any(|offered| offered == text)));
-        assert_eq!(texts("as "), ["table", "json", "ndjson", "csv", "arrow"]);
+        assert_eq!(texts("as "), ["table", "json", "ndjson", "csv"]);
         assert_eq!(texts("as n"), ["ndjson"]);
         for line in ["in:dev", "in:devices ne", "translate in:devices host", "in:devices sort:name,las"] {
             let ((begin, _), offered) = complete(line, line.len());
