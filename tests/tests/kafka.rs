@@ -136,6 +136,7 @@ async fn a_machine_that_is_busy_reads_each_event() {
     const LOG_PARTITIONS: u32 = 32;
     const EVENTS: usize = 20;
     const READERS: usize = 10;
+    let _alone = BROKER.lock().await;
     let publishing = log().await;
     let topic = new_topic(&publishing, LOG_PARTITIONS).await;
     for log_partition in 0..LOG_PARTITIONS {
