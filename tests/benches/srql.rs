@@ -38,7 +38,7 @@ use serviceradar_streams::{
     rules::Rules,
 };
 use serviceradar_tests::{database::Database, stand};
-use tokio::{net::TcpListener, sync::mpsc};
+use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 const DEVICES: u32 = 1_000_000;
@@ -216,9 +216,11 @@ async fn all(devices: u32) -> Result<()> {
 
 /// How long a kind of queries takes.
 async fn ask(client: &Client, base: &str, devices: u32, (what, query, clients, wanted): Kind) -> Result<()> {
-    let asking = (0..clients).map(|number| {
+    // Where one fails the others end with it: they would ask beside the next kind.
+    let mut asking = JoinSet::new();
+    for number in 0..clients {
         let (client, base) = (client.clone(), base.to_owned());
-        tokio::spawn(async move {
+        asking.spawn(async move {
             let mut random = ChaCha8Rng::seed_from_u64(number as u64);
             let mut took = Vec::with_capacity(ASKED);
             // The first of each connects.
@@ -233,11 +235,11 @@ async fn ask(client: &Client, base: &str, devices: u32, (what, query, clients, w
                 }
             }
             Result::Ok(took.split_off(1))
-        })
-    });
+        });
+    }
     let mut took = Vec::new();
-    for asked in asking.collect::<Vec<_>>() {
-        took.extend(asked.await??);
+    while let Some(asked) = asking.join_next().await {
+        took.extend(asked??);
     }
     told(&format!("{what}, {clients} clients"), took, wanted);
     Ok(())
