@@ -56,6 +56,9 @@ const DEVICES_DEFAULT: usize = 10_000;
 /// Memory that a disturbed pipeline may take, of what an undisturbed one does into which two crawls come.
 const MEMORY_MAX: f64 = 1.5;
 const STATUS: &str = "status ";
+/// How often a pipeline says how it is, and after which time it surely has.
+const TOLD_EVERY: Duration = Duration::from_millis(200);
+const TOLD_WITHIN: Duration = Duration::from_secs(1);
 
 /// What a proxy does with what passes through it.
 #[derive(Clone, Copy, PartialEq)]
@@ -125,7 +128,7 @@ async fn holder(folder: &Path, url: &str) {
         let now = SystemClock.now();
         let seconds = status.partitions.values().filter_map(|of| of.lag_seconds(now)).fold(0.0, f64::max);
         println!("{STATUS}{} {seconds}", status.lag_events());
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::time::sleep(TOLD_EVERY).await;
     }
 }
 
@@ -230,12 +233,18 @@ async fn a_slow_database_and_a_silent_one_cost_latency_and_no_memory() {
     let over = is_over.clone();
     let published = Arc::new(AtomicUsize::new(0));
     let said = published.clone();
+    let lag = pipeline.lag.clone();
     let producer = tokio::spawn(async move {
         let mut from = 0;
         for crawl in [devices(); 2] {
             publisher.publish(seen(from, crawl)).await.unwrap();
             from += crawl;
             said.store(from, Ordering::Relaxed);
+            // One is loaded, and the other changes what is there: at once, both might be loaded.
+            tokio::time::sleep(TOLD_WITHIN).await;
+            while lag.lock().unwrap().0 > 0 {
+                tokio::time::sleep(TOLD_WITHIN).await;
+            }
         }
         while !over.load(Ordering::Relaxed) {
             publisher.publish(seen(from, EVENTS)).await.unwrap();
@@ -245,7 +254,8 @@ async fn a_slow_database_and_a_silent_one_cost_latency_and_no_memory() {
         }
     });
     let is_near = |(events, _): (u64, f64)| events <= 5 * EVENTS as u64;
-    let undisturbed = pipeline.watch("undisturbed", UNDISTURBED_FOR, is_near).await;
+    let crawled = |lag| published.load(Ordering::Relaxed) > 2 * devices() && is_near(lag);
+    let undisturbed = pipeline.watch("undisturbed", UNDISTURBED_FOR, crawled).await;
     mode.send_replace(Mode::Silent);
     let before = published.load(Ordering::Relaxed);
     let without = pipeline.watch("a silent database", silent, |_| true).await;
