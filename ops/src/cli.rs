@@ -88,6 +88,8 @@ pub(crate) enum Verb {
     Serve(verbs::serve::Serve),
     /// Publishes a decision: what evidence cannot say
     Decide(verbs::decide::Decide),
+    /// Makes views again from the log, and sees that they are the same
+    Replay(verbs::replay::Replay),
     /// Shows what a file of observations would become, with no log and no database
     Resolve(verbs::resolve::Resolve),
     /// Checks, shows and compares rules of identity

@@ -6,6 +6,7 @@ use serviceradar_ingest::sync::armis::CrawlError;
 use serviceradar_log::LogError;
 use serviceradar_materializers::views::ViewsError;
 use serviceradar_ops::{config::ConfigError, postgres::PostgresError};
+use serviceradar_replay::operations::OperationsError;
 use serviceradar_schemas::codec::Unavailable;
 
 use crate::verbs::query::Refused;
@@ -68,6 +69,7 @@ fn is_unreachable(cause: &(dyn std::error::Error + 'static)) -> bool {
     let database = cause.downcast_ref::<tokio_postgres::Error>();
     cause.downcast_ref().is_some_and(Refused::is_unavailable)
         || matches!(cause.downcast_ref(), Some(LogError::Unavailable(_)))
+        || matches!(cause.downcast_ref(), Some(OperationsError::Log(LogError::Unavailable(_))))
         || matches!(cause.downcast_ref(), Some(ViewsError::Unavailable(_)))
         || cause.is::<NotRunning>()
         || cause.is::<Unavailable>()

@@ -10,6 +10,7 @@ pub(crate) mod explain;
 pub(crate) mod faker;
 pub(crate) mod migrate;
 pub(crate) mod query;
+pub(crate) mod replay;
 pub(crate) mod resolve;
 pub(crate) mod rules;
 pub(crate) mod run;
@@ -49,6 +50,7 @@ pub(crate) async fn run(verb: Verb, context: Context) -> anyhow::Result<()> {
         Verb::Query(query) => query.run(&context).await,
         Verb::Serve(serve) => serve.run(&context).await,
         Verb::Decide(decide) => decide.run(&context).await,
+        Verb::Replay(replay) => replay.run(&context).await,
         Verb::Resolve(resolve) => resolve.run(&context).await,
         Verb::Rules(rules) => rules.run(&context),
         Verb::Config(config) => config.run(&context),

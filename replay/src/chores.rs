@@ -7,6 +7,7 @@ use serviceradar_schemas::{Action, Observation, encode_framed, topics::Stream};
 
 use crate::{
     driver::{Driver, DriverError, Running, own_source},
+    operations::OperationsError,
     topics,
 };
 
@@ -161,7 +162,7 @@ impl Driver {
                     checked?;
                     lane.is_checked();
                 }
-                Err(LogError::Unavailable(_)) => {}
+                Err(OperationsError::Log(LogError::Unavailable(_))) => {}
                 Err(error) => return Err(error.into()),
             }
         }

@@ -30,6 +30,7 @@ use crate::{
     epochs::{Gathered, Lane, OPEN_MAX, QUIET},
     guard::Guard,
     load::Indexes,
+    operations::OperationsError,
     outbox::{self, Outbox, Publishing},
     reader::{self, ReaderError},
     stand_by::Follower,
@@ -88,6 +89,9 @@ pub enum DriverError {
     /// The log is another.
     #[error(transparent)]
     LogChanged(#[from] LogChanged),
+    /// What operators did to the log is not known.
+    #[error(transparent)]
+    Operations(#[from] OperationsError),
     /// The dataflow ended.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -240,16 +244,18 @@ impl Driver {
         *self.stop.borrow()
     }
 
-    async fn until_available<T, F>(&self, call: impl Fn() -> F) -> Result<T, DriverError>
+    async fn until_available<T, E, F>(&self, call: impl Fn() -> F) -> Result<T, DriverError>
     where
-        F: Future<Output = Result<T, LogError>>,
+        E: Into<OperationsError>,
+        F: Future<Output = Result<T, E>>,
     {
         loop {
-            match call().await {
-                Err(LogError::Unavailable(why)) if !self.is_stopped() => {
+            match call().await.map_err(E::into) {
+                Err(OperationsError::Log(LogError::Unavailable(why))) if !self.is_stopped() => {
                     tracing::warn!(why, "waiting for the log");
                     tokio::time::sleep(RETRY).await;
                 }
+                Err(OperationsError::Log(error)) => return Err(error.into()),
                 other => return Ok(other?),
             }
         }
@@ -395,7 +401,7 @@ impl Driver {
         let log = &*config.log;
         let mut partitions = self.until_available(|| topics::read_by(log, &config.tenant)).await?;
         partitions.retain(|partition| !running.lanes.contains_key(partition));
-        let starts: Vec<_> = partitions
+        let mut starts: Vec<_> = partitions
             .into_iter()
             .map(|partition| {
                 let frontier = Frontier::of(&frontiers, &partition.topic, partition.log_partition);
@@ -406,8 +412,13 @@ impl Driver {
         let checks = starts.iter().map(|(partition, frontier)| {
             self.until_available(move || crate::witness::check(log, partition, frontier))
         });
-        for checked in join_all(checks).await {
-            checked??;
+        let checked = join_all(checks).await;
+        for ((partition, frontier), next) in starts.iter_mut().zip(checked) {
+            let next = next??;
+            if next > frontier.next_offset {
+                tracing::warn!(%partition, from = frontier.next_offset, to = next, "passes what operators said is missing");
+            }
+            frontier.next_offset = next;
         }
         for (partition, frontier) in starts {
             self.reach(running, [frontier.clone()]);

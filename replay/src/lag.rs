@@ -6,10 +6,10 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use serviceradar_log::{LogError, LogStore, ReadLimit};
+use serviceradar_log::{LogStore, ReadLimit};
 use serviceradar_materializers::views::Frontier;
 
-use crate::{status::PartitionStatus, topics::Partition, witness};
+use crate::{operations::OperationsError, status::PartitionStatus, topics::Partition, witness};
 
 /// Stretches that are told apart: two epochs and what waits behind them come in about so many.
 const STRETCHES_MAX: usize = 128;
@@ -48,22 +48,26 @@ impl Pending {
 }
 
 /// Looks from outside, by the frontier that the views tell and one event of the log.
-pub async fn look(log: &dyn LogStore, frontier: &Frontier) -> Result<PartitionStatus, LogError> {
+pub async fn look(log: &dyn LogStore, frontier: &Frontier) -> Result<PartitionStatus, OperationsError> {
     let Frontier { topic, log_partition, next_offset, intake_max, .. } = frontier;
     let partition = Partition { topic: topic.clone(), log_partition: *log_partition };
-    let changed = witness::check(log, &partition, frontier).await?.err();
+    let checked = witness::check(log, &partition, frontier).await?;
+    let (next_offset, changed) = match checked {
+        Ok(next) => (next, None),
+        Err(changed) => (*next_offset, Some(changed)),
+    };
     let end = log.offsets(topic, *log_partition).await?.end;
     let mut status = PartitionStatus {
         end,
         stalled: changed.map(|changed| changed.to_string()),
         ..PartitionStatus::default()
     };
-    status.reach(frontier);
-    if status.stalled.is_some() || end <= *next_offset {
+    status.reach(&Frontier { next_offset, ..frontier.clone() });
+    if status.stalled.is_some() || end <= next_offset {
         return Ok(status);
     }
     let limit = ReadLimit { events: 1, bytes: 1, wait: Duration::ZERO };
-    let read = log.read(topic, *log_partition, *next_offset, limit).await?;
+    let read = log.read(topic, *log_partition, next_offset, limit).await?;
     match read.events.first() {
         Some(event) => status.read(event.append_time.max(*intake_max), read.next_offset),
         None => status.next_offset = read.next_offset,

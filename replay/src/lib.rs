@@ -9,6 +9,7 @@ pub mod guard;
 pub mod intake;
 pub mod lag;
 mod load;
+pub mod operations;
 mod outbox;
 pub mod reader;
 mod stand_by;

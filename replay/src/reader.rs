@@ -19,6 +19,7 @@ use tokio::sync::mpsc::{self, error::SendError};
 
 use crate::{
     intake::{Intake, Taking},
+    operations::OperationsError,
     status::StatusBoard,
     topics::Partition,
     witness::{LogChanged, witness_of},
@@ -71,6 +72,9 @@ pub enum ReaderError {
     /// This is another log.
     #[error(transparent)]
     LogChanged(#[from] LogChanged),
+    /// What operators did to it is not known.
+    #[error(transparent)]
+    Operations(#[from] OperationsError),
     /// The log refused for good.
     #[error("{partition} cannot be read: {error}")]
     Log {
@@ -129,9 +133,9 @@ impl Reader {
         let mut pause = RETRY;
         let mut check = true;
         loop {
-            let read = if check { self.check(&frontier).await } else { Ok(()) };
-            let read = match read {
-                Ok(()) => self.read(frontier.next_offset).await,
+            let next = if check { self.check(&frontier).await } else { Ok(frontier.next_offset) };
+            let read = match next {
+                Ok(next) => self.read(next).await,
                 Err(stop) => Err(stop),
             };
             if read.is_ok() {
@@ -192,11 +196,12 @@ impl Reader {
         }
     }
 
-    async fn check(&self, frontier: &Frontier) -> Result<(), Stop> {
+    async fn check(&self, frontier: &Frontier) -> Result<u64, Stop> {
         match crate::witness::check(&*self.log, &self.partition, frontier).await {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(next)) => Ok(next),
             Ok(Err(changed)) => Err(Stop::Ended(changed.into())),
-            Err(error) => Err(self.stop(error)),
+            Err(OperationsError::Log(error)) => Err(self.stop(error)),
+            Err(error) => Err(Stop::Ended(error.into())),
         }
     }
 

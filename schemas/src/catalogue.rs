@@ -2,7 +2,7 @@
 
 use apache_avro::{Schema, schema_compatibility::SchemaCompatibility};
 
-use crate::{Decision, DeviceChange, Event, Observation, codec::guarded, topics::Stream};
+use crate::{Decision, DeviceChange, Event, Observation, Operation, codec::guarded, topics::Stream};
 
 /// The schema of an event.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,10 +22,11 @@ pub struct EventSchema {
 }
 
 /// All events, in order of their files.
-pub const EVENTS: [EventSchema; 3] = [
+pub const EVENTS: [EventSchema; 4] = [
     EventSchema::of::<Decision>("decision.avsc"),
     EventSchema::of::<DeviceChange>("device_change.avsc"),
     EventSchema::of::<Observation>("observation.avsc"),
+    EventSchema::of::<Operation>("operation.avsc"),
 ];
 
 /// Why a schema cannot take the place of the one that we have.

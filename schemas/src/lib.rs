@@ -11,6 +11,7 @@ mod excerpt;
 pub mod hex;
 pub mod json;
 pub mod observation;
+pub mod operation;
 #[cfg(feature = "registry")]
 pub mod registry;
 pub mod time;
@@ -23,3 +24,4 @@ pub use excerpt::{EXCERPT_CHARS_MAX, excerpt};
 pub use observation::{
     Action, Address, Claim, Collector, Coverage, Observation, Probe, Snapshot, Source, Text,
 };
+pub use operation::{OffsetRange, Operation};

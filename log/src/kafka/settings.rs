@@ -175,7 +175,7 @@ pub(super) fn topic_settings(topic: &str) -> Vec<(&'static str, String)> {
         Some(Stream::DeadLetters) => {
             vec![("cleanup.policy", "delete".to_owned()), ("retention.ms", DEAD_LETTERS_KEPT_MS.to_string())]
         }
-        Some(Stream::Observations | Stream::Decisions) | None => vec![
+        Some(Stream::Observations | Stream::Decisions | Stream::Operations) | None => vec![
             ("cleanup.policy", "delete".to_owned()),
             ("retention.ms", "-1".to_owned()),
             ("retention.bytes", "-1".to_owned()),

@@ -182,6 +182,12 @@ impl Decide {
     }
 }
 
+/// The name of whoever is logged in.
+pub(crate) fn actor() -> String {
+    let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
+    user.map_or_else(|| "operator".to_owned(), |user| user.name)
+}
+
 /// A decision of whoever is logged in, now.
 pub(crate) fn decision(
     partition: &str,
@@ -190,7 +196,6 @@ pub(crate) fn decision(
     value: Option<String>,
     reason: &str,
 ) -> Decision {
-    let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
     Decision {
         id: format!("operator/{:032x}", rand::random::<u128>()),
         event_time: SystemClock.now(),
@@ -199,7 +204,7 @@ pub(crate) fn decision(
         target,
         value,
         revokes: None,
-        actor: user.map_or_else(|| "operator".to_owned(), |user| user.name),
+        actor: actor(),
         reason: reason.to_owned(),
     }
 }

@@ -8,12 +8,14 @@ use super::{
 };
 use crate::{
     Action, Address, Claim, Collector, Coverage, Decision, DeviceChange, NetworkInterface, Observation,
-    OperatingSystem, Probe, Snapshot, Source, SourceSummary, Target, topics::Stream,
+    OffsetRange, OperatingSystem, Operation, Probe, Snapshot, Source, SourceSummary, Target,
+    operation::Phase, topics::Stream,
 };
 
 symbols!(Action { 0 Assert, 1 End, 2 SnapshotBegin, 3 SnapshotEnd, 4 Tick });
 symbols!(Coverage { 0 Full, 1 Partial });
 symbols!(Probe { 0 None, 1 Down, 2 Up });
+symbols!(Phase { 0 Intent, 1 Done });
 
 record!(Source { kind, instance });
 record!(Claim { namespace, value });
@@ -49,6 +51,23 @@ record!(Observation {
 
 record!(Target { claim, claims, record, source, begin, attribute });
 record!(Decision { id, event_time, partition, action, target, value, revokes, actor, reason });
+
+record!(OffsetRange { topic, log_partition, from, to });
+record!(Operation {
+    id,
+    phase,
+    action,
+    tenant,
+    actor,
+    reason,
+    event_time,
+    ranges,
+    generation,
+    fingerprint,
+    rules,
+    manifest,
+    intake_max,
+});
 
 record!(NetworkInterface { ip, mac, name });
 record!(OperatingSystem { name, version });
@@ -118,6 +137,14 @@ impl Event for DeviceChange {
     const RELEASED: &'static [&'static str] = &[];
 }
 
+impl Event for Operation {
+    const NAME: &'static str = "serviceradar.v1.Operation";
+    const SCHEMA: &'static str = include_str!("../../avro/operation.avsc");
+    const STREAM: Stream = Stream::Operations;
+    const FINGERPRINT: [u8; 8] = [0x8b, 0xe6, 0x1b, 0xaa, 0x24, 0x63, 0x18, 0x81];
+    const RELEASED: &'static [&'static str] = &[];
+}
+
 #[cfg(test)]
 mod tests {
     use apache_avro::Schema;
@@ -137,5 +164,6 @@ mod tests {
         assert_contract::<Observation>();
         assert_contract::<Decision>();
         assert_contract::<DeviceChange>();
+        assert_contract::<Operation>();
     }
 }

@@ -2,7 +2,7 @@
 //! from the JSON beside them: what is in logs must be read for ever.
 
 use serde::de::DeserializeOwned;
-use serviceradar_schemas::{Decision, Decoder, DeviceChange, Event, Observation, encode};
+use serviceradar_schemas::{Decision, Decoder, DeviceChange, Event, Observation, Operation, encode};
 
 fn assert_golden<E>(json: &str, hex: &str)
 where
@@ -39,5 +39,13 @@ fn golden_device_change() {
     assert_golden::<DeviceChange>(
         include_str!("../golden/device_change.json"),
         include_str!("../golden/device_change.hex"),
+    );
+}
+
+#[test]
+fn golden_operation() {
+    assert_golden::<Operation>(
+        include_str!("../golden/operation.json"),
+        include_str!("../golden/operation.hex"),
     );
 }

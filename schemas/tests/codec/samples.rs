@@ -9,7 +9,8 @@ use proptest::{
 };
 use serviceradar_schemas::{
     Action, Address, Claim, Collector, Coverage, Decision, DeviceChange, NetworkInterface, Observation,
-    OperatingSystem, Probe, Snapshot, Source, SourceSummary, Target, Text,
+    OffsetRange, OperatingSystem, Operation, Probe, Snapshot, Source, SourceSummary, Target, Text,
+    operation::Phase,
 };
 
 pub(crate) fn text() -> impl Strategy<Value = String> {
@@ -138,6 +139,30 @@ prop_compose! {
         reason in text(),
     ) -> Decision {
         Decision { id, event_time, partition, action, target, value, revokes, actor, reason }
+    }
+}
+
+prop_compose! {
+    fn range()(topic in text(), log_partition: i32, from: i64, to: i64) -> OffsetRange {
+        OffsetRange { topic, log_partition, from, to }
+    }
+}
+
+prop_compose! {
+    pub(crate) fn operation()(
+        [id, action, actor, reason] in prop::array::uniform4(text()),
+        [tenant, fingerprint, rules, manifest] in prop::array::uniform4(maybe_text()),
+        is_done: bool,
+        event_time in time(),
+        ranges in vec(range(), 0..4),
+        generation in option::of(any::<i32>()),
+        intake_max in option::of(time()),
+    ) -> Operation {
+        let phase = if is_done { Phase::Done } else { Phase::Intent };
+        Operation {
+            id, phase, action, tenant, actor, reason, event_time, ranges, generation, fingerprint, rules, manifest,
+            intake_max,
+        }
     }
 }
 

@@ -63,6 +63,11 @@ proptest! {
     }
 
     #[test]
+    fn operations_agree_with_apache_avro(event in samples::operation()) {
+        assert_agreement(&event, |micros| time::format(micros).into());
+    }
+
+    #[test]
     fn device_changes_agree_with_apache_avro(event in samples::device_change()) {
         assert_agreement(&event, serde_json::Value::from);
     }
@@ -72,12 +77,14 @@ proptest! {
         mut observation in samples::observation(),
         decision in samples::decision(),
         change in samples::device_change(),
+        operation in samples::operation(),
         at in samples::extreme(),
     ) {
         observation.event_time = at;
         prop_assert_eq!(Decoder::new().decode(&encode(&observation)), Ok(observation));
         prop_assert_eq!(Decoder::new().decode(&encode(&decision)), Ok(decision));
         prop_assert_eq!(Decoder::new().decode(&encode(&change)), Ok(change));
+        prop_assert_eq!(Decoder::new().decode(&encode(&operation)), Ok(operation));
     }
 
     /// Framing decides nothing but where the schema is looked for.

@@ -1,0 +1,47 @@
+//! `replay`: what is right of the log is made again from it, and seen to be the same.
+
+mod accept_gap;
+
+use clap::{Args, Subcommand};
+use serviceradar_schemas::{
+    Operation,
+    operation::Phase,
+    time::{Clock, SystemClock},
+};
+
+use super::{Context, decide};
+
+/// Makes views again from the log, and sees that they are the same
+#[derive(Debug, Args)]
+pub(crate) struct Replay {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Says that events which are missing from the log are lost, so that the pipeline passes them
+    AcceptGap(accept_gap::AcceptGap),
+}
+
+impl Replay {
+    pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
+        match self.verb {
+            Verb::AcceptGap(accept_gap) => accept_gap.run(context).await,
+        }
+    }
+}
+
+/// An operation of whoever is logged in, now: its intent.
+pub(crate) fn operation(action: &str, tenant: Option<&str>, reason: &str) -> Operation {
+    Operation {
+        id: format!("operator/{:032x}", rand::random::<u128>()),
+        phase: Phase::Intent,
+        action: action.to_owned(),
+        tenant: tenant.map(str::to_owned),
+        actor: decide::actor(),
+        reason: reason.to_owned(),
+        event_time: SystemClock.now(),
+        ..Operation::default()
+    }
+}
