@@ -9,6 +9,7 @@ mod journals;
 mod outbox;
 pub(crate) mod session;
 pub(crate) mod state;
+mod stored;
 mod sums;
 mod tables;
 mod writers;
@@ -27,6 +28,7 @@ use serviceradar_streams::{
     rules::Rules,
     sums::Sums,
 };
+pub use stored::{Contradiction, Contradictions, Stored};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -88,14 +90,23 @@ impl PostgresViews {
     /// What a tenant's tables come to: as the epochs kept it, and as the rows of the active generation are, at one
     /// moment. Where the two differ, somebody else wrote.
     pub async fn sums(&self, tenant: &str) -> Result<(Sums, Sums), ViewsError> {
-        let mut session = Session::connect(&self.url).await?;
-        session.become_writer().await?;
-        session.begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-        let generation = use_active(&mut session).await?;
-        let kept = sums::read(&mut session, tenant, generation).await?;
-        let of_rows = sums::of_rows(&mut session, tenant).await?;
-        session.begin("COMMIT").await?;
-        Ok((kept, of_rows))
+        let mut stored = self.stored(tenant).await?;
+        let kept = stored.kept_sums().await?;
+        let (put, mut take) = mpsc::channel(1);
+        let summing = async {
+            let mut of_rows = Sums::default();
+            while let Some(piece) = take.recv().await {
+                of_rows.add(&Sums::of(&piece));
+            }
+            of_rows
+        };
+        let reading = async {
+            let read = stored.rows(&put).await;
+            drop(put);
+            read
+        };
+        let (read, of_rows) = tokio::join!(reading, summing);
+        read.map(|_| (kept, of_rows))
     }
 
     /// What the database is like, asked as the role of the URL. `clock` is this machine's.

@@ -21,7 +21,7 @@ use crate::{
 /// How often the metrics follow the status.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
 /// Partitions hardly ever come in numbers, and a second worker on two cores costs latency.
-const WORKERS: usize = 1;
+pub(crate) const WORKERS: usize = 1;
 
 /// Of a source's instance.
 const WRITER_CHARS_MAX: usize = 64;

@@ -12,9 +12,11 @@ mod load;
 pub mod operations;
 mod outbox;
 pub mod reader;
+pub mod recompute;
 mod stand_by;
 pub mod status;
 pub mod topics;
+pub mod verify;
 pub mod witness;
 
 pub use driver::{Driver, DriverConfig, DriverError, DriverHandle};

@@ -38,7 +38,7 @@ const RETRY: Duration = Duration::from_millis(100);
 /// Longest pause after a failed read.
 const RETRY_MAX: Duration = Duration::from_secs(5);
 /// An append time so far ahead of the machine's clock stalls its log partition.
-const AHEAD_MAX: i64 = DAY;
+pub(crate) const AHEAD_MAX: i64 = DAY;
 
 /// Decoded events of one log partition, next to each other.
 pub struct Chunk {

@@ -6,6 +6,7 @@
 
 use std::{convert::Infallible, net::IpAddr, str::FromStr, sync::Arc};
 
+use serde::{Serialize, Serializer};
 pub use serviceradar_schemas::DeviceChange as DeviceRow;
 use serviceradar_schemas::{Collector, Source, Text};
 use uuid::Uuid;
@@ -25,6 +26,12 @@ impl std::fmt::Display for Uid {
     }
 }
 
+impl Serialize for Uid {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 /// A text that is no `sr:<uuid>`.
 #[derive(Debug, thiserror::Error)]
 #[error("a uid is sr:<uuid>, as the inventory shows it; this is {0:?}")]
@@ -40,7 +47,7 @@ impl FromStr for Uid {
 }
 
 /// The order of a record's events: (max(event time, snapshot begin), first 8 bytes of the SHA-256 of the id).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Order {
     /// Microseconds since the Unix epoch.
     pub time: i64,
@@ -49,7 +56,8 @@ pub struct Order {
 }
 
 /// Where a record went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Placement {
     /// In a cluster: it makes its device.
     Anchored,
@@ -77,7 +85,8 @@ impl Placement {
 }
 
 /// What a claim of a record does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum EvidenceState {
     /// It links its record.
     Linking,
@@ -138,7 +147,7 @@ impl EvidenceState {
 }
 
 /// A source record, as last asserted (`device_records`).
-#[derive(Clone, Debug, PartialEq, Hash)]
+#[derive(Clone, Debug, PartialEq, Hash, Serialize)]
 pub struct RecordRow {
     /// `partition/kind/instance/native key`.
     pub record_key: Arc<str>,
@@ -186,7 +195,7 @@ impl RecordRow {
 }
 
 /// A claim, or an address (namespace `ip`), that a record ever had (`device_evidence`).
-#[derive(Clone, Debug, PartialEq, Hash)]
+#[derive(Clone, Debug, PartialEq, Hash, Serialize)]
 pub struct EvidenceRow {
     /// The record.
     pub record_key: Arc<str>,
@@ -211,7 +220,7 @@ pub struct EvidenceRow {
 }
 
 /// What the rules refused or flagged (`identity_issues`).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct IssueRow {
     /// The partition.
     pub partition: Arc<str>,
@@ -234,7 +243,7 @@ impl IssueRow {
 }
 
 /// How many devices have a value of a dimension (`device_counts`).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct CountRow {
     /// The partition.
     pub partition: Arc<str>,
@@ -252,8 +261,14 @@ pub struct CountRow {
     pub unknown: i64,
 }
 
+impl CountRow {
+    /// The dimensions by which devices are counted.
+    pub const DIMENSIONS: [&str; 8] =
+        ["all", "confidence", "discovery_source", "risk_level", "site", "state", "type", "vendor_name"];
+}
+
 /// A decision, in force or not (`decisions`).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct DecisionRow {
     /// As it stands in the log, but for its times: they are clamped.
     pub decision: serviceradar_schemas::Decision,
@@ -264,7 +279,7 @@ pub struct DecisionRow {
 }
 
 /// A fetch of a source (`snapshots`).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SnapshotRow {
     /// The partition.
     pub partition: Arc<str>,
@@ -288,7 +303,7 @@ pub struct SnapshotRow {
 
 /// A member of a fetch that is still undecided, and not the last that listed it (`snapshot_members`): the others
 /// are told by `RecordRow::last_snapshot_begin`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct SnapshotMemberRow {
     /// The partition.
     pub partition: Arc<str>,
@@ -301,7 +316,7 @@ pub struct SnapshotMemberRow {
 }
 
 /// A watermark (`pipeline_watermarks`).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct WatermarkRow {
     /// The partition; absent for the tenant's last TICK.
     pub partition: Option<Arc<str>>,

@@ -10,7 +10,7 @@ use siphasher::sip::SipHasher13;
 
 use crate::{
     changes::Row,
-    rows::{DeviceRow, DeviceSeen, EvidenceRow, Order, RecordRow, RecordSeen},
+    rows::{DeviceRow, DeviceSeen, EpochOutput, EvidenceRow, Order, RecordRow, RecordSeen},
 };
 
 /// Buckets of a table.
@@ -78,6 +78,11 @@ impl Summed for EvidenceRow {
     }
 }
 
+/// The bucket of a key.
+pub fn bucket_of(key: &impl Hash) -> usize {
+    (hash(key) % BUCKETS as u64) as usize
+}
+
 /// The sums of one table, or what an epoch adds to them.
 #[derive(Clone, Debug, Default)]
 pub struct Buckets(Vec<u64>);
@@ -106,7 +111,7 @@ impl Buckets {
     /// A row, or the part of it that changed, had one hash and has another; 0 where it was, or is, not there.
     pub fn change(&mut self, key: &impl Hash, before: u64, after: u64) {
         self.0.resize(BUCKETS, 0);
-        let sum = &mut self.0[(hash(key) % BUCKETS as u64) as usize];
+        let sum = &mut self.0[bucket_of(key)];
         *sum = sum.wrapping_sub(before).wrapping_add(after);
     }
 
@@ -157,6 +162,15 @@ pub struct Sums {
 }
 
 impl Sums {
+    /// Of rows that are new.
+    pub fn of(output: &EpochOutput) -> Self {
+        Self {
+            devices: Buckets::of(&output.devices.new),
+            records: Buckets::of(&output.records.new),
+            evidence: Buckets::of(&output.evidence.new),
+        }
+    }
+
     /// Each table's, by its name.
     pub fn tables(&self) -> [(&'static str, &Buckets); 3] {
         let Self { devices, records, evidence } = self;

@@ -38,7 +38,10 @@ type Unreadable = Box<dyn std::error::Error + Send + Sync>;
 
 /// Reads a device, and the epoch that wrote it last.
 pub(crate) fn device(row: &Row) -> Result<(DeviceRow, u64), ViewsError> {
-    read_device(row).map_err(|error| ViewsError::Refused(format!("a row of devices cannot be read: {error}")))
+    read_device(row).map_err(|error| {
+        let uid = row.try_get(0).map_or_else(|_| "of no uid".to_owned(), |uid| Uid(uid).to_string());
+        ViewsError::Refused(format!("the row of devices {uid} cannot be read: {error}"))
+    })
 }
 
 fn read_device(row: &Row) -> Result<(DeviceRow, u64), Unreadable> {

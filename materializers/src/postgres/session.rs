@@ -180,6 +180,10 @@ fn config(url: &str) -> Result<Config, ViewsError> {
 /// What an error of PostgreSQL means for whoever writes views: gone for now, or refused.
 pub(crate) fn views_error(error: tokio_postgres::Error) -> ViewsError {
     let Some(said) = error.as_db_error() else {
+        // The crate has no other way to tell it: what came is not what the column should hold.
+        if error.to_string().starts_with("error deserializing column") {
+            return ViewsError::Refused(format!("a row cannot be read: {}", with_causes(&error)));
+        }
         // No answer at all: the connection was lost, or never came to be.
         return ViewsError::Unavailable(with_causes(&error));
     };

@@ -56,7 +56,7 @@ pub(crate) async fn resume(
 ) -> Result<Resume, ViewsError> {
     let last = "SELECT coalesce(max(epoch), 0) FROM pipeline_epochs WHERE tenant = $1 AND generation = $2";
     let epoch: i64 = session.query_one(last, &[&tenant, &generation]).await?.get(0);
-    let frontiers = Reader { tenant, generation }.frontiers(session).await?;
+    let frontiers = Reader { tenant, generation, whole: "" }.frontiers(session).await?;
     Ok(Resume { epoch: epoch.cast_unsigned(), generation, frontiers, is_bare: false })
 }
 
@@ -67,33 +67,34 @@ pub(crate) async fn read(
     generation: i32,
     put: &mpsc::Sender<State>,
 ) -> Result<(), ViewsError> {
-    let reader = Reader { tenant, generation };
+    let reader = Reader { tenant, generation, whole: "" };
     reader.records(session, put).await?;
     reader.evidence(session, put).await?;
-    let rest = State {
-        decisions: reader.decisions(session).await?,
-        snapshots: reader.snapshots(session).await?,
-        snapshot_members: reader.snapshot_members(session).await?,
-        watermarks: reader.watermarks(session).await?,
-        ..State::default()
-    };
-    // Whoever has gone needs none.
-    let _ = put.send(rest).await;
-    Ok(())
+    reader.rest(session, put).await
 }
 
-/// Reads the records of a tenant, in pieces.
-pub(crate) async fn records(
+/// The same, but for evidence, and for records that have lost their attributes.
+pub(crate) async fn read_but_evidence(
     session: &mut Session,
     tenant: &str,
-    put: mpsc::Sender<State>,
+    generation: i32,
+    put: &mpsc::Sender<State>,
 ) -> Result<(), ViewsError> {
-    Reader { tenant, generation: 0 }.records(session, &put).await
+    let reader = Reader { tenant, generation, whole: "AND attributes IS NOT NULL" };
+    reader.records(session, put).await?;
+    reader.rest(session, put).await
+}
+/// A row, whose key begins with its first column, that no epoch wrote.
+fn unreadable(row: &Row, error: &tokio_postgres::Error) -> ViewsError {
+    let key: &str = row.try_get(0).unwrap_or_default();
+    ViewsError::Refused(format!("the row of {key:?} cannot be read: {error}"))
 }
 
 struct Reader<'a> {
     tenant: &'a str,
     generation: i32,
+    /// Which records are read, as SQL; empty for all.
+    whole: &'static str,
 }
 
 impl Reader<'_> {
@@ -121,7 +122,7 @@ impl Reader<'_> {
         let mut rows = pin!(rows);
         let mut piece = Vec::with_capacity(in_piece);
         while let Some(row) = rows.try_next().await.map_err(views_error)? {
-            piece.push(read(&row).map_err(views_error)?);
+            piece.push(read(&row).map_err(|error| unreadable(&row, &error))?);
             if piece.len() == in_piece {
                 let piece = std::mem::replace(&mut piece, Vec::with_capacity(in_piece));
                 // Whoever has gone needs none.
@@ -135,7 +136,7 @@ impl Reader<'_> {
     }
 
     async fn records(&self, session: &mut Session, put: &mpsc::Sender<State>) -> Result<(), ViewsError> {
-        let select = format!("SELECT {RECORD_COLUMNS} FROM device_records WHERE tenant = $1");
+        let select = format!("SELECT {RECORD_COLUMNS} FROM device_records WHERE tenant = $1 {}", self.whole);
         let mut collectors = Collectors::new();
         let read = |row: &Row| record_row(row, &mut collectors);
         let state = |records| State { records, ..State::default() };
@@ -169,6 +170,20 @@ impl Reader<'_> {
         };
         let state = |evidence| State { evidence, ..State::default() };
         self.pieces(session, select, read, (EVIDENCE_IN_PIECE, state), put).await
+    }
+
+    /// All but records and evidence.
+    async fn rest(&self, session: &mut Session, put: &mpsc::Sender<State>) -> Result<(), ViewsError> {
+        let rest = State {
+            decisions: self.decisions(session).await?,
+            snapshots: self.snapshots(session).await?,
+            snapshot_members: self.snapshot_members(session).await?,
+            watermarks: self.watermarks(session).await?,
+            ..State::default()
+        };
+        // Whoever has gone needs none.
+        let _ = put.send(rest).await;
+        Ok(())
     }
 
     async fn decisions(&self, session: &mut Session) -> Result<Vec<DecisionRow>, ViewsError> {
@@ -322,7 +337,7 @@ pub(crate) fn evidence_row(row: &Row) -> Result<EvidenceRow, ViewsError> {
             last: order(row, 9)?.zip(micros(row, 11)?),
         })
     };
-    read().map_err(views_error)
+    read().map_err(|error| unreadable(row, &error))
 }
 
 /// What [`decision_row`] reads of `decisions`.

@@ -183,6 +183,16 @@ impl TableRow for DetailsRow<'_> {
     }
 }
 
+/// What a free term is looked for in: what people call a device, in small letters, a line each.
+pub(crate) fn words_of(device: &DeviceRow) -> String {
+    let fields =
+        [&device.name, &device.hostname, &device.ip, &device.mac, &device.vendor_name, &device.model];
+    let mut words: Vec<String> = fields.into_iter().flatten().map(|text| text.to_lowercase()).collect();
+    words.push(device.r#type.to_lowercase());
+    words.dedup();
+    words.join("\n")
+}
+
 /// What searches of a device go by (`device_search`).
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct SearchRow<'a>(pub(crate) &'a DeviceRow);
@@ -207,12 +217,7 @@ impl TableRow for SearchRow<'_> {
 
     fn put_rest(&self, _: &RowContext<'_>, rows: &mut CopyRows) {
         let device = self.0;
-        let fields =
-            [&device.name, &device.hostname, &device.ip, &device.mac, &device.vendor_name, &device.model];
-        let mut words: Vec<String> = fields.into_iter().flatten().map(|text| text.to_lowercase()).collect();
-        words.push(device.r#type.to_lowercase());
-        words.dedup();
-        rows.text(&words.join("\n"))
+        rows.text(&words_of(device))
             .option(device.ip.as_deref().and_then(|ip| ip.parse().ok()), CopyRows::inet)
             .texts(device.discovery_sources.iter().map(String::as_str));
     }

@@ -15,19 +15,15 @@ use crate::{
     macs::Place,
     place::Device,
     recurring::Recurring,
-    rows::{DeviceRow, DeviceSeen, EpochOutput, HistoryRow, Placement, Uid},
+    rows::{CountRow, DeviceRow, DeviceSeen, EpochOutput, HistoryRow, Placement, Uid},
     sort_unique,
     sources::{OfRecord, summaries},
     sums::hash,
 };
 
-/// The dimensions by which devices are counted.
-const DIMENSIONS: [&str; 8] =
-    ["all", "confidence", "discovery_source", "risk_level", "site", "state", "type", "vendor_name"];
-
 /// A dimension by its name.
 pub fn dimension(name: &str) -> &'static str {
-    DIMENSIONS.iter().find(|dimension| **dimension == name).copied().unwrap_or("all")
+    CountRow::DIMENSIONS.iter().find(|dimension| **dimension == name).copied().unwrap_or("all")
 }
 
 /// What was last told of a device.

@@ -1,0 +1,5 @@
+//! What replay tells of views, and makes of logs.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod verify;
