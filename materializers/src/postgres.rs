@@ -87,6 +87,20 @@ impl PostgresViews {
         rules_of(&mut session, select).await
     }
 
+    /// The greatest intake time up to an epoch of a tenant, microseconds since the Unix epoch; none where it is not known
+    /// (any more).
+    pub async fn intake_max(&self, tenant: &str, epoch: u64) -> Result<Option<i64>, ViewsError> {
+        let mut session = Session::connect(&self.url).await?;
+        session.become_writer().await?;
+        let select = "SELECT (SELECT max(intake_max) FROM serviceradar_base.pipeline_epochs
+                              WHERE tenant = $1 AND generation = g.id AND epoch <= $2)
+                      FROM serviceradar_base.pipeline_generations g JOIN serviceradar_base.pipeline_epochs e
+                        ON e.generation = g.id AND e.tenant = $1 AND e.epoch = $2
+                      WHERE g.state = 'active'";
+        let rows = session.query(select, &[&tenant, &epoch.cast_signed()]).await?;
+        Ok(rows.first().and_then(|row| row.get::<_, Option<Micros>>(0)).map(|at| at.0))
+    }
+
     /// What a tenant's tables come to: as the epochs kept it, and as the rows of the active generation are, at one
     /// moment. Where the two differ, somebody else wrote.
     pub async fn sums(&self, tenant: &str) -> Result<(Sums, Sums), ViewsError> {

@@ -1,5 +1,6 @@
 //! The driver: log → streams → views, each epoch exactly once.
 
+pub mod as_of;
 mod chores;
 pub mod clocks;
 mod commit;

@@ -87,10 +87,26 @@ impl Operations {
 
     /// Of a range of offsets, what no operation says is missing: in order, none of them empty.
     pub fn unexplained(&self, partition: &Partition, range: Range<u64>) -> Vec<Range<u64>> {
+        self.without(partition, range, |operation| EMPTYING.contains(&&*operation.action))
+    }
+
+    /// Of a range of offsets, what was not truncated up to an instant: what was, had no part in what was so then.
+    pub fn not_truncated(&self, partition: &Partition, range: Range<u64>, until: i64) -> Vec<Range<u64>> {
+        self.without(partition, range, |operation| {
+            operation.action == "truncate" && operation.event_time <= until
+        })
+    }
+
+    fn without(
+        &self,
+        partition: &Partition,
+        range: Range<u64>,
+        is_meant: impl Fn(&Operation) -> bool,
+    ) -> Vec<Range<u64>> {
         let explained = self
             .0
             .iter()
-            .filter(|operation| operation.phase == Phase::Done && EMPTYING.contains(&&*operation.action))
+            .filter(|operation| operation.phase == Phase::Done && is_meant(operation))
             .flat_map(|operation| &operation.ranges)
             .filter(|of| of.topic == partition.topic)
             .filter(|of| u32::try_from(of.log_partition) == Ok(partition.log_partition))

@@ -82,6 +82,8 @@ pub struct Recompute {
     pub clock: Arc<dyn Clock>,
     /// Log partitions, and the offset behind the last event of each that is taken.
     pub ends: BTreeMap<Partition, u64>,
+    /// Of each log partition, what was taken in later is not taken; microseconds since the Unix epoch.
+    pub known_until: Option<i64>,
     /// Topic, log partition and offset of events that are taken for refused, whether they could be read now or not.
     pub refusals: BTreeSet<(String, u32, u64)>,
 }
@@ -121,8 +123,8 @@ impl Recompute {
         Ok(events)
     }
 
-    /// Reads, decodes and folds. `told` hears how many events were read so far. What `keep` refuses is as if it had never
-    /// been.
+    /// Reads, decodes and folds. What `keep` and `keep_decision` refuse is as if it had never been; `last` comes behind all
+    /// else. `told` hears how many events were read so far.
     ///
     /// # Errors
     /// A gap that no operation explains among them.
@@ -130,6 +132,7 @@ impl Recompute {
         self,
         keep: impl Fn(&Sighting) -> bool,
         keep_decision: impl Fn(&Taken) -> bool,
+        last: Option<Sighting>,
         mut told: impl FnMut(u64),
     ) -> Result<Recomputed, RecomputeError> {
         let this = Arc::new(self);
@@ -167,7 +170,7 @@ impl Recompute {
         }
         readable.sort_unstable();
         let (engine, closed) = tokio::task::spawn_blocking(move || {
-            let closed = engine.load(decisions);
+            let closed = engine.feed(last.into_iter().collect()).and_then(|()| engine.load(decisions));
             (engine, closed)
         })
         .await
@@ -207,6 +210,11 @@ impl Recompute {
             for event in &mut read.events {
                 intake_max = intake_max.max(event.append_time);
                 event.append_time = intake_max;
+            }
+            // Behind the first that came later, all did.
+            if let Some(until) = self.known_until.filter(|until| intake_max > *until) {
+                read.events.retain(|event| event.append_time <= until);
+                next = end;
             }
             self.writers.learn(&schemas_of(&read)).await.map_err(|error| wrong(error.to_string()))?;
             let mut piece = Piece { events: read.events.len() as u64, ..Piece::default() };

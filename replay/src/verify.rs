@@ -218,13 +218,14 @@ impl Verify {
             writers: self.writers.clone(),
             clock: self.clock.clone(),
             ends: ends.collect(),
+            known_until: None,
             refusals: stored.refusals().await?,
         };
         let events = recompute.events().await?;
         let (of_log, of_database) = (told.clone(), told);
         let recomputing = async {
             let told = move |done| of_log(Step::Log(done, events));
-            let recomputed = recompute.run(|_| true, |_| true, told).await?;
+            let recomputed = recompute.run(|_| true, |_| true, None, told).await?;
             Ok::<_, VerifyError>(side_of(recomputed).await?)
         };
         let reading = async {

@@ -146,6 +146,11 @@ pub struct Taken {
 }
 
 impl Taken {
+    /// When it was decided, clamped.
+    pub fn event_time(&self) -> i64 {
+        self.decision.event_time
+    }
+
     /// Reads a decision; `intake_time` is absent where there is none (a file).
     pub fn read(mut decision: Decision, intake_time: Option<i64>) -> Result<Self, DecisionRefusal> {
         if decision.id.is_empty() {

@@ -1,6 +1,7 @@
 //! `replay`: what is right of the log is made again from it, and seen to be the same.
 
 mod accept_gap;
+mod as_of;
 mod verify;
 
 use clap::{Args, Subcommand};
@@ -23,6 +24,8 @@ pub(crate) struct Replay {
 enum Verb {
     /// Says that events which are missing from the log are lost, so that the pipeline passes them
     AcceptGap(accept_gap::AcceptGap),
+    /// Prints the inventory as it was, or as it was known, at an instant
+    AsOf(as_of::AsOf),
     /// Compares the views with the log, read anew, and with the sums that their writer kept
     Verify(verify::Verify),
 }
@@ -31,6 +34,7 @@ impl Replay {
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
         match self.verb {
             Verb::AcceptGap(accept_gap) => accept_gap.run(context).await,
+            Verb::AsOf(as_of) => as_of.run(context).await,
             Verb::Verify(verify) => verify.run(context).await,
         }
     }

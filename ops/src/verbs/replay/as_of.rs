@@ -1,0 +1,155 @@
+//! `replay as-of`: the inventory at an instant, made of the log.
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use serde_json::{Value, json};
+use serviceradar_materializers::PostgresViews;
+use serviceradar_ops::config::Config;
+use serviceradar_replay::as_of::{AsOf as Inventory, Moment, Then};
+use serviceradar_schemas::time::{self, SystemClock};
+use serviceradar_streams::{rows::DeviceRow, rules::Rules};
+
+use super::super::{Context, rules};
+use crate::{
+    lag, log_store,
+    output::{self, Format},
+    pipeline::WORKERS,
+    progress::Progress,
+    registry,
+};
+
+/// Devices that a table shows; JSON has all.
+const DEVICES_SHOWN: usize = 1_000;
+
+/// Prints the inventory as it was, or as it was known, at an instant
+///
+/// The log is read anew, and no view is touched. By event time: what was so then, by what is known today; only
+/// observations and decisions up to then count, and time stands there. With --known-at: what was known then, by what the log
+/// had taken in. JSON has a line for each device, in the order of uids, times as RFC 3339.
+#[derive(Debug, Args)]
+pub(crate) struct AsOf {
+    /// An instant such as 2026-03-01T00:00:00Z
+    #[arg(value_parser = instant, required_unless_present = "known_at", conflicts_with = "known_at")]
+    at: Option<i64>,
+    /// What was known then: an instant, or the number of an epoch
+    #[arg(long, value_name = "TIME|EPOCH")]
+    known_at: Option<String>,
+    /// Leaves out without a word what the log no longer has
+    #[arg(long)]
+    partial: bool,
+    /// Rules, a TOML document [default: those of the views, where there are any]
+    #[arg(long, value_name = "FILE")]
+    rules: Option<PathBuf>,
+}
+
+fn instant(text: &str) -> Result<i64, String> {
+    time::parse(text).ok_or_else(|| "give an instant such as 2026-03-01T00:00:00Z".to_owned())
+}
+
+impl AsOf {
+    pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
+        let config = &context.config;
+        let moment = match (self.at, &self.known_at) {
+            (Some(at), _) => Moment::Event(at),
+            (None, Some(text)) => Moment::Known(known_at(config, text).await?),
+            (None, None) => bail!("give an instant, or --known-at"),
+        };
+        let rules = match &self.rules {
+            Some(path) => rules::read(path)?,
+            None => rules_of(config).await?,
+        };
+        let mut progress = Progress::begin("log", "reading the log");
+        let inventory = Inventory {
+            tenant: config.tenant.clone(),
+            rules,
+            workers: WORKERS,
+            log: log_store::reach(config).await?,
+            writers: registry::register(config).await?.writers,
+            clock: Arc::new(SystemClock),
+            moment,
+            partial: self.partial,
+        };
+        let then = inventory.run(|done, total| progress.at(done, total)).await?;
+        drop(progress);
+        let format = context.format;
+        tokio::task::spawn_blocking(move || print(then, format)).await?
+    }
+}
+
+/// The instant that is meant by a text: one itself, or the intake time up to which an epoch took in.
+async fn known_at(config: &Config, text: &str) -> anyhow::Result<i64> {
+    let Ok(epoch) = text.parse() else {
+        return instant(text)
+            .map_err(|why| anyhow::anyhow!("--known-at {text:?}: {why}, or the number of an epoch"));
+    };
+    let url = lag::database_url(config)
+        .context("an epoch is a row of the database: give --database, or an instant")?;
+    let known = PostgresViews::connect(&url).await?.intake_max(&config.tenant, epoch).await?;
+    known.with_context(|| {
+        format!("epoch {epoch} is not known: of epochs that are long past one a minute is kept; see serviceradar.pipeline_epochs, or give an instant")
+    })
+}
+
+/// The rules of the configuration, or of the views; where neither are, the program's own.
+async fn rules_of(config: &Config) -> anyhow::Result<Rules> {
+    if let Some(rules) = &config.rules {
+        return Ok(rules.clone());
+    }
+    match lag::database_url(config) {
+        Some(url) => Ok(PostgresViews::connect(&url).await?.rules().await?.unwrap_or_default()),
+        None => Ok(Rules::default()),
+    }
+}
+
+fn print(mut then: Then, format: Format) -> anyhow::Result<()> {
+    if format == Format::Json {
+        let mut out = io::BufWriter::new(io::stdout().lock());
+        then.tell(|device| anyhow::Ok(writeln!(out, "{}", told(&device)?)?))?;
+        return Ok(out.flush()?);
+    }
+    let mut rows = Vec::new();
+    then.tell(|device| {
+        if rows.len() < DEVICES_SHOWN {
+            let DeviceRow { uid, name, ip, r#type, state, last_seen, .. } = device;
+            rows.push(vec![
+                Value::from(uid),
+                name.into(),
+                ip.into(),
+                r#type.into(),
+                state.into(),
+                time::format(last_seen).into(),
+            ]);
+        }
+        anyhow::Ok(())
+    })?;
+    output::rows(format, &["uid", "name", "ip", "type", "state", "last seen"], &rows)?;
+    let more = match then.devices().saturating_sub(rows.len()) {
+        0 => String::new(),
+        more => format!(", {more} of them not shown: see all with --output json"),
+    };
+    Ok(output::line(&format!("{} devices{more}", then.devices()))?)
+}
+
+/// A device as JSON, its times as RFC 3339.
+fn told(device: &DeviceRow) -> serde_json::Result<Value> {
+    let mut told = serde_json::to_value(device)?;
+    for name in ["first_seen", "last_seen", "availability_at"] {
+        if let Some(at) = told[name].as_i64() {
+            told[name] = json!(time::format(at));
+        }
+    }
+    for source in told["sources"].as_array_mut().into_iter().flatten() {
+        for name in ["first_seen", "last_seen"] {
+            if let Some(at) = source[name].as_i64() {
+                source[name] = json!(time::format(at));
+            }
+        }
+    }
+    Ok(told)
+}
