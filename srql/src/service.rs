@@ -9,7 +9,10 @@ mod pieces;
 pub mod readers;
 pub mod tls;
 
-use std::{io, sync::Arc};
+use std::{
+    io::{self, Write},
+    sync::Arc,
+};
 
 use axum::{
     Router,
@@ -24,9 +27,10 @@ use live::Live;
 use measured::{Meter, Route, Underway};
 use pieces::Writer;
 use readers::{Readers, Refused};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value, json};
-use serviceradar_schemas::time::{self, Clock};
+use serviceradar_schemas::time::Clock;
+use tokio_postgres::Row;
 
 use crate::{
     catalogue::{self, Field, Standing},
@@ -34,9 +38,9 @@ use crate::{
     cursor::{Asker, Cursors},
     error::{Code, QueryError},
     page::Way,
-    plan::{Column, Extent, Plan, Shape, plan},
-    reader::Answer,
-    written::{Object, RowFormat, RowWriter},
+    plan::{Column, Extent, Plan, plan},
+    reader::{Answer, object},
+    written::{RowFormat, RowWriter, told_as, type_of},
 };
 
 /// Bytes of a request: a query, as JSON may write it, and a cursor.
@@ -298,8 +302,14 @@ impl Service {
         Ok(plan(&request.query, self.clock.now(), Extent::All { limit })?)
     }
 
-    /// A page of what a caller asks for, with its plan, and what the query takes for now.
-    async fn page(&self, caller: &Caller, request: &Request) -> Result<(Plan, i64, Answer), Failure> {
+    /// A page of what a caller asks for, of rows as what `take` makes of them, with its plan, and what the query takes for
+    /// now.
+    async fn page<R>(
+        &self,
+        caller: &Caller,
+        request: &Request,
+        take: impl Fn(&Row, &[Column]) -> Result<R, QueryError>,
+    ) -> Result<(Plan, i64, Answer<R>), Failure> {
         let limit = request.limit.map(checked_limit).transpose()?;
         let cursor = request.cursor.as_deref().filter(|cursor| !cursor.is_empty());
         let (plan, now) =
@@ -312,7 +322,7 @@ impl Service {
             return Err(Failure::one(StatusCode::BAD_REQUEST, Code::BadValue, said));
         }
         let mut borrowed = self.readers.borrow(&caller.tenant).await?;
-        let answer = borrowed.reader.answer(&caller.tenant, &plan).await;
+        let answer = borrowed.reader.answer_as(&caller.tenant, &plan, take).await;
         self.readers.give_back(borrowed);
         Ok((plan, now, answer?))
     }
@@ -339,9 +349,10 @@ impl Service {
     ) -> Answered {
         let format = match request.format {
             Format::Json => {
-                let (plan, now, answer) = self.page(caller, &request).await?;
+                let (plan, now, answer) = self.page(caller, &request, object).await?;
                 let write = |from| self.cursors.write(asker(caller), &plan, now, from);
-                let told = told(&plan, &answer, write).map_err(|error| Failure::unwritten(&error.into()))?;
+                let told = told_as(&plan, &answer, write, |row, out| out.write_all(row));
+                let told = told.map_err(|error| Failure::unwritten(&error))?;
                 underway.found(answer.rows.len());
                 underway.wrote(told.len());
                 underway.answered();
@@ -537,65 +548,5 @@ async fn ready(State(service): State<Arc<Service>>) -> Answered {
 fn statement_told(plan: &Plan) -> (&str, Vec<Value>) {
     plan.statements.first().map_or(("", Vec::new()), |statement| {
         (&statement.sql, statement.parameters.iter().map(|parameter| parameter.told()).collect())
-    })
-}
-
-fn type_of(column: &Column) -> &'static str {
-    match column.shape {
-        Shape::Text => "text",
-        Shape::Integer => "integer",
-        Shape::Number => "number",
-        Shape::Bool => "boolean",
-        Shape::Time => "time",
-        Shape::Texts => "texts",
-        Shape::Json => "json",
-    }
-}
-
-/// An answer as it is told.
-#[derive(Serialize)]
-struct Told<'a> {
-    meta: Value,
-    pagination: Value,
-    viz: Value,
-    results: Vec<Object<'a>>,
-}
-
-/// An answer as one Object, JSON; cursors are written by `write`.
-pub fn told(
-    plan: &Plan,
-    answer: &Answer,
-    write: impl Fn(crate::page::Keyset) -> String,
-) -> serde_json::Result<String> {
-    let columns: Vec<Value> =
-        plan.columns.iter().map(|column| json!({ "name": column.name, "type": type_of(column) })).collect();
-    let is = |shape: Shape| plan.columns.iter().any(|column| column.shape == shape);
-    let has_time = plan.columns.first().is_some_and(|column| column.name == "timestamp");
-    let suggestion = if has_time && (is(Shape::Number) || is(Shape::Integer)) {
-        "line"
-    } else if plan.columns.len() == 2 && plan.columns.get(1).is_some_and(|c| c.shape == Shape::Integer) {
-        "bar"
-    } else {
-        "table"
-    };
-    let time =
-        plan.time.map(|(from, to)| json!({ "from": from.map(time::format), "to": to.map(time::format) }));
-    serde_json::to_string(&Told {
-        meta: json!({
-            "entity": plan.entity.name(),
-            "time": time,
-            "took_ms": answer.took.as_millis() as u64,
-            "generation": answer.generation,
-            "epoch": answer.epoch,
-            "complete_to": answer.complete_to.map(time::format),
-        }),
-        pagination: json!({
-            "next_cursor": answer.next.clone().map(&write),
-            "prev_cursor": answer.previous.clone().map(&write),
-            "limit": plan.limit,
-            "total": answer.total,
-        }),
-        viz: json!({ "columns": columns, "suggestions": [suggestion] }),
-        results: answer.rows.iter().map(|row| Object(&plan.columns, row)).collect(),
     })
 }

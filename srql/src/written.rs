@@ -3,9 +3,15 @@
 use std::io;
 
 use serde::{Serialize, Serializer};
-use serde_json::Value;
+use serde_json::{Value, json};
+use serviceradar_schemas::time;
 
-use crate::{arrow::Batches, plan::Column};
+use crate::{
+    arrow::Batches,
+    page::Keyset,
+    plan::{Column, Plan, Shape},
+    reader::Answer,
+};
 
 /// How rows are written one by one, as they come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +91,71 @@ impl Serialize for Object<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().map(|column| &column.name).zip(self.1))
     }
+}
+
+/// The type of a column, in a word.
+pub(crate) fn type_of(column: &Column) -> &'static str {
+    match column.shape {
+        Shape::Text => "text",
+        Shape::Integer => "integer",
+        Shape::Number => "number",
+        Shape::Bool => "boolean",
+        Shape::Time => "time",
+        Shape::Texts => "texts",
+        Shape::Json => "json",
+    }
+}
+
+/// An answer as one object, JSON; cursors are written by `write`.
+pub fn told(plan: &Plan, answer: &Answer, write: impl Fn(Keyset) -> String) -> io::Result<String> {
+    told_as(plan, answer, write, |row, out| Ok(serde_json::to_writer(out, &Object(&plan.columns, row))?))
+}
+
+/// The same, of rows that `put` writes.
+pub(crate) fn told_as<R>(
+    plan: &Plan,
+    answer: &Answer<R>,
+    write: impl Fn(Keyset) -> String,
+    put: impl Fn(&R, &mut Vec<u8>) -> io::Result<()>,
+) -> io::Result<String> {
+    let columns: Vec<Value> =
+        plan.columns.iter().map(|column| json!({ "name": column.name, "type": type_of(column) })).collect();
+    let is = |shape: Shape| plan.columns.iter().any(|column| column.shape == shape);
+    let has_time = plan.columns.first().is_some_and(|column| column.name == "timestamp");
+    let suggestion = if has_time && (is(Shape::Number) || is(Shape::Integer)) {
+        "line"
+    } else if plan.columns.len() == 2 && plan.columns.get(1).is_some_and(|c| c.shape == Shape::Integer) {
+        "bar"
+    } else {
+        "table"
+    };
+    let time =
+        plan.time.map(|(from, to)| json!({ "from": from.map(time::format), "to": to.map(time::format) }));
+    let meta = json!({
+        "entity": plan.entity.name(),
+        "time": time,
+        "took_ms": answer.took.as_millis() as u64,
+        "generation": answer.generation,
+        "epoch": answer.epoch,
+        "complete_to": answer.complete_to.map(time::format),
+    });
+    let pagination = json!({
+        "next_cursor": answer.next.clone().map(&write),
+        "prev_cursor": answer.previous.clone().map(&write),
+        "limit": plan.limit,
+        "total": answer.total,
+    });
+    let viz = json!({ "columns": columns, "suggestions": [suggestion] });
+    let mut out =
+        format!(r#"{{"meta":{meta},"pagination":{pagination},"viz":{viz},"results":["#).into_bytes();
+    for (at, row) in answer.rows.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        put(row, &mut out)?;
+    }
+    out.extend_from_slice(b"]}");
+    String::from_utf8(out).map_err(io::Error::other)
 }
 
 fn write_csv(cells: impl Iterator<Item = String>, out: &mut impl io::Write) -> io::Result<()> {

@@ -38,7 +38,7 @@ use super::{
 use crate::{
     error::QueryError,
     plan::{Column, Plan, Shape},
-    reader::Answer,
+    reader::{Answer, values},
 };
 
 /// How often it is seen whether the database answers.
@@ -124,7 +124,7 @@ impl query_server::Query for Queries {
                 let pieces = service.clone().stream(&caller, plan, parts, underway.clone()).await?;
                 return Ok(pieces.map_err(Status::from).boxed());
             }
-            let (plan, now, answer) = service.page(&caller, &question).await?;
+            let (plan, now, answer) = service.page(&caller, &question, values).await?;
             let cursors = [&answer.next, &answer.previous].map(|from| {
                 let write = |from| service.cursors.write(asker(&caller), &plan, now, from);
                 from.clone().map(write).unwrap_or_default()

@@ -102,6 +102,26 @@ impl Stand {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_tells_of_its_rows_what_lines_tell() {
+    let stand = Stand::new(|_| {}).await;
+    for query in [
+        "in:devices",
+        "in:devices stats:'count() as n, avg(records), max(last_seen), values(name) by type, is_available'",
+    ] {
+        let query = format!("{query} limit:50");
+        let ask = async |format: &str| {
+            let asked =
+                stand.request(Method::GET, "/api/query", "anna").query(&[("q", &*query), ("format", format)]);
+            asked.send().await.unwrap().error_for_status().unwrap().text().await.unwrap()
+        };
+        let page: Value = serde_json::from_str(&ask("json").await).unwrap();
+        let lines = ask("ndjson").await;
+        let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert!(!lines.is_empty() && page["results"] == json!(lines), "{query}: {page}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_query_is_paged_through_and_written_in_each_format() {
     let stand = Stand::new(|_| {}).await;
     let mut seen = 0;

@@ -9,8 +9,7 @@ use serviceradar_srql::{
     page::Keyset,
     plan::{Column, Plan, Shape},
     reader::Answer,
-    service::told,
-    written::{RowFormat, RowWriter, text},
+    written::{RowFormat, RowWriter, text, told},
 };
 
 use crate::output::{self, Format};
