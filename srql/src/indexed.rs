@@ -19,8 +19,8 @@ impl Conditions<'_> {
     pub(crate) fn by_index(&mut self, found: &Found, row: &str, value: &Value) -> Option<String> {
         let of = if found.of_device { catalogue::devices() } else { self.entity };
         if let (Some(relation), Some(items)) = (of.words, words(of, found, value)) {
-            let patterns = items.iter().map(|item| format!("%{}%", like(item).to_lowercase()));
-            return Some(self.by_words(relation, row, patterns.collect()));
+            let patterns = items.iter().map(|item| format!("%{}%", like(&loosened(item)).to_lowercase()));
+            return Some(self.by_words(relation, row, patterns.collect(), None));
         }
         let kind = found.kind();
         let begin = found.field.sort_before.filter(|_| matches!(kind, Kind::Text | Kind::Hostname))?;
@@ -42,11 +42,41 @@ impl Conditions<'_> {
         Some(format!("{begin} = ANY ({bound})"))
     }
 
-    /// That a row is among those whose words are like one of these, which are in lower case.
-    pub(crate) fn by_words(&mut self, relation: &str, row: &str, patterns: Vec<String>) -> String {
-        let bound = self.out.bind(Parameter::Texts(patterns));
-        format!("{row}.uid IN (SELECT w.uid FROM {relation} w WHERE w.words LIKE ANY ({bound}))")
+    /// That a row is among those whose words an index finds to be like one of these, and, where that is not asked beside
+    /// it, are like one of those; all in lower case.
+    pub(crate) fn by_words(
+        &mut self,
+        relation: &str,
+        row: &str,
+        found: Vec<String>,
+        exact: Option<Vec<String>>,
+    ) -> String {
+        let found = self.out.bind(Parameter::Texts(found));
+        // Under CASE no index is asked for it too, and the planner does not think that it leaves fewer.
+        let exact = exact.map_or_else(String::new, |exact| {
+            let exact = self.out.bind(Parameter::Texts(exact));
+            format!(" AND CASE WHEN w.words LIKE ANY ({exact}) THEN true END")
+        });
+        format!("{row}.uid IN (SELECT w.uid FROM {relation} w WHERE w.words LIKE ANY ({found}){exact})")
     }
+}
+
+/// What an index of words is asked for instead: between what it finds by itself anything may stand. Beginnings and ends of
+/// words are in it too, and some, as of `00:`, are in so many words that reading where takes most of the time.
+pub(crate) fn loosened(scalar: &Scalar) -> Scalar {
+    let is_part = |byte: &u8| byte.is_ascii_alphanumeric();
+    let text = scalar.text.as_bytes();
+    let is_between = |at: usize, byte: u8| {
+        let (before, after) = (text.get(at.saturating_sub(TRIGRAM)..at), text.get(at + 1..at + 1 + TRIGRAM));
+        let are_found =
+            [before, after].map(|run| run.is_some_and(|run| run.len() == TRIGRAM && run.iter().all(is_part)));
+        byte.is_ascii() && !is_part(&byte) && are_found == [true, true]
+    };
+    let wild = text
+        .iter()
+        .enumerate()
+        .filter(|(at, byte)| scalar.wild.binary_search(at).is_ok() || is_between(*at, **byte));
+    Scalar { text: scalar.text.clone(), wild: wild.map(|(at, _)| at).collect(), span: scalar.span }
 }
 
 fn items_of(value: &Value) -> Option<&[Scalar]> {
@@ -94,5 +124,23 @@ pub(crate) fn is_narrow(entity: &'static Entity, filter: &Expression) -> bool {
             !found.of_device && is_found
         }),
         Expression::Any(_) | Expression::Not(_) | Expression::Has(..) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_of_words_is_asked_for_what_it_finds_by_itself() {
+        let asked = |text: &str, wild: &[usize]| {
+            like(&loosened(&Scalar { text: text.to_owned(), wild: wild.to_vec(), span: (0, 0) }))
+        };
+        assert_eq!(asked("cisco-0001_lab", &[]), "cisco%0001%lab");
+        // What is shorter it finds with the end of the word.
+        assert_eq!(asked("10.250.3", &[]), "10.250.3");
+        assert_eq!(asked("ab-cisco--lab", &[]), "ab-cisco--lab");
+        assert_eq!(asked("köln-ööö-laböabc", &[]), "köln-ööö-laböabc");
+        assert_eq!(asked("a%b%-c", &[3]), "a\\%b%-c");
     }
 }

@@ -15,6 +15,7 @@ use crate::{
     catalogue::{self, Entity, Field, Kind},
     claims,
     error::{Code, QueryError, Span},
+    indexed::loosened,
     statement::{Parameter, Statement},
     syntax::{Expression, Path, Scalar, Value},
     time_range::{Bounds, Moment},
@@ -170,7 +171,10 @@ impl Conditions<'_> {
             sql.push(self.noted(is));
         }
         let words = self.entity.words.map(|words| {
-            self.by_words(words, "e", patterns.iter().map(|pattern| pattern.to_lowercase()).collect())
+            let exact: Vec<String> = patterns.iter().map(|pattern| pattern.to_lowercase()).collect();
+            let mut found = exact.clone();
+            found[0] = format!("%{}%", like(&loosened(scalar)).to_lowercase());
+            self.by_words(words, "e", found, Some(exact))
         });
         let fields = self.any_text(patterns);
         sql.push(match words {
