@@ -82,7 +82,7 @@ fn main() -> Result<()> {
 /// A kind of queries: what it is, the query about a device, how many ask, and what is wanted, ms.
 type Kind = (&'static str, fn(u32) -> String, usize, &'static str);
 
-const KINDS: [Kind; 17] = [
+const KINDS: [Kind; 18] = [
     ("point, by address", |n| format!("in:devices ip:{}", address(n)), CLIENTS, "50"),
     ("point, by MAC", |n| format!("in:devices mac:{}", mac(n)), CLIENTS, "50"),
     ("point, by host name", |n| format!("in:devices hostname:{}", hostname(n)), CLIENTS, "50"),
@@ -91,6 +91,7 @@ const KINDS: [Kind; 17] = [
     ("substring of a host name", |n| format!("in:devices hostname:%{n:06}%"), CLIENTS, "50"),
     ("free text, 100 devices", |n| format!("in:devices {}", model(n)), CLIENTS, "50"),
     ("free text, an eighth of all, by name", |_| "in:devices cisco".to_owned(), CLIENTS, "50"),
+    ("free text, an eighth of all, by uid", |_| "in:devices cisco sort:uid".to_owned(), CLIENTS, "50"),
     ("list, the first page", |_| "in:devices".to_owned(), CLIENTS, "50"),
     ("list by last_seen", |_| "in:devices sort:last_seen".to_owned(), CLIENTS, "50"),
     ("array", |_| "in:devices discovery_sources:armis limit:20".to_owned(), CLIENTS, "50"),

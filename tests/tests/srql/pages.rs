@@ -88,6 +88,9 @@ async fn pages_are_the_rows_in_order_forwards_and_backwards() {
         "sort:tags.site:desc",
         "sort:discovery_sources",
         "sort:uid:desc",
+        // By an index of words, and by chance.
+        "acm",
+        "acm sort:uid:desc",
         "stats:'count() as n, avg(risk_score) as risk by name, tags.site'",
         "stats:'count() as n, last(name) as one by vendor_name, is_available' sort:one:desc",
         "bucket:1s series:vendor_name",
