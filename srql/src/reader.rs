@@ -211,14 +211,6 @@ impl Reader {
         Ok((Value::Array(plans), cost))
     }
 
-    /// Refuses a query that costs too much, before anything of it is answered.
-    pub async fn check_cost(&mut self, tenant: &str, plan: &Plan) -> Result<(), QueryError> {
-        let Self { client, entering, statements, cost_max } = self;
-        let (transaction, active) = begin(client, entering, tenant).await?;
-        statements.of(&active.schema);
-        check_cost(&transaction, statements, plan, *cost_max).await
-    }
-
     /// What a live query is to be told after it was told up to here; at first, all. Returns up to where that is.
     pub async fn follow(
         &mut self,

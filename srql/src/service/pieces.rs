@@ -112,23 +112,25 @@ impl Service {
         underway: Arc<Underway>,
     ) -> Result<impl Stream<Item = Result<W::Piece, Failure>> + Send + use<W>, Failure> {
         let mut borrowed = self.readers.borrow(&caller.tenant).await?;
-        let checked = borrowed.reader.check_cost(&caller.tenant, &plan).await;
-        if let Err(refused) = checked {
-            self.readers.give_back(borrowed);
-            return Err(refused.into());
-        }
-        let (put, pieces) = mpsc::channel(PIECES_WAITING);
+        let (put, mut pieces) = mpsc::channel(PIECES_WAITING);
+        let (tell_begun, has_begun) = oneshot::channel();
         let tenant = caller.tenant.clone();
         tokio::spawn(async move {
             let mut sink =
                 Sink { writer, put, bytes: 0, bytes_max: self.answer_bytes_max, underway: underway.clone() };
             let (row_put, rows) = mpsc::channel(ROWS_WAITING);
             let (tell, begun) = oneshot::channel();
-            let begin = |answer: &Answer| _ = tell.send(answer.clone());
+            let begin = |answer: &Answer| {
+                _ = tell.send(answer.clone());
+                _ = tell_begun.send(());
+            };
             let reading = borrowed.reader.rows(&tenant, &plan, row_put, begin);
             let (read, sent) = tokio::join!(reading, sink.rows(begun, rows, &plan.columns));
             let ended = match (read, sent) {
-                (Err(error), _) => Err(Cut::Failed(error.into())),
+                (Err(error), _) => {
+                    self.readers.give_back(borrowed);
+                    Err(Cut::Failed(error.into()))
+                }
                 // What is still being answered is given up with its connection.
                 (Ok(_), Err(cut)) => Err(cut),
                 (Ok(answer), Ok(())) => {
@@ -145,6 +147,12 @@ impl Service {
                 }
             }
         });
+        // What is refused before anything of it is answered is no answer.
+        if has_begun.await.is_err()
+            && let Some(Err(failure)) = pieces.recv().await
+        {
+            return Err(failure);
+        }
         Ok(stream::unfold(pieces, async |mut pieces| Some((pieces.recv().await?, pieces))))
     }
 }
