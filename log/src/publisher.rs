@@ -86,6 +86,23 @@ impl Publisher {
         Ok(places)
     }
 
+    /// Publishes `events` to one log partition, whatever their keys, and returns their offsets, in their order.
+    ///
+    /// As [`Publisher::publish`] otherwise.
+    pub async fn publish_to(&self, log_partition: u32, events: Vec<NewEvent>) -> Result<Vec<u64>, LogError> {
+        events.iter().try_for_each(NewEvent::check)?;
+        let lanes = self.lanes.get_or_try_init(|| self.lanes()).await?;
+        let lane = usize::try_from(log_partition).ok().and_then(|at| lanes.get(at));
+        let lane =
+            lane.ok_or_else(|| LogError::UnknownLogPartition { topic: self.topic.clone(), log_partition })?;
+        let mut share = Share::default();
+        for (place, event) in events.into_iter().enumerate() {
+            share.push(place, event);
+        }
+        let sent = self.send(log_partition, lane, share).await?;
+        Ok(sent.into_iter().map(|(_, (_, offset))| offset).collect())
+    }
+
     async fn lanes(&self) -> Result<Vec<Lane>, LogError> {
         let topic = self.store.describe_topic(&self.topic).await?;
         Ok((0..topic.log_partitions).map(|_| Lane::default()).collect())

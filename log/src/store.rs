@@ -8,6 +8,11 @@ use bytes::Bytes;
 pub const EVENT_BYTES_MAX: usize = 1024 * 1024;
 /// Most headers of one event: a dozen are in use, and each costs a few bytes of framing.
 pub const EVENT_HEADERS_MAX: usize = 100;
+/// What an event may have besides, bytes and headers, that a restore put back: the two headers that it adds, and a longer
+/// framing.
+pub const RESTORED_BYTES: usize = 128;
+/// The headers that a restore adds at the end: the intake time that an event had, and its offset.
+pub const RESTORED_HEADERS: [&str; 2] = ["intake-time", "archive-offset"];
 /// Most events of one batch.
 pub const BATCH_EVENTS_MAX: usize = 50_000;
 /// Largest batch: the sum of its events.
@@ -36,8 +41,16 @@ impl NewEvent {
 
     /// Refuses an event that no store takes.
     pub fn check(&self) -> Result<(), LogError> {
-        within("event headers", self.headers.len(), EVENT_HEADERS_MAX)?;
-        within("event bytes", self.bytes(), EVENT_BYTES_MAX)
+        let (headers, bytes) =
+            if self.is_restored() { (RESTORED_HEADERS.len(), RESTORED_BYTES) } else { (0, 0) };
+        within("event headers", self.headers.len(), EVENT_HEADERS_MAX + headers)?;
+        within("event bytes", self.bytes(), EVENT_BYTES_MAX + bytes)
+    }
+
+    /// Whether its last headers are those that a restore adds.
+    fn is_restored(&self) -> bool {
+        let names = self.headers.iter().rev().map(|(name, _)| &**name);
+        names.take(RESTORED_HEADERS.len()).eq(RESTORED_HEADERS.into_iter().rev())
     }
 }
 

@@ -15,14 +15,14 @@ mod writer;
 pub use decoder::{Decoder, registry_id};
 pub use error::DecodeError;
 pub(crate) use writer::guarded;
-pub use writer::{NoRegistry, Unavailable, WriterSchemas};
+pub use writer::{NoRegistry, Unavailable, WriterSchemas, known_as};
 
 use datum::Datum;
 
 use crate::topics::Stream;
 
-/// Largest event that is read, framing included, in bytes: what a log takes at most.
-pub const DATUM_BYTES_MAX: usize = 1024 * 1024;
+/// Largest event that is read, in bytes: what a log takes at most, and the longer framing that a restore may give it.
+pub const DATUM_BYTES_MAX: usize = 1024 * 1024 + SINGLE_OBJECT_BYTES - CONFLUENT_BYTES;
 
 /// First bytes of Avro's single-object encoding.
 const SINGLE_OBJECT: [u8; 2] = [0xC3, 0x01];
@@ -122,6 +122,21 @@ pub fn reframe<E: Event>(single_object: &[u8], framing: Framing) -> Option<Vec<u
     framing.write::<E>(&mut bytes);
     bytes.extend_from_slice(datum);
     Some(bytes)
+}
+
+/// The datum of an event in a registry's framing, framed as a single object of the schema with this fingerprint; none
+/// where it is not in a registry's framing.
+pub fn as_single_object(confluent: &[u8], fingerprint: [u8; 8]) -> Option<Vec<u8>> {
+    registry_id(confluent)?;
+    let datum = &confluent[CONFLUENT_BYTES..];
+    Some([&SINGLE_OBJECT[..], &fingerprint, datum].concat())
+}
+
+/// The datum of an event in a registry's framing, under another id; none where it is not in a registry's framing.
+pub fn under_id(confluent: &[u8], id: u32) -> Option<Vec<u8>> {
+    registry_id(confluent)?;
+    let datum = &confluent[CONFLUENT_BYTES..];
+    Some([&[CONFLUENT][..], &id.to_be_bytes(), datum].concat())
 }
 
 fn frame<E: Event>(event: &E, framing: Framing, bytes: &mut Vec<u8>) {

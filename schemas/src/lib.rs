@@ -3,6 +3,7 @@
 //!
 //! Every time in this crate is an `i64` of microseconds since the Unix epoch, UTC.
 
+pub mod archived_record;
 pub mod catalogue;
 pub mod codec;
 pub mod decision;
@@ -17,6 +18,7 @@ pub mod registry;
 pub mod time;
 pub mod topics;
 
+pub use archived_record::ArchivedRecord;
 pub use codec::{Decoder, Event, Framing, Framings, encode, encode_framed, encode_into};
 pub use decision::{Decision, Target};
 pub use device_change::{DeviceChange, NetworkInterface, OperatingSystem, SourceSummary};

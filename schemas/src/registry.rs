@@ -125,6 +125,13 @@ impl Registry {
         Ok(Framing::Confluent { id })
     }
 
+    /// Registers a schema of another writer, as JSON, under a subject of its own; returns its id. What is registered already
+    /// has the id that it had.
+    pub async fn put(&self, subject: &str, schema: &str) -> Result<u32, Unavailable> {
+        let registered = post_schema(&self.settings, subject.to_owned(), supplied(schema)).await;
+        registered.map(|registered| registered.id).map_err(|error| Unavailable(words(&error)))
+    }
+
     async fn keep_compatible(&self, subject: &str) -> Result<(), Unavailable> {
         let wanted = BTreeMap::from([("compatibility", COMPATIBILITY)]);
         let mut request = self.http.put(format!("{}/config/{subject}", self.config.url)).json(&wanted);

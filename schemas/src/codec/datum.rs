@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+
 use super::DecodeError;
 use crate::Text;
 
@@ -179,6 +181,17 @@ impl Datum for Text {
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         reader.text().map(Text::from)
+    }
+}
+
+impl Datum for Bytes {
+    fn write(&self, bytes: &mut Vec<u8>) {
+        write_long(self.len() as i64, bytes);
+        bytes.extend_from_slice(self);
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        reader.sized().map(Bytes::copy_from_slice)
     }
 }
 

@@ -11,7 +11,12 @@ use apache_avro::{
 };
 use async_trait::async_trait;
 
-use super::{DATUM_BYTES_MAX, DecodeError, Event, datum::Reader, fingerprint::canonical_form, shape};
+use super::{
+    DATUM_BYTES_MAX, DecodeError, Event,
+    datum::Reader,
+    fingerprint::{canonical_form, fingerprint},
+    shape,
+};
 
 /// The registry cannot be asked now.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,6 +48,22 @@ impl WriterSchemas for NoRegistry {
     }
 }
 
+/// The fingerprint by which this program knows a schema, given as JSON, of an event; none where it is of another
+/// writer: then only a registry tells what it is.
+pub fn known_as<E: Event>(text: &str) -> Option<[u8; 8]> {
+    let theirs = guarded(|| Schema::parse_str(text)).ok()?;
+    [E::SCHEMA].iter().chain(E::RELEASED).find_map(|ours| {
+        let ours = guarded(|| Schema::parse_str(ours)).ok()?;
+        are_same(&theirs, &ours).then(|| fingerprint(&ours))
+    })
+}
+
+/// The canonical form leaves out logical types, and milliseconds are no microseconds.
+fn are_same(one: &Schema, other: &Schema) -> bool {
+    let fields = StructFieldEq { include_attributes: false };
+    canonical_form(one) == canonical_form(other) && fields.compare(one, other)
+}
+
 /// A writer's schema, beside ours.
 pub(super) enum Writer {
     /// The same: read by the fast path.
@@ -59,9 +80,7 @@ impl Writer {
     pub(super) fn parse<E: Event>(text: &str) -> Result<Self, DecodeError> {
         let parse = |text| guarded(|| Schema::parse_str(text)).map_err(DecodeError::WriterSchema);
         let (theirs, ours) = (parse(text)?, parse(E::SCHEMA)?);
-        // The canonical form leaves out logical types, and milliseconds are no microseconds.
-        let fields = StructFieldEq { include_attributes: false };
-        if canonical_form(&theirs) == canonical_form(&ours) && fields.compare(&theirs, &ours) {
+        if are_same(&theirs, &ours) {
             return Ok(Self::Ours);
         }
         Ok(Self::Other { schemas: Box::new((theirs, ours)) })
