@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
+use serviceradar_schemas::Decision;
 
 use crate::{
     postgres::{
         session::{Session, views_error},
-        state::{self, Micros},
+        state::{self, DECISION_COLUMNS, Micros, decision_row},
     },
     views::{Resume, ViewsError},
 };
@@ -209,6 +210,13 @@ impl Inventory {
             why: row.get(3),
         };
         Ok(rows.iter().map(read).collect())
+    }
+
+    /// All decisions, in force or not, as they stand in the log but for their times: they are clamped.
+    pub async fn decisions(&mut self) -> Result<Vec<Decision>, ViewsError> {
+        let select = format!("SELECT {DECISION_COLUMNS} FROM decisions ORDER BY at, id");
+        let rows = self.session.query(&select, &[]).await?;
+        rows.iter().map(|row| decision_row(row).map(|row| row.decision)).collect()
     }
 
     /// The names of devices, of those that are there and have one.

@@ -7,6 +7,7 @@ use serviceradar_log::LogError;
 use serviceradar_materializers::views::ViewsError;
 use serviceradar_ops::{config::ConfigError, postgres::PostgresError};
 use serviceradar_replay::operations::OperationsError;
+use serviceradar_replay::{archive::ArchiveError, restore::RestoreError};
 use serviceradar_schemas::codec::Unavailable;
 
 use crate::verbs::query::Refused;
@@ -18,7 +19,7 @@ Exit codes:
   1    failed
   2    the command line, the configuration or a query is wrong
   3    something needed cannot be reached: the log store, the database, the schema registry, a source
-  4    looked, and found something wrong (doctor, status, schema check)
+  4    looked, and found something wrong (doctor, status, schema check; a damaged archive)
   130  interrupted before it was done";
 
 /// What a check found is not as it should be. The findings are on stdout.
@@ -45,7 +46,7 @@ pub(crate) fn code(error: &anyhow::Error) -> ExitCode {
         let refused: Option<&Refused> = cause.downcast_ref();
         let found = if cause.is::<ConfigError>() || refused.is_some_and(Refused::is_mistaken) {
             2
-        } else if cause.is::<Wanting>() {
+        } else if cause.is::<Wanting>() || is_damage(cause) {
             4
         } else if cause.is::<Interrupted>() {
             130
@@ -65,6 +66,12 @@ pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref().is_some_and(broken)
 }
 
+/// Whether an archive is not what was written.
+fn is_damage(cause: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(cause.downcast_ref(), Some(ArchiveError::Faulty { .. }))
+        || matches!(cause.downcast_ref::<RestoreError>(), Some(error) if error.is_damage())
+}
+
 fn is_unreachable(cause: &(dyn std::error::Error + 'static)) -> bool {
     let database = cause.downcast_ref::<tokio_postgres::Error>();
     cause.downcast_ref().is_some_and(Refused::is_unavailable)
@@ -75,5 +82,7 @@ fn is_unreachable(cause: &(dyn std::error::Error + 'static)) -> bool {
         || cause.is::<Unavailable>()
         || matches!(cause.downcast_ref(), Some(CrawlError::Fetch { .. }))
         || matches!(cause.downcast_ref(), Some(PostgresError::NoBinaries(_)))
+        || matches!(cause.downcast_ref::<ArchiveError>(), Some(error) if error.is_unavailable())
+        || matches!(cause.downcast_ref::<RestoreError>(), Some(error) if error.is_unavailable())
         || database.is_some_and(|error| error.is_closed() || error.as_db_error().is_none())
 }

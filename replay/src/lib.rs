@@ -1,5 +1,6 @@
 //! The driver: log → streams → views, each epoch exactly once.
 
+pub mod archive;
 pub mod as_of;
 mod chores;
 pub mod clocks;
@@ -8,12 +9,14 @@ pub mod driver;
 pub mod epochs;
 pub mod guard;
 pub mod intake;
+pub mod intake_times;
 pub mod lag;
 mod load;
 pub mod operations;
 mod outbox;
 pub mod reader;
 pub mod recompute;
+pub mod restore;
 mod stand_by;
 pub mod status;
 pub mod topics;

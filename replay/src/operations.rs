@@ -5,7 +5,7 @@ use std::{ops::Range, sync::Arc, time::Duration};
 
 use serviceradar_log::{LogError, LogStore, NewEvent, Publisher, ReadLimit};
 use serviceradar_schemas::{
-    Decoder, Operation, encode,
+    Decoder, OffsetRange, Operation, encode,
     operation::Phase,
     topics::{SYSTEM, Stream},
 };
@@ -17,6 +17,8 @@ const READ_EVENTS: usize = 1_000;
 const READ_BYTES: usize = 16 * 1024 * 1024;
 /// How long a read waits for what is surely there.
 const READ_WAIT: Duration = Duration::from_secs(5);
+/// The action of a restore.
+pub(crate) const RESTORE: &str = "restore";
 /// Actions of which the offsets hold nothing that could be read, and nothing that is missed.
 const EMPTYING: [&str; 2] = ["truncate", "accept_gap"];
 
@@ -85,6 +87,12 @@ impl Operations {
         self.0.iter().filter(move |operation| operation.phase == Phase::Intent && !is_over(operation))
     }
 
+    /// The offsets of a log partition that restores filled, or are filling.
+    pub fn restored(&self, partition: &Partition) -> Vec<Range<u64>> {
+        let restores = self.0.iter().filter(|operation| operation.action == RESTORE);
+        restores.flat_map(|operation| &operation.ranges).filter_map(|of| range_in(of, partition)).collect()
+    }
+
     /// Of a range of offsets, what no operation says is missing: in order, none of them empty.
     pub fn unexplained(&self, partition: &Partition, range: Range<u64>) -> Vec<Range<u64>> {
         self.without(partition, range, |operation| EMPTYING.contains(&&*operation.action))
@@ -108,9 +116,7 @@ impl Operations {
             .iter()
             .filter(|operation| operation.phase == Phase::Done && is_meant(operation))
             .flat_map(|operation| &operation.ranges)
-            .filter(|of| of.topic == partition.topic)
-            .filter(|of| u32::try_from(of.log_partition) == Ok(partition.log_partition))
-            .map(|of| of.from.max(0).cast_unsigned()..of.to.max(0).cast_unsigned())
+            .filter_map(|of| range_in(of, partition))
             .filter(|range| !range.is_empty());
         let mut left = vec![range];
         for explained in explained {
@@ -124,6 +130,12 @@ impl Operations {
         left.retain(|range| !range.is_empty());
         left
     }
+}
+
+/// A range of offsets, where it is of that log partition.
+fn range_in(of: &OffsetRange, partition: &Partition) -> Option<Range<u64>> {
+    let is_of = of.topic == partition.topic && u32::try_from(of.log_partition) == Ok(partition.log_partition);
+    is_of.then(|| of.from.max(0).cast_unsigned()..of.to.max(0).cast_unsigned())
 }
 
 /// Writes one, and waits until it is durable. Makes the topic where there is none.
@@ -140,10 +152,8 @@ pub async fn write(log: &Arc<dyn LogStore>, operation: &Operation) -> Result<(),
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-    use serviceradar_schemas::OffsetRange;
-
     use super::*;
+    use proptest::prelude::*;
 
     fn operation(action: &str, phase: Phase, (from, to): (i64, i64)) -> Operation {
         let ranges = vec![OffsetRange { topic: "t.observations".into(), log_partition: 0, from, to }];

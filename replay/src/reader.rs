@@ -19,6 +19,7 @@ use tokio::sync::mpsc::{self, error::SendError};
 
 use crate::{
     intake::{Intake, Taking},
+    intake_times::IntakeTimes,
     operations::OperationsError,
     status::StatusBoard,
     topics::Partition,
@@ -52,7 +53,7 @@ pub struct Chunk {
     pub events: u64,
     /// Size of their values.
     pub bytes: u64,
-    /// Intake time of the first and the last.
+    /// Least and greatest intake time.
     pub intake: (i64, i64),
     /// Where to go on reading.
     pub next_offset: u64,
@@ -200,8 +201,14 @@ impl Reader {
         match crate::witness::check(&*self.log, &self.partition, frontier).await {
             Ok(Ok(next)) => Ok(next),
             Ok(Err(changed)) => Err(Stop::Ended(changed.into())),
-            Err(OperationsError::Log(error)) => Err(self.stop(error)),
-            Err(error) => Err(Stop::Ended(error.into())),
+            Err(error) => Err(self.unknown(error)),
+        }
+    }
+
+    fn unknown(&self, error: OperationsError) -> Stop {
+        match error {
+            OperationsError::Log(error) => self.stop(error),
+            error => Stop::Ended(error.into()),
         }
     }
 
@@ -228,6 +235,11 @@ impl Reader {
         let latest = self.clock.now().saturating_add(AHEAD_MAX);
         let gone = || Stop::Ended(ReaderError::Decoding { partition: self.partition.to_string() });
         let mut reading = self.reading.take().ok_or_else(gone)?;
+        let learnt = reading.learn(&*self.log, &read).await;
+        if let Err(error) = learnt {
+            self.reading = Some(reading);
+            return Err(self.unknown(error));
+        }
         // Some milliseconds of work, for which the threads that talk to the database must not wait.
         let decoding = tokio::task::spawn_blocking(move || {
             let chunk = reading.decode(read, end, latest);
@@ -243,13 +255,22 @@ impl Reader {
 pub(crate) struct Reading {
     intake: Intake,
     partition: Partition,
-    intake_max: i64,
+    times: IntakeTimes,
 }
 
 impl Reading {
     /// Of a log partition, from its frontier on.
     pub(crate) fn new(partition: Partition, intake_max: i64, writers: Arc<dyn WriterSchemas>) -> Self {
-        Self { intake: Intake::of(&partition.topic, writers), partition, intake_max }
+        let (intake, times) = (Intake::of(&partition.topic, writers), IntakeTimes::new(intake_max));
+        Self { intake, partition, times }
+    }
+
+    /// Asks what decoding needs to know of what operators did.
+    ///
+    /// # Errors
+    /// The log does not say it.
+    pub(crate) async fn learn(&mut self, log: &dyn LogStore, read: &Read) -> Result<(), OperationsError> {
+        self.times.learn(log, &self.partition, &read.events).await
     }
 
     /// Decodes what was read, none of it appended after `latest`, from a log partition that ended at `end`.
@@ -270,7 +291,7 @@ impl Reading {
             at_end: read.next_offset >= end,
             read_at: Instant::now(),
         };
-        let mut intake_max = self.intake_max;
+        let mut times = self.times.clone();
         for event in read.events {
             if event.append_time > latest {
                 let at = serviceradar_schemas::time::format(event.append_time);
@@ -279,16 +300,16 @@ impl Reading {
                     event.offset
                 ));
             }
-            intake_max = intake_max.max(event.append_time);
-            chunk.intake = (chunk.intake.0.min(intake_max), intake_max);
-            let taken = self.intake.take(&self.partition, event, intake_max, &mut chunk.off);
+            let intake_time = times.of(&event);
+            chunk.intake = (chunk.intake.0.min(intake_time), chunk.intake.1.max(intake_time));
+            let taken = self.intake.take(&self.partition, event, intake_time, &mut chunk.off);
             match taken.map_err(|error| error.to_string())? {
                 Taking::Sighting(sighting) => chunk.sightings.push(*sighting),
                 Taking::Decision(decision) => chunk.decisions.push(*decision),
                 Taking::Refused(letter) => chunk.refused.push(*letter),
             }
         }
-        self.intake_max = intake_max;
+        self.times = times;
         Ok(chunk)
     }
 }

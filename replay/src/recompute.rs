@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     intake::{Intake, Taking},
+    intake_times::IntakeTimes,
     operations::OperationsError,
     reader::{AHEAD_MAX, READ_BYTES, READ_EVENTS, READ_WAIT, Reading, schemas_of},
     topics::Partition,
@@ -197,7 +198,7 @@ impl Recompute {
         let latest = self.clock.now().saturating_add(AHEAD_MAX);
         let mut reading = Reading::new(partition.clone(), i64::MIN, self.writers.clone());
         let mut intake = Intake::of(topic, self.writers.clone());
-        let mut intake_max = i64::MIN;
+        let mut times = IntakeTimes::new(i64::MIN);
         while next < end {
             let limit = ReadLimit { events: READ_EVENTS, bytes: READ_BYTES, wait: READ_WAIT };
             let mut read = self.log.read(topic, *log_partition, next, limit).await?;
@@ -207,14 +208,14 @@ impl Recompute {
             next = read.next_offset;
             read.events.retain(|event| event.offset < end);
             // What is refused has an intake time all the same, below which none after it falls.
+            times.learn(&*self.log, partition, &read.events).await?;
+            reading.learn(&*self.log, &read).await?;
             for event in &mut read.events {
-                intake_max = intake_max.max(event.append_time);
-                event.append_time = intake_max;
+                event.append_time = times.of(event);
             }
-            // Behind the first that came later, all did.
-            if let Some(until) = self.known_until.filter(|until| intake_max > *until) {
+            // To its end: a restore may have put older events behind newer ones.
+            if let Some(until) = self.known_until {
                 read.events.retain(|event| event.append_time <= until);
-                next = end;
             }
             self.writers.learn(&schemas_of(&read)).await.map_err(|error| wrong(error.to_string()))?;
             let mut piece = Piece { events: read.events.len() as u64, ..Piece::default() };

@@ -94,6 +94,7 @@ impl Driver {
             read.events.retain(|event| event.offset < end.next_offset);
             read.next_offset = read.next_offset.min(end.next_offset);
             config.writers.learn(&schemas_of(&read)).await.map_err(|error| waits(error.to_string()))?;
+            reading.learn(&*config.log, &read).await?;
             at.next_offset = read.next_offset;
             let mut engine = following.engine;
             let worked = tokio::task::spawn_blocking(move || {

@@ -1,7 +1,9 @@
 //! `replay`: what is right of the log is made again from it, and seen to be the same.
 
 mod accept_gap;
+mod archive;
 mod as_of;
+mod restore;
 mod verify;
 
 use clap::{Args, Subcommand};
@@ -28,6 +30,10 @@ enum Verb {
     AsOf(as_of::AsOf),
     /// Compares the views with the log, read anew, and with the sums that their writer kept
     Verify(verify::Verify),
+    /// Archives what the log holds to a folder or to a store that speaks as S3 does
+    Archive(archive::Archive),
+    /// Publishes again what an archive has
+    Restore(restore::Restore),
 }
 
 impl Replay {
@@ -36,6 +42,8 @@ impl Replay {
             Verb::AcceptGap(accept_gap) => accept_gap.run(context).await,
             Verb::AsOf(as_of) => as_of.run(context).await,
             Verb::Verify(verify) => verify.run(context).await,
+            Verb::Archive(archive) => archive.run(context).await,
+            Verb::Restore(restore) => restore.run(context).await,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod archive;
 mod bench;
 mod decide;
 mod demo;

@@ -1,0 +1,105 @@
+//! Intake times: when the log took an event, made monotone per log partition by the running maximum of append times.
+//! An event that a restore put back has the one that it had, from a header, which counts inside the offset ranges of
+//! `restore` operations alone: elsewhere anybody could have written it.
+
+use std::ops::Range;
+
+use serviceradar_log::{Event, LogStore, store::RESTORED_HEADERS};
+
+use crate::{
+    operations::{Operations, OperationsError},
+    topics::Partition,
+};
+
+/// The header of an event's intake time, microseconds since the Unix epoch, as digits.
+pub const INTAKE_TIME: &str = RESTORED_HEADERS[0];
+/// The header of the offset that an event had where it was archived, as digits.
+pub const ARCHIVE_OFFSET: &str = RESTORED_HEADERS[1];
+
+/// The intake times of one log partition's events, in order of their offsets.
+#[derive(Clone, Debug)]
+pub struct IntakeTimes {
+    latest: i64,
+    restored: Vec<Range<u64>>,
+}
+
+impl IntakeTimes {
+    /// From an offset on before which the greatest was `latest`.
+    pub fn new(latest: i64) -> Self {
+        Self { latest, restored: Vec::new() }
+    }
+
+    /// Asks what restores filled, where one of the next events says that one did. A restore writes its intent first, so
+    /// that what comes of it does not depend on when it is asked.
+    ///
+    /// # Errors
+    /// What operators did is not known.
+    pub async fn learn(
+        &mut self,
+        log: &dyn LogStore,
+        partition: &Partition,
+        events: &[Event],
+    ) -> Result<(), OperationsError> {
+        let is_unknown = |event: &Event| is_marked(event) && !self.is_restored(event.offset);
+        if events.iter().any(is_unknown) {
+            self.restored = Operations::read(log).await?.restored(partition);
+        }
+        Ok(())
+    }
+
+    fn is_restored(&self, offset: u64) -> bool {
+        self.restored.iter().any(|range| range.contains(&offset))
+    }
+
+    /// The intake time of the next event.
+    pub fn of(&mut self, event: &Event) -> i64 {
+        let restored =
+            if self.is_restored(event.offset) { marked(&event.headers, INTAKE_TIME) } else { None };
+        let time = restored.unwrap_or_else(|| self.latest.max(event.append_time));
+        self.latest = self.latest.max(time);
+        time
+    }
+}
+
+/// Whether an event says of itself that it was restored: whether it was, the operations tell.
+fn is_marked(event: &Event) -> bool {
+    event.headers.iter().any(|(name, _)| name == INTAKE_TIME)
+}
+
+/// A number in a header. Of several the last counts, which is the one that the last restore added.
+pub(crate) fn marked<T: std::str::FromStr>(headers: &[(String, bytes::Bytes)], header: &str) -> Option<T> {
+    let (_, value) = headers.iter().rev().find(|(name, _)| name == header)?;
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(offset: u64, append_time: i64, intake_time: Option<&'static str>) -> Event {
+        let headers =
+            intake_time.map(|time| (INTAKE_TIME.to_owned(), bytes::Bytes::from_static(time.as_bytes())));
+        let headers = headers.into_iter().collect();
+        Event { offset, append_time, key: None, value: None, headers }
+    }
+
+    /// A producer could backdate itself, and a restored log would tell another story than the first.
+    #[test]
+    fn the_header_counts_inside_the_ranges_of_restores_and_nowhere_else() {
+        let mut times = IntakeTimes::new(0);
+        times.restored = vec![2..4, 6..7];
+        let given = [
+            (0, 100, Some("7"), 100),
+            (1, 90, None, 100),
+            (2, 200, Some("30"), 30),
+            (3, 200, Some("no number"), 200),
+            (4, 200, Some("31"), 200),
+            (5, 210, None, 210),
+            (6, 220, Some("500"), 500),
+            (7, 230, Some("1"), 500),
+        ];
+        for (offset, append_time, header, expected) in given {
+            assert_eq!(times.of(&event(offset, append_time, header)), expected, "at {offset}");
+        }
+    }
+}
