@@ -28,7 +28,7 @@ const COUNTS_BYTES_MAX: usize = 20;
 
 /// Why a container cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ContainerError {
+pub(crate) enum ContainerError {
     /// It is no container of archived records.
     #[error("it is no archive file: {0}")]
     Header(String),

@@ -53,8 +53,11 @@ impl Reframing {
     }
 }
 
+/// The fingerprint by which this program knows a schema, given as JSON; none of another writer's.
+type KnownAs = fn(&str) -> Option<[u8; 8]>;
+
 /// The schemas that this program knows of a topic's events; none where nobody reads them, and they stay as they are.
-fn knows(topic: &str) -> Option<fn(&str) -> Option<[u8; 8]>> {
+fn knows(topic: &str) -> Option<KnownAs> {
     let (_, stream) = split(topic)?;
     if stream == Observation::STREAM.name() {
         Some(known_as::<Observation>)

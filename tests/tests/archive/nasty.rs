@@ -22,27 +22,27 @@ use serviceradar_schemas::{
 use serviceradar_tests::stand::observation;
 
 /// The id that the old registry gave to our schema of an observation, and the new one to something else.
-pub const OURS: u32 = 7;
+pub(crate) const OURS: u32 = 7;
 /// The id that the old registry gave to a schema of another writer.
-pub const STRANGERS: u32 = 8;
+pub(crate) const STRANGERS: u32 = 8;
 /// The id that the new one gives to it.
-pub const STRANGERS_NOW: u32 = 21;
+pub(crate) const STRANGERS_NOW: u32 = 21;
 /// An id that none gave.
 const NOBODYS: u32 = 1 << 30;
 /// Log partitions of `observations`.
-pub const LOG_PARTITIONS: u32 = 3;
+pub(crate) const LOG_PARTITIONS: u32 = 3;
 /// Observations of records, besides what cannot be read.
 const RECORDS: usize = 200;
 
 /// A registry that knows these.
-pub struct Knows(pub BTreeMap<u32, String>);
+pub(crate) struct Knows(pub(crate) BTreeMap<u32, String>);
 
 impl Knows {
-    pub fn before() -> Self {
+    pub(crate) fn before() -> Self {
         Self(BTreeMap::from([(OURS, Observation::SCHEMA.to_owned()), (STRANGERS, strangers())]))
     }
 
-    pub fn now() -> Self {
+    pub(crate) fn now() -> Self {
         Self(BTreeMap::from([(OURS, Decision::SCHEMA.to_owned()), (STRANGERS_NOW, strangers())]))
     }
 }
@@ -146,14 +146,14 @@ fn decisions(round: usize, time: i64) -> Vec<NewEvent> {
 }
 
 /// Makes the topics of a tenant.
-pub async fn make_topics(log: &Arc<dyn LogStore>, tenant: &str) {
+pub(crate) async fn make_topics(log: &Arc<dyn LogStore>, tenant: &str) {
     let observations = Stream::Observations.topic(tenant);
     log.create_topic(&observations, LOG_PARTITIONS).await.unwrap();
     topics::ensure(&**log, tenant).await.unwrap();
 }
 
 /// Appends more of it; the clock goes on, and back.
-pub async fn publish(
+pub(crate) async fn publish(
     log: &Arc<dyn LogStore>,
     tenant: &str,
     clock: &ManualClock,

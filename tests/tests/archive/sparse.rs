@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use serviceradar_log::{Appended, Batch, LogError, LogStore, Offsets, Read, ReadLimit, TopicDescription};
 
 /// The log of another, in which an event is at twice its offset and one.
-pub struct Sparse(pub Arc<dyn LogStore>);
+pub(crate) struct Sparse(pub(crate) Arc<dyn LogStore>);
 
 #[async_trait]
 impl LogStore for Sparse {

@@ -83,7 +83,7 @@ fn seen(day: i64, thing: i64) -> Observation {
     seen.hostname = Some(format!("host-{}-{thing}", day / 3));
     seen.claims
         .push(Claim { namespace: "mac".into(), value: format!("00:1b:21:00:00:{:02x}", thing % 7).into() });
-    seen.addresses = vec![Address { ip: format!("10.0.{}.{thing}", day % 2).into(), ..Address::default() }];
+    seen.addresses = vec![Address { ip: format!("10.0.{}.{thing}", day % 2), ..Address::default() }];
     if (day + thing) % 11 == 0 {
         seen.action = Action::End;
     }
@@ -138,7 +138,7 @@ async fn what_was_so_at_an_instant_is_what_a_pipeline_makes_of_the_events_up_to_
         assert!(!events.is_empty());
         Publisher::new(until.clone(), topic.clone()).publish(events).await.unwrap();
         let tick = Observation { action: Action::Tick, ..observation("tick", instant) };
-        observations(&until).publish([tick].into_iter()).await.unwrap();
+        observations(&until).publish([tick]).await.unwrap();
         let database = Database::migrated().await;
         let driver = drive(until, database.url()).await;
         driver.caught_up().await.unwrap();

@@ -62,7 +62,7 @@ async fn written(devices: usize) -> (Arc<dyn LogStore>, Database) {
     let mut bare = observation("3", SystemClock.now());
     bare.claims.clear();
     let seen = [observation("1", SystemClock.now()), observation("2", SystemClock.now()), bare];
-    observations(&log).publish(seen.into_iter()).await.unwrap();
+    observations(&log).publish(seen).await.unwrap();
     driver.caught_up().await.unwrap();
     driver.stop().await.unwrap();
     (log, database)
@@ -97,7 +97,7 @@ async fn what_is_committed_meanwhile_is_not_looked_at() {
     let publish = tokio::spawn(async move {
         for n in 0..200 {
             let seen = [observation(&format!("m{n}"), SystemClock.now())];
-            publishing.publish(seen.into_iter()).await.unwrap();
+            publishing.publish(seen).await.unwrap();
         }
     });
     for _ in 0..5 {
