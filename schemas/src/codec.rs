@@ -6,13 +6,14 @@
 
 pub mod datum;
 mod decoder;
+pub mod dissect;
 mod error;
 mod events;
 pub mod fingerprint;
 mod shape;
 mod writer;
 
-pub use decoder::{Decoder, registry_id};
+pub use decoder::{Decoder, WriterId, registry_id};
 pub use error::DecodeError;
 pub(crate) use writer::guarded;
 pub use writer::{NoRegistry, Unavailable, WriterSchemas, known_as};

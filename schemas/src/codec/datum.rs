@@ -296,7 +296,7 @@ macro_rules! symbols {
             ) -> Result<Self, $crate::codec::DecodeError> {
                 match reader.long()? {
                     $($index => Ok(Self::$symbol),)+
-                    index => Err($crate::codec::DecodeError::Symbol { name: stringify!($type), index }),
+                    index => Err($crate::codec::DecodeError::Symbol { name: stringify!($type).to_owned(), index }),
                 }
             }
         }

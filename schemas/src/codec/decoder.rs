@@ -20,8 +20,10 @@ const WRITERS_MAX: usize = 64;
 
 /// How an event names its writer's schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum WriterId {
+pub enum WriterId {
+    /// CRC-64-AVRO of the schema's parsing canonical form, little-endian.
     Fingerprint([u8; 8]),
+    /// The id that a registry gave it.
     Registry(u32),
 }
 
@@ -72,7 +74,8 @@ impl<E: Event> Decoder<E> {
     }
 }
 
-fn find<E: Event>(registry: &dyn WriterSchemas, id: WriterId) -> Result<Writer, DecodeError> {
+/// The writer's schema of that name.
+pub(super) fn find<E: Event>(registry: &dyn WriterSchemas, id: WriterId) -> Result<Writer, DecodeError> {
     let text = match id {
         WriterId::Fingerprint(fingerprint) => match known::<E>(fingerprint) {
             Some(text) => text.to_owned(),
@@ -101,7 +104,7 @@ pub fn registry_id(bytes: &[u8]) -> Option<u32> {
 }
 
 /// Splits an event into the name of its writer's schema and the datum.
-fn unframe(bytes: &[u8]) -> Result<(WriterId, &[u8]), DecodeError> {
+pub(super) fn unframe(bytes: &[u8]) -> Result<(WriterId, &[u8]), DecodeError> {
     let first = *bytes.first().ok_or(DecodeError::Empty)?;
     if bytes.len() > DATUM_BYTES_MAX {
         return Err(DecodeError::TooLarge(bytes.len()));

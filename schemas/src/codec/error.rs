@@ -56,7 +56,7 @@ pub enum DecodeError {
     #[error("enum {name} has no symbol {index}")]
     Symbol {
         /// The enum.
-        name: &'static str,
+        name: String,
         /// The index read.
         index: i64,
     },

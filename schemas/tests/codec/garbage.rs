@@ -169,7 +169,7 @@ fn each_fault_has_its_reason() {
 
     // id, event_time, partition, source.kind, source.instance, native_key: all empty.
     let action = |index| datum(&[0, 0, 0, 0, 0, 0, index]);
-    let symbol = |index| DecodeError::Symbol { name: "Action", index };
+    let symbol = |index| DecodeError::Symbol { name: "Action".to_owned(), index };
     assert_eq!(read(&action(10)), symbol(5));
     assert_eq!(read(&action(1)), symbol(-1));
     // Then action, coverage, claims, addresses; a union has branches 0 and 1.

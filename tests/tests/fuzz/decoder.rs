@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use proptest::prelude::*;
 use serviceradar_schemas::{
     Decision, Decoder, DeviceChange, Event, Framing, Observation, Target,
-    codec::{DATUM_BYTES_MAX, DecodeError, Unavailable, WriterSchemas},
-    encode, encode_framed,
+    codec::{DATUM_BYTES_MAX, DecodeError, Unavailable, WriterSchemas, dissect::dissect},
+    encode, encode_framed, hex,
 };
 use serviceradar_tests::{
     fuzz::{Checked, changed, fuzz},
@@ -48,7 +48,9 @@ impl WriterSchemas for Registry {
 /// What is accepted is all of the bytes and nothing else, and is written as what it was read as.
 fn check<E: Event + PartialEq + fmt::Debug>(bytes: &[u8]) -> Checked {
     let mut decoder = Decoder::<E>::with_writers(Arc::new(Registry));
-    let event = match decoder.decode(bytes) {
+    let read = decoder.decode(bytes);
+    check_apart::<E>(bytes, read.as_ref().err())?;
+    let event = match read {
         Ok(event) => event,
         Err(refusal) => return assert_told(refusal),
     };
@@ -62,6 +64,18 @@ fn check<E: Event + PartialEq + fmt::Debug>(bytes: &[u8]) -> Checked {
         DecodeError::LeftOver(1)
     };
     prop_assert_eq!(decoder.decode(&longer), Err(refusal));
+    Ok(())
+}
+
+/// Taken apart, it has the fault that the decoder finds, at a byte that it has, and that can be shown.
+fn check_apart<E: Event>(bytes: &[u8], refusal: Option<&DecodeError>) -> Checked {
+    let found = dissect::<E>(bytes, &Registry).unwrap();
+    prop_assert_eq!(found.fault.as_ref().map(|fault| &fault.why), refusal);
+    prop_assert!(found.fields.iter().all(|field| field.begins <= bytes.len()));
+    let Some(fault) = found.fault else { return Ok(()) };
+    let at = fault.at.unwrap_or(fault.begins);
+    prop_assert!(fault.begins <= at && at <= bytes.len(), "{:?}", fault);
+    prop_assert!(hex::around(bytes, at).contains("^^ byte"));
     Ok(())
 }
 
