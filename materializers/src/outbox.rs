@@ -22,6 +22,10 @@ pub const REDIRECT_HEADER: &str = "redirect";
 pub const DEAD_LETTER_ID_HEADER: &str = "dead-letter-id";
 /// Header of a dead letter: why it was refused.
 pub const DEAD_LETTER_REASON_HEADER: &str = "dead-letter-reason";
+/// Header of a mark among the dead letters: the id of one that was published again.
+pub const REPLAYED_HEADER: &str = "dead-letter-replayed";
+/// Header of the same mark: topic/log partition/offset where it stands now.
+pub const REPLAYED_TO_HEADER: &str = "dead-letter-replayed-to";
 
 /// An event to be published.
 pub(crate) struct Entry {

@@ -90,6 +90,8 @@ pub(crate) enum Verb {
     Decide(verbs::decide::Decide),
     /// Makes views again from the log, and sees that they are the same
     Replay(verbs::replay::Replay),
+    /// Lists, shows and replays dead letters: events that could not be read
+    Dlq(verbs::dlq::Dlq),
     /// Shows what a file of observations would become, with no log and no database
     Resolve(verbs::resolve::Resolve),
     /// Checks, shows and compares rules of identity

@@ -5,6 +5,7 @@ pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod decide;
 pub(crate) mod demo;
+pub(crate) mod dlq;
 pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod faker;
@@ -51,6 +52,7 @@ pub(crate) async fn run(verb: Verb, context: Context) -> anyhow::Result<()> {
         Verb::Serve(serve) => serve.run(&context).await,
         Verb::Decide(decide) => decide.run(&context).await,
         Verb::Replay(replay) => replay.run(&context).await,
+        Verb::Dlq(dlq) => dlq.run(&context).await,
         Verb::Resolve(resolve) => resolve.run(&context).await,
         Verb::Rules(rules) => rules.run(&context),
         Verb::Config(config) => config.run(&context),

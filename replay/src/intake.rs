@@ -26,6 +26,9 @@ const LETTER_BYTES_MAX: usize = 8 * 1024;
 /// Longest reason, characters: somebody is to read it.
 const REASON_CHARS_MAX: usize = 1_000;
 
+/// How a reason ends where the letter has not all of the event.
+pub(crate) const LEFT_OUT: &str = "left out here";
+
 /// What an event is to the dataflow.
 pub enum Taking {
     /// An observation.
@@ -109,11 +112,11 @@ fn letter(partition: &Partition, event: Event, reason: &str) -> DeadLetter {
     let room = EVENT_BYTES_MAX - LETTER_BYTES_MAX;
     if key + value + of_headers > room || letter.headers.len() + LETTER_HEADERS > EVENT_HEADERS_MAX {
         letter.headers.clear();
-        letter.reason.push_str("; its headers are left out here");
+        letter.reason.push_str(&format!("; its headers are {LEFT_OUT}"));
     }
     if key + value > room {
         letter.value = None;
-        letter.reason.push_str(&format!("; its value of {value} bytes is left out here"));
+        letter.reason.push_str(&format!("; its value of {value} bytes is {LEFT_OUT}"));
     }
     if key > room {
         letter.key = None;

@@ -11,6 +11,7 @@ pub mod guard;
 pub mod intake;
 pub mod intake_times;
 pub mod lag;
+pub mod letters;
 mod load;
 pub mod operations;
 mod outbox;

@@ -6,6 +6,7 @@ mod archive;
 mod bench;
 mod decide;
 mod demo;
+mod dlq;
 mod explain;
 mod lag;
 mod pipeline;
