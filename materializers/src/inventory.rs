@@ -195,6 +195,20 @@ impl Inventory {
         Ok(Totals { devices: row.get(0), devices_of_kind: row.get(1), records: row.get(2) })
     }
 
+    /// Per partition, in their order: how many devices there are, and how many of them are retired.
+    pub async fn devices(&mut self) -> Result<Vec<(String, u64, u64)>, ViewsError> {
+        let select = "SELECT partition, sum(devices) FILTER (WHERE dimension = 'all')::bigint,
+                coalesce(sum(devices) FILTER (WHERE dimension = 'state'), 0)::bigint
+            FROM device_counts WHERE dimension = 'all' OR (dimension = 'state' AND value = 'retired')
+            GROUP BY partition ORDER BY partition";
+        let rows = self.session.query(select, &[]).await?;
+        let count = |row: &tokio_postgres::Row, at: usize| row.get::<_, Option<i64>>(at).unwrap_or_default();
+        let read = |row: &tokio_postgres::Row| {
+            (row.get(0), count(row, 1).unsigned_abs(), count(row, 2).unsigned_abs())
+        };
+        Ok(rows.iter().map(read).collect())
+    }
+
     /// The fetches that were held, and that no later one of their source was accepted over: they end nothing.
     pub async fn held(&mut self) -> Result<Vec<Held>, ViewsError> {
         let select = "SELECT h.partition, h.source_kind || '/' || h.source_instance, h.begin, h.detail

@@ -4,6 +4,7 @@ pub mod keys;
 pub mod layers;
 
 use std::{
+    collections::BTreeMap,
     fmt::Display,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -15,12 +16,15 @@ use cidr::IpCidr;
 pub use layers::{Layers, Origin};
 use serviceradar_ingest::faker::DEVICES_MAX;
 use serviceradar_log::{Identity, KafkaConfig, Login, Tls};
+use serviceradar_replay::drift::{Expectations, Expected};
 use serviceradar_schemas::topics;
 use serviceradar_streams::rules::Rules;
 
 /// Longest that anything is kept for, days: a century is for ever.
 const DAYS_KEPT_MAX: u64 = 36_500;
 const SECONDS_OF_DAY: u64 = 24 * 60 * 60;
+/// Greatest ratio of devices to exclusive claims that makes a limit: beyond, it never is an alarm.
+const RATIO_MAX: f64 = 1_000.0;
 
 /// What is wrong with the configuration.
 #[derive(Debug, thiserror::Error)]
@@ -176,6 +180,8 @@ pub struct Config {
     pub armis: Armis,
     pub database_url: Option<Secret>,
     pub dir: PathBuf,
+    /// What `status` and /metrics compare with.
+    pub expect: Expectations,
     pub faker: Faker,
     pub kafka: Option<KafkaConfig>,
     pub listen: SocketAddr,
@@ -208,6 +214,7 @@ impl Config {
             },
             database_url: database_url(layers)?,
             dir: optional(layers, "dir")?.map(PathBuf::from).ok_or_else(|| ConfigError::unset("dir"))?,
+            expect: expect(layers)?,
             faker: Faker {
                 devices: within(layers, "faker.devices", 1, DEVICES_MAX)?,
                 listen: parse(layers, "faker.listen")?,
@@ -329,6 +336,50 @@ fn srql_tls(layers: &Layers) -> Result<Option<SrqlTls>, ConfigError> {
     }
 }
 
+/// What is expected of scopes.
+fn expect(layers: &Layers) -> Result<Expectations, ConfigError> {
+    let key = "expect.devices";
+    let tolerance = || {
+        let text = &layers.get("expect.tolerance")?.text;
+        share(text).ok_or_else(|| wrong(layers, "expect.tolerance", "give a percentage, e.g. 2%"))
+    };
+    let tolerance = tolerance()?;
+    let mut scopes = BTreeMap::new();
+    for item in list::<String>(layers, key)? {
+        let why = || {
+            wrong(
+                layers,
+                key,
+                &format!("{item}: give partition=devices, e.g. default=50000 or plant=1200 5%"),
+            )
+        };
+        let (partition, count) = item.split_once('=').ok_or_else(why)?;
+        let (count, own) = match count.trim().split_once(' ') {
+            Some((count, own)) => (count, share(own.trim()).ok_or_else(why)?),
+            None => (count.trim(), tolerance),
+        };
+        let devices = count.parse().map_err(|_| why())?;
+        let partition = partition.trim().to_owned();
+        if partition.is_empty() || scopes.insert(partition, Expected { devices, tolerance: own }).is_some() {
+            return Err(why());
+        }
+    }
+    let ratio = (
+        within(layers, "expect.ratio_min", 0.0, RATIO_MAX)?,
+        within(layers, "expect.ratio_max", 0.0, RATIO_MAX)?,
+    );
+    if ratio.0 > ratio.1 {
+        return Err(wrong(layers, "expect.ratio_min", "it is over expect.ratio_max"));
+    }
+    Ok(Expectations { scopes, ratio })
+}
+
+/// A percentage as a share, 0 to 1.
+fn share(text: &str) -> Option<f64> {
+    let percent: f64 = text.strip_suffix('%')?.trim().parse().ok()?;
+    (0.0..=100.0).contains(&percent).then_some(percent / 100.0)
+}
+
 /// The rules of the file that is named.
 fn rules(layers: &Layers) -> Result<Option<Rules>, ConfigError> {
     let Some(file) = optional(layers, "rules")? else {
@@ -439,6 +490,28 @@ mod tests {
         let config = Config::of(&layers).unwrap();
         assert_eq!((config.faker.devices, config.listen_given), (50_000, false));
         assert!(config.database_url.is_none());
+    }
+
+    #[test]
+    fn what_is_expected_is_read_with_a_tolerance_of_its_own_or_the_common_one() {
+        let of = |text: &str| Config::of(&file(text)?).map(|config| config.expect);
+        let expect =
+            of("[expect]\ndevices = [\"default=50000\", \"plant = 12 5%\"]\ntolerance = \"1%\"").unwrap();
+        let found: Vec<_> =
+            expect.scopes.iter().map(|(name, of)| (&**name, of.devices, of.tolerance)).collect();
+        assert_eq!(found, [("default", 50_000, 0.01), ("plant", 12, 0.05)]);
+        assert_eq!(expect.ratio, (0.95, 1.05));
+        for wrong in [
+            "devices = \"50000\"",
+            "devices = \"default=many\"",
+            "devices = \"default=5 200%\"",
+            "devices = \"a=1,a=2\"",
+            "tolerance = \"2\"",
+            "ratio_min = \"2\"",
+            "ratio_max = \"NaN\"",
+        ] {
+            assert!(of(&format!("[expect]\n{wrong}")).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! Where the views stand, and how far they are behind the log, as `status`, `/status` and `topics` tell it.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 use serviceradar_materializers::{
     inventory::{Held, Inventory},
     views::{Resume, ViewsError},
 };
 use serviceradar_ops::{config::Config, postgres::PrivatePostgres};
-use serviceradar_replay::{DriverStatus, PartitionStatus};
+use serviceradar_replay::{DriverStatus, PartitionStatus, status::ScopeStatus};
 
 /// The database of the configuration, or the private one, which may be stopped.
 pub(crate) fn database_url(config: &Config) -> Option<String> {
@@ -26,6 +28,21 @@ pub(crate) async fn standing(config: &Config, tenant: &str) -> Result<Option<Res
         inventory => inventory,
     };
     inventory?.standing().await.map(Some)
+}
+
+/// What is counted of each partition, without what only a pipeline knows.
+pub(crate) async fn scopes(config: &Config) -> Result<BTreeMap<String, ScopeStatus>, ViewsError> {
+    let Some(url) = database_url(config) else {
+        return Ok(BTreeMap::new());
+    };
+    let counted = Inventory::connect(&url, &config.tenant).await?.devices().await?;
+    let scope = |(partition, devices, retired): (String, u64, u64)| {
+        (
+            partition,
+            ScopeStatus { devices: devices.saturating_sub(retired), retired, ..ScopeStatus::default() },
+        )
+    };
+    Ok(counted.into_iter().map(scope).collect())
 }
 
 /// The fetches that are held.

@@ -15,9 +15,14 @@ pub enum Metric {
     CrawlRecords,
     CrawlSeconds,
     Crawls,
+    Devices,
+    DevicesExpected,
+    DriftAlarm,
     Epoch,
     EpochMilliseconds,
     Events,
+    ExclusiveClaims,
+    ExclusiveRatio,
     LagEvents,
     LagSeconds,
     NextOffset,
@@ -74,11 +79,13 @@ const fn row(name: &'static str, kind: Kind, labels: &'static [&'static str], me
 
 /// A metric of one log partition; its label is `topic/log partition`.
 const OF: &[&str] = &["log_partition"];
+/// A metric of a partition.
+const PARTITION: &[&str] = &["partition"];
 /// A metric of queries: where they are asked.
 const ROUTE: &[&str] = &["route"];
 
 #[rustfmt::skip]
-const ROWS: [(Metric, Row); 24] = [
+const ROWS: [(Metric, Row); 29] = [
     (Metric::BiggestBlock, row("serviceradar_biggest_block", Kind::Gauge, &[], "Nodes of the biggest block: what identity must decide at once.")),
     (Metric::BlocksDecided, row("serviceradar_blocks_decided_total", Kind::Counter, &[], "Blocks decided since the start.")),
     (Metric::CaughtUp, row("serviceradar_caught_up", Kind::Gauge, &[], "1 while everything in the log is in the views, else 0.")),
@@ -87,9 +94,14 @@ const ROWS: [(Metric, Row); 24] = [
     (Metric::CrawlRecords, row("serviceradar_crawl_records_total", Kind::Counter, &[], "Records published by complete crawls.")),
     (Metric::CrawlSeconds, row("serviceradar_crawl_seconds", Kind::Histogram, &[], "How long complete crawls took.")),
     (Metric::Crawls, row("serviceradar_crawls_total", Kind::Counter, &["result"], "Crawls that ended: `complete` or `failed`.")),
+    (Metric::Devices, row("serviceradar_devices", Kind::Gauge, PARTITION, "Devices that are not retired.")),
+    (Metric::DevicesExpected, row("serviceradar_devices_expected", Kind::Gauge, PARTITION, "Devices that there should be, by `expect.devices`.")),
+    (Metric::DriftAlarm, row("serviceradar_drift_alarm", Kind::Gauge, &["partition", "of"], "-1 while there is too little, 1 while there is too much, else 0: of `devices`, by what is expected, or of the `ratio` of devices to exclusive claims.")),
     (Metric::Epoch, row("serviceradar_epoch", Kind::Gauge, &[], "The last committed epoch.")),
     (Metric::EpochMilliseconds, row("serviceradar_epoch_milliseconds", Kind::Gauge, &[], "The last epoch, from its close to its commit.")),
     (Metric::Events, row("serviceradar_events_total", Kind::Counter, &[], "Events taken in since the start.")),
+    (Metric::ExclusiveClaims, row("serviceradar_exclusive_claims", Kind::Gauge, PARTITION, "Claims of exclusive namespaces that some record asserts now.")),
+    (Metric::ExclusiveRatio, row("serviceradar_exclusive_ratio", Kind::Gauge, PARTITION, "Devices for each exclusive claim, namespace by namespace; NaN where there are no such claims.")),
     (Metric::LagEvents, row("serviceradar_lag_events", Kind::Gauge, OF, "Events in the log that are not yet in the views.")),
     (Metric::LagSeconds, row("serviceradar_lag_seconds", Kind::Gauge, OF, "Age of the oldest event that is not in the views, by its append time; 0 where there is none, NaN before it was read.")),
     (Metric::NextOffset, row("serviceradar_next_offset", Kind::Gauge, OF, "The frontier: the next offset not yet in the views.")),

@@ -6,7 +6,10 @@ use anyhow::bail;
 use serviceradar_log::{LogStore, socket};
 use serviceradar_materializers::PostgresViews;
 use serviceradar_ops::{config::Config, metrics::Metric, postgres::PrivatePostgres};
-use serviceradar_replay::{Driver, DriverConfig, DriverHandle, DriverStatus, Phase};
+use serviceradar_replay::{
+    Driver, DriverConfig, DriverHandle, DriverStatus, Phase,
+    drift::{Expectations, Side, drifts},
+};
 use serviceradar_schemas::time::{Clock, SystemClock};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -84,7 +87,8 @@ impl Pipeline {
         // So that `status` finds it, whatever the port.
         std::fs::write(config.dir.join(http::ADDRESS_FILE), address.to_string())?;
         tracing::info!(%address, "answering /metrics, /healthz, /readyz and /status");
-        tokio::spawn(measure(driver.watch(), readiness, stopping.clone()));
+        let expect = config.expect.clone();
+        tokio::spawn(measure(driver.watch(), readiness, expect, stopping.clone()));
         Ok(Self { log, database_url, driver, socket, stopping, postgres })
     }
 
@@ -190,12 +194,14 @@ fn writer(config: &Config) -> anyhow::Result<String> {
 async fn measure(
     mut status: watch::Receiver<DriverStatus>,
     readiness: watch::Sender<Readiness>,
+    expect: Expectations,
     stopping: CancellationToken,
 ) {
     loop {
         let now = status.borrow_and_update().clone();
         readiness.send_replace(Readiness::of(&now.phase));
         gauge(&now);
+        gauge_drift(&now, &expect);
         tokio::select! {
             () = stopping.cancelled() => return,
             () = tokio::time::sleep(MEASURE_EVERY) => {}
@@ -223,5 +229,29 @@ fn gauge(status: &DriverStatus) {
         Metric::LagSeconds.set(Some(&**partition), found.lag_seconds(SystemClock.now()).unwrap_or(f64::NAN));
         Metric::NextOffset.set(Some(&**partition), found.next_offset as f64);
         Metric::Stalled.set(Some(&**partition), truth(found.stalled.is_some()));
+    }
+}
+
+/// Of views that are being filled, or read back, nothing is known yet.
+fn gauge_drift(status: &DriverStatus, expect: &Expectations) {
+    if status.phase != Phase::Running {
+        return;
+    }
+    let side = |alarm: Option<Side>| match alarm {
+        None => 0.0,
+        Some(Side::Low) => -1.0,
+        Some(Side::High) => 1.0,
+    };
+    for drift in drifts(&status.scopes, expect) {
+        let of = &*drift.partition;
+        Metric::Devices.set(Some(of), drift.found as f64);
+        if let Some(expected) = drift.expected {
+            Metric::DevicesExpected.set(Some(of), expected as f64);
+        }
+        let claims = status.scopes.get(of).and_then(|scope| scope.exclusive_claims).unwrap_or_default();
+        Metric::ExclusiveClaims.set(Some(of), claims as f64);
+        Metric::ExclusiveRatio.set(Some(of), drift.ratio.unwrap_or(f64::NAN));
+        Metric::DriftAlarm.set([of, "devices"], side(drift.devices_alarm));
+        Metric::DriftAlarm.set([of, "ratio"], side(drift.ratio_alarm));
     }
 }

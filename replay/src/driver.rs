@@ -34,7 +34,7 @@ use crate::{
     outbox::{self, Outbox, Publishing},
     reader::{self, ReaderError},
     stand_by::Follower,
-    status::{DriverStatus, Phase, StatusBoard, Waiting},
+    status::{DriverStatus, Phase, ScopeStatus, StatusBoard, Waiting},
     topics::{self, Partition},
     witness::LogChanged,
 };
@@ -584,6 +584,8 @@ impl Driver {
             status.records = closed.gauges.records;
             status.blocks_decided = closed.gauges.blocks_decided;
             status.biggest_block = closed.gauges.biggest_block;
+            let scopes = closed.gauges.scopes.iter();
+            status.scopes = scopes.map(|(name, of)| (name.to_string(), ScopeStatus::of(of))).collect();
             status.undecided = running.undecided.iter().map(waiting).collect();
         });
     }

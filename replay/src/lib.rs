@@ -5,6 +5,7 @@ pub mod as_of;
 mod chores;
 pub mod clocks;
 mod commit;
+pub mod drift;
 pub mod driver;
 pub mod epochs;
 pub mod guard;

@@ -4,12 +4,13 @@
 
 use std::time::Instant;
 
-use serviceradar_materializers::views::{Epoch, Pieces, ViewsError};
+use serviceradar_materializers::views::{Pieces, ViewsError};
 use serviceradar_streams::engine::Closed;
 use tokio::task::JoinHandle;
 
 use crate::{
     chores::BEAT_EVERY,
+    commit::Commit,
     driver::{Driver, DriverError, RETRY, Running, with_engine},
     epochs::Gathered,
     status::Phase,
@@ -70,7 +71,7 @@ impl Driver {
             closed.then(judged);
         }
         let mut commit = self.commit_of(running, loading, closed, closed_at, started);
-        while let Err(error) = self.write_load(running, &mut commit.epoch).await? {
+        while let Err(error) = self.write_load(running, &mut commit).await? {
             if !matches!(error, ViewsError::Unavailable(_)) || self.is_stopped() {
                 return Err(error.into());
             }
@@ -135,8 +136,9 @@ impl Driver {
     async fn write_load(
         &self,
         running: &mut Running,
-        epoch: &mut Epoch,
+        commit: &mut Commit,
     ) -> Result<Result<(), ViewsError>, DriverError> {
+        let Commit { epoch, closed, .. } = commit;
         let (put, pieces) = Pieces::new(PIECES_WAITING);
         let mut engine = running.take_engine()?;
         let mut rest = std::mem::take(&mut epoch.output);
@@ -152,15 +154,15 @@ impl Driver {
                 rest.counts.then(counted.output.counts);
                 let _ = put.blocking_send(Some(rest.clone()));
                 let _ = put.blocking_send(None);
-                (rest, rows as u64, evidence as u64)
+                (rest, counted.gauges, rows as u64, evidence as u64)
             });
             (engine, counted)
         });
         let written = running.committer.writer()?.load(epoch, pieces).await;
         let (engine, rest) = telling.await.map_err(|error| DriverError::Task(error.to_string()))?;
         running.engine = Some(engine);
-        let (rest, rows, evidence) = rest?;
-        epoch.output = rest;
+        let (rest, gauges, rows, evidence) = rest?;
+        (epoch.output, closed.gauges) = (rest, gauges);
         if written.is_ok() {
             self.board.update(|status| {
                 (status.changes, status.evidence_changes) =

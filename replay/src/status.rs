@@ -5,9 +5,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serviceradar_materializers::views::Frontier;
 use serviceradar_schemas::{Source, time::SECOND};
+use serviceradar_streams::dataflow::ScopeGauges;
 use tokio::sync::watch;
 
 use crate::{
@@ -96,6 +97,32 @@ pub struct Waiting {
     pub members: u64,
 }
 
+/// What is counted of a scope.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScopeStatus {
+    /// Devices that are not retired.
+    pub devices: u64,
+    /// Devices that are.
+    pub retired: u64,
+    /// Claims of exclusive namespaces that some record asserts now; none where only the pipeline would know.
+    pub exclusive_claims: Option<u64>,
+    /// Of each exclusive namespace, the devices that hold a claim of it now: their sum.
+    pub exclusive_holders: Option<u64>,
+}
+
+impl ScopeStatus {
+    /// As the dataflow tells it.
+    pub(crate) fn of(gauges: &ScopeGauges) -> Self {
+        let ScopeGauges { devices, retired, exclusive } = gauges;
+        Self {
+            devices: devices.saturating_sub(*retired),
+            retired: *retired,
+            exclusive_claims: Some(exclusive.claims),
+            exclusive_holders: Some(exclusive.holders),
+        }
+    }
+}
+
 /// The status of a tenant's pipeline.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct DriverStatus {
@@ -121,6 +148,8 @@ pub struct DriverStatus {
     pub dataflow_ms: u64,
     /// Records ever seen.
     pub records: u64,
+    /// What is counted of each partition.
+    pub scopes: BTreeMap<String, ScopeStatus>,
     /// Blocks decided since the start.
     pub blocks_decided: u64,
     /// Nodes of the biggest core or block.

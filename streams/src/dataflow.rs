@@ -25,7 +25,8 @@ use timely::{
 use crate::{
     decisions::Scoped,
     describe::{CountChange, CountItem, Counted, Describer},
-    dictionary::{Dictionary, RecordId},
+    dictionary::{Dictionary, RecordId, ScopeId},
+    exclusive::{Exclusive, ExclusiveCount},
     fold::{Fold, RecordChange},
     identity::Identity,
     issues::Issues,
@@ -61,6 +62,17 @@ enum Folded {
 /// Devices, and of them those that answered, did not, and were not asked.
 type Tally = (isize, (isize, (isize, isize)));
 
+/// What is counted of a scope.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScopeGauges {
+    /// Devices, as `device_counts` has them.
+    pub devices: u64,
+    /// Of them, those that are retired.
+    pub retired: u64,
+    /// Exclusive claims, and who holds them.
+    pub exclusive: ExclusiveCount,
+}
+
 /// What one worker knows after an epoch, besides rows.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Gauges {
@@ -70,6 +82,8 @@ pub struct Gauges {
     pub blocks_decided: u64,
     /// Nodes of the biggest core or block.
     pub biggest_block: u64,
+    /// By partition. Of an epoch that tells no rows, devices are those that were told before.
+    pub scopes: BTreeMap<Arc<str>, ScopeGauges>,
 }
 
 /// What an epoch left to be collected.
@@ -99,6 +113,8 @@ pub struct Dataflow {
     fold: Rc<RefCell<Folding>>,
     identity: Rc<RefCell<Identifying>>,
     closing: Rc<RefCell<Closing>>,
+    /// Devices by partition, and of them those that are retired.
+    devices: BTreeMap<Arc<str>, (u64, u64)>,
     /// Of the state that is read back: what comes after the records.
     rest: State,
 }
@@ -114,6 +130,7 @@ struct Identifying {
     identity: Identity,
     describer: Describer,
     issues: Issues,
+    exclusive: Exclusive,
 }
 
 impl Dataflow {
@@ -129,6 +146,7 @@ impl Dataflow {
             identity: Identity::new(dictionary.clone(), rules),
             describer: Describer::new(dictionary.clone(), rules.clone()),
             issues: Issues::new(dictionary.clone()),
+            exclusive: Exclusive::new(dictionary.clone()),
         }));
         let mut input = InputHandle::new();
         let probe = ProbeHandle::new();
@@ -162,6 +180,7 @@ impl Dataflow {
             fold: folding,
             identity: identifying,
             closing,
+            devices: BTreeMap::new(),
             rest: State::default(),
         }
     }
@@ -213,7 +232,12 @@ impl Dataflow {
         let dictionary = self.dictionary.borrow();
         for (key, (before, after)) in std::mem::take(&mut closing.tallies) {
             let row = |tally: Tally| count_row(key, tally, &dictionary);
-            match (before.map(row), after.map(row)) {
+            let (before, after) = (before.map(row), after.map(row));
+            if let Some(row) = after.as_ref().or(before.as_ref()) {
+                let now = after.as_ref().map_or(0, |row| row.devices.unsigned_abs());
+                note_devices(&mut self.devices, row, now);
+            }
+            match (before, after) {
                 (None, Some(row)) => closing.output.counts.new.push(row),
                 (Some(old), Some(row)) if old != row => {
                     closing.output.counts.changed.push(row);
@@ -223,6 +247,10 @@ impl Dataflow {
                 }
                 _ => {}
             }
+        }
+        for (partition, (devices, retired)) in &self.devices {
+            let of = closing.gauges.scopes.entry(partition.clone()).or_default();
+            (of.devices, of.retired) = (*devices, *retired);
         }
         closing
     }
@@ -373,7 +401,7 @@ impl Step for IdentityStep {
         let (changes, effects) = paired(std::mem::take(&mut self.folded));
         let folding = self.folding.borrow();
         let facts = folding.fold.facts();
-        let Identifying { identity, describer, issues } = &mut *self.identifying.borrow_mut();
+        let Identifying { identity, describer, issues, exclusive } = &mut *self.identifying.borrow_mut();
         let changed = identity.step(facts, &changes, &effects);
         let mut closing = self.closing.borrow_mut();
         let counts = if closing.is_quiet {
@@ -382,8 +410,15 @@ impl Step for IdentityStep {
             describer.describe(identity, facts, &changes, &effects, &changed, &mut closing.output)
         };
         closing.output.issues = issues.settle(identity, facts, &changed, &changes);
+        exclusive.settle(identity, facts, &changes, &changed.places.devices);
+        let dictionary = self.dictionary.borrow();
+        let of_scope = |(scope, exclusive): (&ScopeId, &ExclusiveCount)| {
+            let of = ScopeGauges { exclusive: *exclusive, ..ScopeGauges::default() };
+            (dictionary.partition(*scope).clone(), of)
+        };
         closing.gauges = Gauges {
-            records: self.dictionary.borrow().records() as u64,
+            scopes: exclusive.counts().iter().map(of_scope).collect(),
+            records: dictionary.records() as u64,
             blocks_decided: identity.blocks.decided(),
             biggest_block: identity.biggest() as u64,
         };
@@ -422,6 +457,15 @@ fn tally<'scope>(
         let silent = one(availability == Some(false));
         (key, time, (diff, (answered, (silent, one(availability.is_none())))))
     })
+}
+
+/// Notes how many devices a scope has by a row that says so.
+fn note_devices(devices: &mut BTreeMap<Arc<str>, (u64, u64)>, row: &CountRow, now: u64) {
+    match (row.dimension, &*row.value) {
+        ("all", _) => devices.entry(row.partition.clone()).or_default().0 = now,
+        ("state", "retired") => devices.entry(row.partition.clone()).or_default().1 = now,
+        _ => {}
+    }
 }
 
 fn count_row(key: Counted, tally: Tally, dictionary: &Dictionary) -> CountRow {

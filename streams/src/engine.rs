@@ -326,6 +326,7 @@ impl Closed {
         self.gauges.records += gauges.records;
         self.gauges.blocks_decided += gauges.blocks_decided;
         self.gauges.biggest_block = self.gauges.biggest_block.max(gauges.biggest_block);
+        self.gauges.scopes.extend(gauges.scopes);
     }
 }
 

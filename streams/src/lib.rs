@@ -14,6 +14,7 @@ pub mod describe;
 pub mod dictionary;
 pub mod engine;
 pub mod evidence;
+pub mod exclusive;
 pub mod explain;
 pub mod facts;
 pub mod few;

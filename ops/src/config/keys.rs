@@ -28,7 +28,7 @@ pub const VARIABLE_PREFIX: &str = "SERVICERADAR_";
 pub const FILE_SUFFIX: &str = "_file";
 
 /// All keys, in order of their names.
-pub const KEYS: [Key; 38] = [
+pub const KEYS: [Key; 42] = [
     key("armis.aql", "in:devices", "Which devices to fetch, in Armis' query language."),
     key("armis.concurrency", "4", "Pages fetched at once, 1 to 32."),
     key(
@@ -50,6 +50,26 @@ pub const KEYS: [Key; 38] = [
         "dir",
         "",
         "Where data live: the embedded log, the private PostgreSQL, the faker's state. Unset: `serviceradar` in the folder for data (XDG_DATA_HOME, ~/.local/share; for root /var/lib).",
+    ),
+    key(
+        "expect.devices",
+        "",
+        "Devices that a partition should have that are not retired, e.g. default=50000, or with a tolerance of its own `plant=1200 5%`; commas between several. `status` and /metrics raise an alarm where there are more or fewer.",
+    ),
+    key(
+        "expect.ratio_max",
+        "1.05",
+        "An alarm is on above so many devices for each exclusive claim: one claim in several devices.",
+    ),
+    key(
+        "expect.ratio_min",
+        "0.95",
+        "An alarm is on below so many devices for each exclusive claim: several claims in one device.",
+    ),
+    key(
+        "expect.tolerance",
+        "2%",
+        "By how much more or fewer devices than expected are no alarm, 0 to 100 %.",
     ),
     key("faker.devices", "50000", "Devices of the simulated network."),
     key("faker.listen", "127.0.0.1:8970", "Where the faker answers as Armis; port 0 takes a free one."),

@@ -1,5 +1,7 @@
 //! `status`: how far the views are behind the log.
 
+use std::collections::BTreeMap;
+
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::Value;
@@ -7,7 +9,9 @@ use serviceradar_materializers::{inventory::Held, views::Frontier};
 use serviceradar_replay::{
     DriverStatus,
     clocks::ClockOff,
+    drift::{Drift, Expectations, Side, drifts},
     lag::look,
+    status::ScopeStatus,
     topics::{read_by, setting_problems},
 };
 use serviceradar_schemas::time::{self, Clock, SystemClock};
@@ -45,6 +49,8 @@ impl Status {
         // Where the database does not answer, the rest says so.
         let held = lag::held(&context.config).await.unwrap_or_default();
         status["held"] = serde_json::to_value(&held)?;
+        let drifts = drifts_of(&status, &context.config.expect);
+        status["drift"] = serde_json::to_value(&drifts)?;
         let (figures, partitions, problems) = split(&status);
         let mut told = clocks(&status);
         told.extend(held.iter().map(in_words));
@@ -55,6 +61,14 @@ impl Status {
                 output::line("")?;
                 let columns = ["log partition", "frontier", "end", "lag events", "lag seconds", "stalled"];
                 output::rows(context.format, &columns, &partitions)?;
+                if !drifts.is_empty() {
+                    output::line("")?;
+                    output::rows(
+                        context.format,
+                        &DRIFT_COLUMNS,
+                        &drifts.iter().map(drift_row).collect::<Rows>(),
+                    )?;
+                }
                 for problem in problems.iter().copied().chain(told.iter().map(String::as_str)) {
                     output::line(&format!("\n{problem}"))?;
                 }
@@ -69,6 +83,9 @@ impl Status {
         }
         if !problems.is_empty() {
             return Err(Wanting("the log is set so that it may lose events".to_owned()).into());
+        }
+        if let Some(why) = alarms(&drifts) {
+            return Err(Wanting(why).into());
         }
         Ok(())
     }
@@ -105,13 +122,62 @@ async fn outside(context: &Context) -> anyhow::Result<Option<Value>> {
         let frontier = Frontier::of(&standing.frontiers, &partition.topic, partition.log_partition);
         status.partitions.insert(partition.to_string(), look(&*log, &frontier).await?);
     }
+    status.scopes = lag::scopes(config).await?;
     let mut told = lag::told(&status, SystemClock.now());
     if let Some(told) = told.as_object_mut() {
-        let known = ["generation", "epoch", "lag_events", "lag_seconds", "setting_problems", "partitions"];
+        let known =
+            ["generation", "epoch", "lag_events", "lag_seconds", "setting_problems", "partitions", "scopes"];
         told.retain(|name, _| known.contains(&&**name));
         told.insert("phase".to_owned(), Value::Null);
     }
     Ok(Some(told))
+}
+
+/// How each partition stands; nothing while views are being filled or read back.
+fn drifts_of(status: &Value, expect: &Expectations) -> Vec<Drift> {
+    let is_known = status["phase"].is_null() || status["phase"] == "running";
+    let scopes: BTreeMap<String, ScopeStatus> =
+        serde_json::from_value(status["scopes"].clone()).unwrap_or_default();
+    if is_known { drifts(&scopes, expect) } else { Vec::new() }
+}
+
+const DRIFT_COLUMNS: [&str; 7] =
+    ["partition", "expected", "found", "deviation", "devices alarm", "ratio", "ratio alarm"];
+
+fn drift_row(drift: &Drift) -> Vec<Value> {
+    let percent = |share: f64| format!("{:+.2}%", share * 100.0);
+    let word = |side: Option<Side>| serde_json::to_value(side).unwrap_or_default();
+    vec![
+        drift.partition.as_str().into(),
+        drift.expected.into(),
+        drift.found.into(),
+        drift.deviation.map(percent).into(),
+        word(drift.devices_alarm),
+        drift.ratio.map(|ratio| format!("{ratio:.4}")).into(),
+        word(drift.ratio_alarm),
+    ]
+}
+
+/// Which alarms are on, and where to look; none where none is.
+fn alarms(drifts: &[Drift]) -> Option<String> {
+    let mut told = Vec::new();
+    for drift in drifts {
+        let of = &drift.partition;
+        if drift.devices_alarm.is_some() {
+            let expected = drift.expected.unwrap_or_default();
+            told.push(format!("{of} has {} devices, and should have {expected}", drift.found));
+        }
+        match drift.ratio_alarm {
+            Some(Side::Low) => {
+                told.push(format!("devices of {of} may be several each: look at the flag `rekeyed`"))
+            }
+            Some(Side::High) => told.push(format!(
+                "devices of {of} may be one: look at identity_issues, generic and quarantined claims"
+            )),
+            None => {}
+        }
+    }
+    (!told.is_empty()).then(|| told.join("; "))
 }
 
 type Rows = Vec<Vec<Value>>;
@@ -128,6 +194,9 @@ fn split(status: &Value) -> (Rows, Rows, Vec<&str>) {
                     partitions.push([partition.as_str().into()].into_iter().chain(values).collect());
                 }
             }
+            // They have a table of their own.
+            Value::Object(_) if name == "scopes" => {}
+            Value::Array(_) if name == "drift" => {}
             Value::Object(of) if name == "clocks_off" => {
                 figures.push(vec![name.as_str().into(), of.len().into()]);
             }

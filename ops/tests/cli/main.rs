@@ -7,6 +7,7 @@ mod bench;
 mod decide;
 mod demo;
 mod dlq;
+mod drift;
 mod explain;
 mod lag;
 mod pipeline;

@@ -1,14 +1,14 @@
 //! What PostgreSQL holds is all that a restart needs: an engine that is made anew from it before each epoch writes what
 //! one writes that lives through all of them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use proptest::{prelude::*, test_runner::TestRunner};
 use serviceradar_materializers::{
     PostgresViews,
     views::{Epoch, TenantWriter, Views as _},
 };
-use serviceradar_streams::engine::Engine;
+use serviceradar_streams::{dataflow::ScopeGauges, engine::Engine};
 use serviceradar_tests::{
     database::Database,
     stand::Views,
@@ -23,6 +23,8 @@ use crate::{
 
 /// Cases of this law, of which each is written to PostgreSQL twice: one in so many of the others'.
 const SHARE: u32 = 8;
+
+type Scopes = BTreeMap<Arc<str>, ScopeGauges>;
 
 /// A database of this law's own.
 struct Place {
@@ -43,9 +45,14 @@ impl Place {
         self.views.take(TENANT, "w", "of a law", &rules).await.unwrap().0
     }
 
-    /// Writes a world, epoch by epoch; returns all rows of all tables.
-    async fn write(&self, world: &World, restarts: bool) -> Checked<BTreeMap<String, Vec<String>>> {
+    /// Writes a world, epoch by epoch; returns all rows of all tables, and what each epoch counts of the scopes.
+    async fn write(
+        &self,
+        world: &World,
+        restarts: bool,
+    ) -> Checked<(BTreeMap<String, Vec<String>>, Vec<Scopes>)> {
         self.tables.clear().await;
+        let mut scopes = Vec::new();
         let mut writer = self.writer().await;
         let mut running = engine(world, 1)?;
         for (number, events) in (1..).zip(epochs(&world.events, world)) {
@@ -60,6 +67,8 @@ impl Place {
                 writer.state(put).await.unwrap();
                 running = taking.join().unwrap()?;
             }
+            let closed = running.epoch(batch(events))?;
+            scopes.push(closed.gauges.scopes);
             let epoch = Epoch {
                 number,
                 follows: number - 1,
@@ -67,12 +76,12 @@ impl Place {
                 events: events.len() as u64,
                 intake_max: 0,
                 frontiers: Vec::new(),
-                output: running.epoch(batch(events))?.output,
+                output: closed.output,
                 dead_letters: Vec::new(),
             };
             writer.commit(&epoch).await.unwrap();
         }
-        Ok(self.tables.rows().await)
+        Ok((self.tables.rows().await, scopes))
     }
 }
 
@@ -88,9 +97,17 @@ fn a_restart_before_every_epoch_changes_no_row() {
                 lasting.write(&world, false).await?,
             ))
         })?;
+        let ((one, scopes), (other, expected)) = (one, other);
         for (table, expected) in &other {
             prop_assert_eq!(one.get(table), Some(expected), "{}", table);
         }
+        // What has gone to nothing may be forgotten.
+        let there = |all: Vec<Scopes>| -> Vec<Scopes> {
+            let mut all = all;
+            all.iter_mut().for_each(|of| of.retain(|_, scope| *scope != ScopeGauges::default()));
+            all
+        };
+        prop_assert_eq!(there(scopes), there(expected));
         Ok(())
     });
     checked.unwrap();
