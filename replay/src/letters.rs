@@ -64,12 +64,9 @@ impl FromStr for LetterId {
         let mut parts = text.rsplitn(3, '/');
         let (offset, log_partition, topic) = (parts.next(), parts.next(), parts.next());
         let topic = topic.filter(|topic| !topic.is_empty()).ok_or(NoLetterId)?;
-        let number = |text: Option<&str>| text.ok_or(NoLetterId);
-        Ok(Self {
-            topic: topic.to_owned(),
-            log_partition: number(log_partition)?.parse().map_err(|_| NoLetterId)?,
-            offset: number(offset)?.parse().map_err(|_| NoLetterId)?,
-        })
+        let log_partition = log_partition.and_then(|text| text.parse().ok()).ok_or(NoLetterId)?;
+        let offset = offset.and_then(|text| text.parse().ok()).ok_or(NoLetterId)?;
+        Ok(Self { topic: topic.to_owned(), log_partition, offset })
     }
 }
 

@@ -30,13 +30,12 @@ fn an_epoch_that_changes_no_record_leaves_the_sizes_as_they_were() {
     assert_eq!(engine.epoch(Batch::default()).unwrap().gauges, first);
 }
 
-/// One epoch of records of Armis, each a key, what it does, and its claims.
-fn epoch(
-    engine: &mut Engine,
-    at: i64,
-    records: &[(&str, Action, &[(&str, &str)])],
-) -> (ScopeGauges, Option<i64>) {
-    let sighting = |(key, action, claims): &(&str, Action, &[(&str, &str)])| {
+/// What Armis says of a record: its key, what it does, and its claims.
+type Seen<'a> = (&'a str, Action, &'a [(&'a str, &'a str)]);
+
+/// One epoch of records of Armis.
+fn epoch(engine: &mut Engine, at: i64, records: &[Seen<'_>]) -> (ScopeGauges, Option<i64>) {
+    let sighting = |(key, action, claims): &Seen<'_>| {
         let claim = |(namespace, value): &(&str, &str)| Claim {
             namespace: (*namespace).into(),
             value: (*value).into(),
@@ -66,7 +65,7 @@ fn exclusive_claims_are_counted_with_the_devices_that_hold_them() {
     let of =
         |scope: ScopeGauges| (scope.devices, scope.retired, scope.exclusive.claims, scope.exclusive.holders);
     // The native key is a claim of Armis; a MAC is no exclusive one.
-    let two: [(&str, Action, &[(&str, &str)]); 2] = [
+    let two: [Seen<'_>; 2] = [
         ("1", Action::Assert, &[("serial", "acme:sn1001"), ("mac", "00:1b:21:00:00:01")]),
         ("2", Action::Assert, &[("serial", "acme:sn1002")]),
     ];

@@ -74,7 +74,7 @@ async fn answer(
             bucket.objects.insert(key, whole.into());
             "<CompleteMultipartUploadResult><ETag>\"e\"</ETag></CompleteMultipartUploadResult>".into_response()
         }
-        (Method::GET, _) if query.get("list-type").is_some() => list(&bucket, &query["prefix"]),
+        (Method::GET, _) if query.contains_key("list-type") => list(&bucket, &query["prefix"]),
         (Method::GET | Method::HEAD, _) => match bucket.objects.get(&key) {
             Some(object) => part_of(object, &headers),
             None => StatusCode::NOT_FOUND.into_response(),

@@ -50,10 +50,11 @@ impl List {
             }
         }
         let format = context.format;
-        Ok(match self.summary {
-            true => output::rows(format, &Summary::COLUMNS, &summary.rows())?,
-            false => output::rows(format, &Listed::COLUMNS, &listed.rows())?,
-        })
+        let written = match self.summary {
+            true => output::rows(format, &Summary::COLUMNS, &summary.rows()),
+            false => output::rows(format, &Listed::COLUMNS, &listed.rows()),
+        };
+        Ok(written?)
     }
 }
 
