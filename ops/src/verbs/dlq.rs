@@ -77,14 +77,10 @@ fn since(text: &str) -> Result<i64, String> {
     if let Some(at) = time::parse(text) {
         return Ok(at);
     }
-    let unit = match text.chars().last() {
-        Some('s') => SECOND,
-        Some('m') => MINUTE,
-        Some('h') => HOUR,
-        Some('d') => DAY,
-        _ => return Err(WRONG.to_owned()),
-    };
-    let count: u32 = text.trim_end_matches(['s', 'm', 'h', 'd']).parse().map_err(|_| WRONG)?;
+    let units = [("s", SECOND), ("m", MINUTE), ("h", HOUR), ("d", DAY)];
+    let found = units.into_iter().find_map(|(name, unit)| Some((text.strip_suffix(name)?, unit)));
+    let (count, unit) = found.ok_or(WRONG)?;
+    let count: u32 = count.parse().map_err(|_| WRONG)?;
     Ok(SystemClock.now().saturating_sub(unit.saturating_mul(i64::from(count))))
 }
 
@@ -106,9 +102,10 @@ mod tests {
     #[test]
     fn since_is_an_instant_or_how_long_ago() {
         assert_eq!(since("1970-01-01T00:00:01Z"), Ok(SECOND));
-        let ago = SystemClock.now() - since("2h").unwrap();
+        let at = since("2h").unwrap();
+        let ago = SystemClock.now() - at;
         assert!((2 * HOUR..2 * HOUR + MINUTE).contains(&ago), "{ago}");
-        for text in ["", "h", "2", "2w", "-2h", "yesterday", "2mm!"] {
+        for text in ["", "h", "2", "2w", "-2h", "yesterday", "2mm!", "2hh"] {
             assert!(since(text).is_err(), "{text}");
         }
     }
