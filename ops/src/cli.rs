@@ -88,7 +88,7 @@ pub(crate) enum Verb {
     Serve(verbs::serve::Serve),
     /// Publishes a decision: what evidence cannot say
     Decide(verbs::decide::Decide),
-    /// Makes views again from the log, and sees that they are the same
+    /// Sees that views are what the log says; shows the past; keeps the log in files, and restores it
     Replay(verbs::replay::Replay),
     /// Lists, shows and replays dead letters: events that could not be read
     Dlq(verbs::dlq::Dlq),

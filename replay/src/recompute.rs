@@ -207,9 +207,9 @@ impl Recompute {
             }
             next = read.next_offset;
             read.events.retain(|event| event.offset < end);
-            // What is refused has an intake time all the same, below which none after it falls.
             times.learn(&*self.log, partition, &read.events).await?;
             reading.learn(&*self.log, &read).await?;
+            // What is refused has an intake time all the same, below which none after it falls.
             for event in &mut read.events {
                 event.append_time = times.of(event);
             }

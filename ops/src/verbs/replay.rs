@@ -1,4 +1,4 @@
-//! `replay`: what is right of the log is made again from it, and seen to be the same.
+//! `replay`: views are seen to be what the log says, an instant of the past is made of it, and the log is kept and restored.
 
 mod accept_gap;
 mod archive;
@@ -15,7 +15,7 @@ use serviceradar_schemas::{
 
 use super::{Context, decide};
 
-/// Makes views again from the log, and sees that they are the same
+/// Sees that views are what the log says; shows the past; keeps the log in files, and restores it
 #[derive(Debug, Args)]
 pub(crate) struct Replay {
     #[command(subcommand)]

@@ -61,7 +61,7 @@ impl Verify {
             return Ok(());
         }
         Err(Wanting(format!(
-            "the views of tenant {} are not what the log says: rebuild them (`serviceradar replay rebuild`), and find out who wrote",
+            "the views of tenant {} are not what the log says: find out who wrote, and build them anew with `serviceradar run` on an empty database",
             config.tenant
         ))
         .into())
@@ -95,7 +95,7 @@ fn print(verdict: &Verdict) -> anyhow::Result<()> {
     output::rows(Format::Table, &["table", "rows", "unlike the log", "unlike the sums kept"], &rows)?;
     if !readable.is_empty() {
         output::line(&format!(
-            "{} events that were refused could be read now, and a rebuild would take them in: {}",
+            "{} events that were refused could be read now, and views built anew would have them: {}",
             readable.len(),
             readable.iter().take(5).cloned().collect::<Vec<_>>().join(", ")
         ))?;
