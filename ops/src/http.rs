@@ -1,6 +1,6 @@
 //! `/metrics`, `/healthz`, `/readyz` and `/status`.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::Context;
 use axum::{Json, Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
@@ -72,11 +72,19 @@ impl Readiness {
     }
 }
 
+/// Whose status is told: it says of which data folder it is, since whoever reads a port that a stopped process left behind
+/// may meet another.
+#[derive(Clone)]
+pub(crate) struct Told {
+    pub(crate) status: watch::Receiver<DriverStatus>,
+    pub(crate) dir: PathBuf,
+}
+
 /// Answers until the shutdown, and returns where.
 pub(crate) fn serve(
     listener: TcpListener,
     readiness: watch::Receiver<Readiness>,
-    status: Option<watch::Receiver<DriverStatus>>,
+    told: Option<Told>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<SocketAddr> {
     let prometheus = PrometheusBuilder::new()
@@ -90,11 +98,13 @@ pub(crate) fn serve(
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(readyz).with_state(readiness))
         .route("/metrics", get(render).with_state(prometheus));
-    if let Some(status) = status {
-        let tell = async |State(status): State<watch::Receiver<DriverStatus>>| {
-            Json(lag::told(&status.borrow(), SystemClock.now()))
+    if let Some(told) = told {
+        let tell = async |State(Told { status, dir }): State<Told>| {
+            let mut told = lag::told(&status.borrow(), SystemClock.now());
+            told["dir"] = dir.to_string_lossy().into();
+            Json(told)
         };
-        routes = routes.route("/status", get(tell).with_state(status));
+        routes = routes.route("/status", get(tell).with_state(told));
     }
     let keep_up = async move {
         loop {

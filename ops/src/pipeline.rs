@@ -1,6 +1,6 @@
 //! The pipeline of this machine: log, database and driver, started and stopped in order.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::bail;
 use serviceradar_log::{LogStore, socket};
@@ -39,6 +39,7 @@ pub(crate) struct Pipeline {
     socket: JoinHandle<()>,
     stopping: CancellationToken,
     postgres: Option<PrivatePostgres>,
+    address_file: PathBuf,
 }
 
 impl Pipeline {
@@ -83,13 +84,16 @@ impl Pipeline {
             journals_kept: config.journals_kept,
         });
         let (readiness, ready) = watch::channel(Readiness::starting());
-        let address = http::serve(listener, ready, Some(driver.watch()), stopping.clone())?;
+        let dir = config.dir.canonicalize()?;
+        let address_file = dir.join(http::ADDRESS_FILE);
+        let told = http::Told { status: driver.watch(), dir };
+        let address = http::serve(listener, ready, Some(told), stopping.clone())?;
         // So that `status` finds it, whatever the port.
-        std::fs::write(config.dir.join(http::ADDRESS_FILE), address.to_string())?;
+        std::fs::write(&address_file, address.to_string())?;
         tracing::info!(%address, "answering /metrics, /healthz, /readyz and /status");
         let expect = config.expect.clone();
         tokio::spawn(measure(driver.watch(), readiness, expect, stopping.clone()));
-        Ok(Self { log, database_url, driver, socket, stopping, postgres })
+        Ok(Self { log, database_url, driver, socket, stopping, postgres, address_file })
     }
 
     /// What it is doing.
@@ -141,6 +145,8 @@ impl Pipeline {
     /// Commits the epoch under way, leaves the tenant, and stops everything that was started.
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
         let stopped = self.driver.stop().await;
+        // Where it stays, what answers there says that it is another.
+        std::fs::remove_file(&self.address_file).ok();
         self.stopping.cancel();
         let served = self.socket.await;
         drop(self.log);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use clap::Args;
 use serde_json::Value;
 use serviceradar_materializers::{inventory::Held, views::Frontier};
@@ -100,7 +100,12 @@ async fn ask(context: &Context) -> anyhow::Result<Value> {
     let mut answer = String::new();
     connection.take(ANSWER_BYTES_MAX).read_to_string(&mut answer).await?;
     let (_, body) = answer.split_once("\r\n\r\n").context("what answers there is no pipeline")?;
-    serde_json::from_str(body).context("what answers there is no pipeline")
+    let status: Value = serde_json::from_str(body).context("what answers there is no pipeline")?;
+    ensure!(
+        status["dir"] == *context.config.dir.canonicalize()?.to_string_lossy(),
+        "another pipeline answers there"
+    );
+    Ok(status)
 }
 
 /// What the database and the log say, where both can be asked without a pipeline. What only the pipeline knows is
