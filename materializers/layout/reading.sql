@@ -1,5 +1,4 @@
--- The isolating views of generation {id}: for SRQL in {schema}_read, for people in serviceradar. Devices and records
--- are read whole.
+-- The isolating views of generation {id}, for SRQL. Devices and records are read whole.
 
 CREATE SCHEMA {schema}_read;
 COMMENT ON SCHEMA {schema}_read IS 'What may be read of generation {id}: one tenant''s rows';
@@ -13,6 +12,5 @@ BEGIN
     ORDER BY c.relname
   LOOP
     CALL serviceradar_base.isolate(base, '{schema}_read', false);
-    CALL serviceradar_base.isolate(base, 'serviceradar', true);
   END LOOP;
 END $$;

@@ -15,6 +15,7 @@ use serviceradar_streams::rows::{
     SnapshotMemberRow, SnapshotRow, State, Uid, WatermarkRow,
 };
 use serviceradar_streams::{
+    rules::Rules,
     sources,
     sums::{Buckets, Sums},
 };
@@ -22,8 +23,8 @@ use serviceradar_streams::{
 use tokio::sync::mpsc;
 
 use crate::views::{
-    BEAT_STANDS_STILL, Epoch, Frontier, OutboxEntry, Pieces, Resume, TenantOutbox, TenantWriter, Views,
-    ViewsError,
+    BEAT_STANDS_STILL, Epoch, Frontier, OutboxEntry, Pieces, Resume, StopAsked, TenantOutbox, TenantWriter,
+    Views, ViewsError,
 };
 
 /// The rows of one tenant, by key.
@@ -126,6 +127,8 @@ struct Tenant {
     epoch: u64,
     token: u64,
     writer: Option<(String, Instant)>,
+    /// How far somebody who stands by has followed.
+    followed: Option<u64>,
 }
 
 impl Tenant {
@@ -135,6 +138,7 @@ impl Tenant {
             generation: GENERATION,
             frontiers: self.frontiers.values().cloned().collect(),
             is_bare: false,
+            is_live: true,
         }
     }
 }
@@ -142,6 +146,7 @@ impl Tenant {
 #[derive(Debug, Default)]
 struct Kept {
     fingerprint: Option<String>,
+    rules: Option<Rules>,
     tenants: BTreeMap<String, Tenant>,
 }
 
@@ -170,13 +175,15 @@ impl Views for MemoryViews {
         tenant: &str,
         writer: &str,
         fingerprint: &str,
-        _rules: &serde_json::Value,
+        rules: &serde_json::Value,
     ) -> Result<(Box<dyn TenantWriter>, Resume), ViewsError> {
         let mut kept = self.kept();
         let found = kept.fingerprint.get_or_insert_with(|| fingerprint.to_owned()).clone();
         if found != fingerprint {
             return Err(ViewsError::Fingerprint { found, wanted: fingerprint.to_owned() });
         }
+        let unreadable = |error: serde_json::Error| ViewsError::Refused(error.to_string());
+        kept.rules.get_or_insert(serde_json::from_value(rules.clone()).map_err(unreadable)?);
         let of = kept.tenants.entry(tenant.to_owned()).or_default();
         if let Some((holder, beat)) = &of.writer
             && holder != writer
@@ -202,6 +209,15 @@ impl Views for MemoryViews {
             let _ = put.send(state).await;
         }
         Ok(resume)
+    }
+
+    async fn rules(&self) -> Result<Option<Rules>, ViewsError> {
+        Ok(self.kept().rules.clone())
+    }
+
+    async fn stand_by(&self, tenant: &str, _writer: &str, epoch: u64) -> Result<(), ViewsError> {
+        self.kept().tenants.entry(tenant.to_owned()).or_default().followed = Some(epoch);
+        Ok(())
     }
 
     async fn make_indexes(&self, _generation: i32) -> Result<(), ViewsError> {
@@ -286,6 +302,23 @@ impl TenantWriter for MemoryWriter {
 
     async fn beat(&mut self) -> Result<(), ViewsError> {
         self.with(|_| Ok(()))
+    }
+
+    /// Nobody asks: there is one generation.
+    async fn stop_asked(&mut self) -> Result<Option<StopAsked>, ViewsError> {
+        self.with(|_| Ok(None))
+    }
+
+    async fn stopped(&mut self, _epoch: u64) -> Result<(), ViewsError> {
+        self.with(|_| Ok(()))
+    }
+
+    async fn go_on(&mut self) -> Result<(), ViewsError> {
+        self.with(|_| Ok(()))
+    }
+
+    async fn followed_to(&mut self) -> Result<Option<u64>, ViewsError> {
+        self.with(|tenant| Ok(tenant.followed))
     }
 
     fn outbox(&self) -> Box<dyn TenantOutbox> {

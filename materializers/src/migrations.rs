@@ -14,7 +14,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 7] = [
+const MIGRATIONS: [Migration; 8] = [
     Migration {
         version: 1,
         name: "roles_and_isolation",
@@ -37,6 +37,11 @@ const MIGRATIONS: [Migration; 7] = [
         version: 7,
         name: "sums_and_operations",
         sql: include_str!("../migrations/0007_sums_and_operations.sql"),
+    },
+    Migration {
+        version: 8,
+        name: "generations_beside",
+        sql: include_str!("../migrations/0008_generations_beside.sql"),
     },
 ];
 
@@ -85,6 +90,10 @@ async fn migrate_in_transaction(client: &Client) -> Result<Vec<&'static str>, Vi
         let generations: i64 = client.query_one(count, &[]).await.map_err(views_error)?.get(0);
         if generations == 0 {
             create_generation(client, FIRST_GENERATION).await?;
+            show_generation(client, FIRST_GENERATION).await?;
+            let update =
+                "UPDATE serviceradar_base.pipeline_generations SET state = 'active', promoted_at = now()";
+            client.execute(update, &[]).await.map_err(views_error)?;
         }
     }
     Ok(names)
@@ -103,10 +112,18 @@ const HISTORY: &str = "
     COMMENT ON COLUMN serviceradar_base.migrations.checksum IS 'SHA-256 of its text, in hex';
     COMMENT ON COLUMN serviceradar_base.migrations.applied_at IS 'When it was applied';";
 
-/// Makes the schema of a generation with its tables, indexes and views, and makes it the active one.
-async fn create_generation(client: &Client, id: i32) -> Result<(), ViewsError> {
-    let schema = format!("views_{id}");
-    let of_generation = |sql: &str| sql.replace("{schema}", &schema).replace("{id}", &id.to_string());
+/// The schema of a generation.
+pub(crate) fn schema_of(id: i32) -> String {
+    format!("views_{id}")
+}
+
+fn of_generation(sql: &str, id: i32) -> String {
+    sql.replace("{schema}", &schema_of(id)).replace("{id}", &id.to_string())
+}
+
+/// Makes a generation that is being built: its schema with tables, indexes and views.
+pub(crate) async fn create_generation(client: &Client, id: i32) -> Result<(), ViewsError> {
+    let schema = schema_of(id);
     let sql = [
         format!("CREATE SCHEMA {schema}; SET LOCAL search_path = {schema}, public;"),
         format!(
@@ -115,14 +132,20 @@ async fn create_generation(client: &Client, id: i32) -> Result<(), ViewsError> {
         include_str!("../layout/tables.sql").to_owned(),
         include_str!("../layout/indexes.sql").to_owned(),
         include_str!("../layout/views.sql").to_owned(),
-        of_generation(include_str!("../layout/reading.sql")),
+        of_generation(include_str!("../layout/reading.sql"), id),
         "RESET search_path".to_owned(),
     ];
     client.batch_execute(&sql.join("\n")).await.map_err(views_error)?;
-    let insert = "INSERT INTO serviceradar_base.pipeline_generations (id, schema, state, promoted_at)
-                  VALUES ($1, $2, 'active', now())";
+    let insert =
+        "INSERT INTO serviceradar_base.pipeline_generations (id, schema, state) VALUES ($1, $2, 'building')";
     client.execute(insert, &[&id, &schema]).await.map_err(views_error)?;
     Ok(())
+}
+
+/// Makes the views that people read those of a generation.
+pub(crate) async fn show_generation(client: &Client, id: i32) -> Result<(), ViewsError> {
+    let sql = of_generation(include_str!("../layout/showing.sql"), id);
+    client.batch_execute(&sql).await.map_err(views_error)
 }
 
 /// How many migrations the database has; refuses one that is not ours or newer than this program.

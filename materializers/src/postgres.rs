@@ -4,11 +4,14 @@ mod copy;
 pub(crate) mod devices;
 mod epoch;
 mod examine;
+mod generations;
 mod indexes;
 mod journals;
 mod outbox;
+mod promotion;
 pub(crate) mod session;
 pub(crate) mod state;
+mod stops;
 mod stored;
 mod sums;
 mod tables;
@@ -22,6 +25,8 @@ use std::{
 
 pub use examine::{Condition, EXTENSIONS};
 use fail::fail_point;
+pub use generations::Generation;
+pub use promotion::{Asked, Difference, Differing, Kind, Promoted, Promotion};
 use serviceradar_schemas::time::Clock;
 use serviceradar_streams::{
     rows::{DeviceRow, State, Uid},
@@ -34,15 +39,43 @@ use tokio::sync::mpsc;
 use crate::{
     migrations,
     views::{
-        BEAT_STANDS_STILL, Epoch, OutboxEntry, Pieces, Resume, TenantOutbox, TenantWriter, Views, ViewsError,
+        BEAT_STANDS_STILL, Epoch, OutboxEntry, Pieces, Resume, StopAsked, TenantOutbox, TenantWriter, Views,
+        ViewsError,
     },
 };
 use session::{Parameter, Session};
 use state::Micros;
 
-/// Views in a PostgreSQL database.
+/// Which generation is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Target {
+    /// Whichever is active.
+    Active,
+    /// That one.
+    Generation(i32),
+}
+
+impl Target {
+    /// Which row of `pipeline_generations` it is.
+    fn condition(self) -> String {
+        match self {
+            Target::Active => "state = 'active'".to_owned(),
+            Target::Generation(id) => format!("id = {id} AND state IN ('building', 'ready', 'active')"),
+        }
+    }
+
+    fn missing(self) -> ViewsError {
+        ViewsError::Schema(match self {
+            Target::Active => "no generation is active".to_owned(),
+            Target::Generation(id) => format!("generation {id} is not there any more"),
+        })
+    }
+}
+
+/// Views in a PostgreSQL database: of the active generation, or of a given one.
 pub struct PostgresViews {
     url: String,
+    target: Target,
     beats: Mutex<HashMap<String, Beat>>,
 }
 
@@ -65,7 +98,7 @@ impl PostgresViews {
     /// The views of the database at `postgresql://…`, once it has answered.
     pub async fn connect(url: &str) -> Result<Self, ViewsError> {
         Session::connect(url).await?;
-        Ok(Self { url: url.to_owned(), beats: Mutex::default() })
+        Ok(Self { url: url.to_owned(), target: Target::Active, beats: Mutex::default() })
     }
 
     /// Brings the database up to date; returns the names of what was missing. The role of the URL must
@@ -77,14 +110,6 @@ impl PostgresViews {
     /// Refuses a database that is not the one that this program's migrations make.
     pub async fn check(&self) -> Result<(), ViewsError> {
         migrations::check(Session::connect(&self.url).await?.client()).await
-    }
-
-    /// The rules that the active generation was built with; none before its first writer.
-    pub async fn rules(&self) -> Result<Option<Rules>, ViewsError> {
-        let mut session = Session::connect(&self.url).await?;
-        session.become_writer().await?;
-        let select = "SELECT rules FROM serviceradar_base.pipeline_generations WHERE state = 'active'";
-        rules_of(&mut session, select).await
     }
 
     /// The greatest intake time up to an epoch of a tenant, microseconds since the Unix epoch; none where it is not known
@@ -144,6 +169,11 @@ impl PostgresViews {
         }
     }
 
+    /// When a tenant's writer was last seen to move; none before it was looked at.
+    fn last_seen(&self, tenant: &str) -> Option<Instant> {
+        self.beats.lock().unwrap_or_else(PoisonError::into_inner).get(tenant).map(|beat| beat.since)
+    }
+
     async fn take_in_transaction(
         &self,
         session: &mut Session,
@@ -194,35 +224,48 @@ pub(crate) async fn rules_of(session: &mut Session, select: &str) -> Result<Opti
     rules.map(serde_json::from_value).transpose().map_err(unreadable)
 }
 
-/// Makes the tables of the active generation those that the session means. Returns its number.
-async fn use_active(session: &mut Session) -> Result<i32, ViewsError> {
-    let select = "SELECT id, schema FROM serviceradar_base.pipeline_generations WHERE state = 'active'";
-    let rows = session.query(select, &[]).await?;
-    let row = rows.first().ok_or_else(|| ViewsError::Schema("no generation is active".to_owned()))?;
+/// Makes the tables of a generation those that the session means. Returns its number.
+async fn use_target(session: &mut Session, target: Target) -> Result<i32, ViewsError> {
+    let select =
+        format!("SELECT id, schema FROM serviceradar_base.pipeline_generations WHERE {}", target.condition());
+    let rows = session.query(&select, &[]).await?;
+    let row = rows.first().ok_or_else(|| target.missing())?;
     session.use_generation(row.get(1)).await?;
     Ok(row.get(0))
 }
 
-/// The active generation; its fingerprint is set by whoever takes it first.
-async fn active_generation(
+/// A generation that is taken for writing.
+struct Taken {
+    generation: i32,
+    schema: String,
+    is_active: bool,
+    is_shown: bool,
+}
+
+/// The generation that is meant; its fingerprint is set by whoever takes it first.
+async fn take_generation(
     session: &mut Session,
+    target: Target,
     fingerprint: &str,
     rules: &serde_json::Value,
-) -> Result<(i32, String), ViewsError> {
-    let claim = "UPDATE serviceradar_base.pipeline_generations SET fingerprint = $1, rules = $2
-                 WHERE state = 'active' AND fingerprint IS NULL";
-    session.execute(claim, &[&fingerprint, rules]).await?;
-    let select = "SELECT id, schema, fingerprint FROM serviceradar_base.pipeline_generations
-                  WHERE state = 'active' FOR SHARE";
-    let rows = session.query(select, &[]).await?;
-    let Some(row) = rows.first() else {
-        return Err(ViewsError::Schema("no generation is active".to_owned()));
-    };
+) -> Result<Taken, ViewsError> {
+    let condition = target.condition();
+    let claim = format!(
+        "UPDATE serviceradar_base.pipeline_generations SET fingerprint = $1, rules = $2
+         WHERE {condition} AND fingerprint IS NULL"
+    );
+    session.execute(&claim, &[&fingerprint, rules]).await?;
+    let select = format!(
+        "SELECT id, schema, fingerprint, state = 'active', shown FROM serviceradar_base.pipeline_generations
+         WHERE {condition} FOR SHARE"
+    );
+    let rows = session.query(&select, &[]).await?;
+    let row = rows.first().ok_or_else(|| target.missing())?;
     let found: String = row.get(2);
     if found != fingerprint {
         return Err(ViewsError::Fingerprint { found, wanted: fingerprint.to_owned() });
     }
-    Ok((row.get(0), row.get(1)))
+    Ok(Taken { generation: row.get(0), schema: row.get(1), is_active: row.get(3), is_shown: row.get(4) })
 }
 
 #[async_trait::async_trait]
@@ -238,13 +281,20 @@ impl Views for PostgresViews {
         migrations::check(session.client()).await?;
         session.become_writer().await?;
         session.begin("BEGIN").await?;
-        let (generation, schema) = active_generation(&mut session, fingerprint, rules).await?;
+        let Taken { generation, schema, is_active, is_shown } =
+            take_generation(&mut session, self.target, fingerprint, rules).await?;
         let token = self.take_in_transaction(&mut session, tenant, writer, generation).await?;
+        stops::is_no_stand_by(&mut session, tenant, generation, writer).await?;
         session.begin("COMMIT").await?;
+        if is_active && !is_shown {
+            // Whoever promoted it was interrupted.
+            self.show_active().await?;
+        }
         session.use_generation(&schema).await?;
         session.call_it(&writers::name(tenant, generation, token)).await?;
         let is_bare = indexes::drop_if_empty(&mut session).await?;
-        let resume = Resume { is_bare, ..state::resume(&mut session, tenant, generation).await? };
+        let resume = state::resume(&mut session, tenant, generation).await?;
+        let resume = Resume { is_bare, is_live: is_active, ..resume };
         let fence = Arc::new(Fence { tenant: tenant.to_owned(), generation, schema, token });
         let sessions = Sessions { url: self.url.clone(), fence, idle: Some(session) };
         Ok((Box::new(PostgresWriter { sessions, cleaned_at: 0 }), resume))
@@ -254,13 +304,28 @@ impl Views for PostgresViews {
         let mut session = Session::connect(&self.url).await?;
         session.become_writer().await?;
         session.begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-        let generation = use_active(&mut session).await?;
+        let generation = use_target(&mut session, self.target).await?;
         let resume = state::resume(&mut session, tenant, generation).await?;
         if let Some(put) = put {
             state::read(&mut session, tenant, generation, &put).await?;
         }
         session.begin("COMMIT").await?;
         Ok(resume)
+    }
+
+    async fn rules(&self) -> Result<Option<Rules>, ViewsError> {
+        let mut session = Session::connect(&self.url).await?;
+        session.become_writer().await?;
+        let condition = self.target.condition();
+        let select = format!("SELECT rules FROM serviceradar_base.pipeline_generations WHERE {condition}");
+        rules_of(&mut session, &select).await
+    }
+
+    async fn stand_by(&self, tenant: &str, writer: &str, epoch: u64) -> Result<(), ViewsError> {
+        let mut session = Session::connect(&self.url).await?;
+        session.become_writer().await?;
+        let generation = use_target(&mut session, self.target).await?;
+        stops::stand_by(&mut session, tenant, generation, writer, epoch).await
     }
 
     async fn make_indexes(&self, generation: i32) -> Result<(), ViewsError> {
@@ -282,6 +347,14 @@ impl Views for PostgresViews {
     }
 }
 
+/// What is beyond the fence.
+struct Passed {
+    /// The last committed epoch.
+    last: i64,
+    /// Whether the generation is the active one: others tell nobody what they change.
+    is_live: bool,
+}
+
 /// What a writer shows at the beginning of each transaction.
 pub(crate) struct Fence {
     pub(crate) tenant: String,
@@ -291,14 +364,16 @@ pub(crate) struct Fence {
 }
 
 impl Fence {
-    /// Moves the beat; refuses where another has the tenant. Returns the last committed epoch.
-    async fn pass(&self, session: &mut Session) -> Result<i64, ViewsError> {
+    /// Moves the beat; refuses where another has the tenant.
+    async fn pass(&self, session: &mut Session) -> Result<Passed, ViewsError> {
         let update = "UPDATE serviceradar_base.pipeline_writers SET beat = beat + 1
              WHERE tenant = $1 AND generation = $2 AND token = $3
              RETURNING (SELECT coalesce(max(epoch), 0) FROM serviceradar_base.pipeline_epochs
-                        WHERE tenant = $1 AND generation = $2)";
+                        WHERE tenant = $1 AND generation = $2),
+                       (SELECT state = 'active' FROM serviceradar_base.pipeline_generations WHERE id = $2)";
         let rows = session.query(update, &[&self.tenant, &self.generation, &self.token]).await?;
-        Ok(rows.first().ok_or_else(|| self.is_closed())?.get(0))
+        let row = rows.first().ok_or_else(|| self.is_closed())?;
+        Ok(Passed { last: row.get(0), is_live: row.get(1) })
     }
 
     /// Where another has the tenant.
@@ -345,12 +420,13 @@ struct PostgresWriter {
 }
 
 impl PostgresWriter {
-    /// Begins the transaction of an epoch, with the fence. None: it was committed already.
-    async fn begin(&mut self, epoch: &Epoch) -> Result<Option<Session>, ViewsError> {
+    /// Begins the transaction of an epoch, with the fence; tells whether the generation is the active one. None: it was
+    /// committed already.
+    async fn begin(&mut self, epoch: &Epoch) -> Result<Option<(Session, bool)>, ViewsError> {
         let mut session = self.sessions.take().await?;
         fail_point!("before-begin");
         session.begin("BEGIN").await?;
-        let last = self.sessions.fence.pass(&mut session).await?;
+        let Passed { last, is_live } = self.sessions.fence.pass(&mut session).await?;
         let number = epoch.number.cast_signed();
         if last == number {
             // A commit whose answer was lost: the fence says that it was ours.
@@ -361,7 +437,7 @@ impl PostgresWriter {
         if last != epoch.follows.cast_signed() || last > number {
             return Err(ViewsError::Refused(format!("epoch {number} cannot follow epoch {last}")));
         }
-        Ok(Some(session))
+        Ok(Some((session, is_live)))
     }
 }
 
@@ -394,10 +470,11 @@ impl TenantWriter for PostgresWriter {
     }
 
     async fn commit(&mut self, epoch: &Epoch) -> Result<(), ViewsError> {
-        let Some(mut session) = self.begin(epoch).await? else {
+        let Some((mut session, is_live)) = self.begin(epoch).await? else {
             return Ok(());
         };
-        epoch::write(&mut session, &self.sessions.fence, epoch, &mut self.cleaned_at).await?;
+        let context = epoch::context(&self.sessions.fence, epoch, is_live);
+        epoch::write(&mut session, context, epoch, &mut self.cleaned_at).await?;
         fail_point!("in-commit");
         session.begin("COMMIT").await?;
         fail_point!("after-commit");
@@ -406,13 +483,14 @@ impl TenantWriter for PostgresWriter {
     }
 
     async fn load(&mut self, epoch: &Epoch, pieces: Pieces) -> Result<(), ViewsError> {
-        let Some(mut session) = self.begin(epoch).await? else {
+        let Some((mut session, is_live)) = self.begin(epoch).await? else {
             return Ok(());
         };
         let mut of_devices = self.sessions.connect().await?;
         of_devices.begin("BEGIN").await?;
         let Self { sessions, cleaned_at } = self;
-        epoch::load(&mut session, &mut of_devices, &sessions.fence, epoch, pieces, cleaned_at).await?;
+        let context = epoch::context(&sessions.fence, epoch, is_live);
+        epoch::load(&mut session, &mut of_devices, context, epoch, pieces, cleaned_at).await?;
         fail_point!("in-commit");
         session.begin("COMMIT").await?;
         fail_point!("after-commit");
@@ -425,6 +503,34 @@ impl TenantWriter for PostgresWriter {
         self.sessions.fence.pass(&mut session).await?;
         self.sessions.give_back(session);
         Ok(())
+    }
+
+    async fn stop_asked(&mut self) -> Result<Option<StopAsked>, ViewsError> {
+        let mut session = self.sessions.take().await?;
+        let asked = stops::asked(&mut session, &self.sessions.fence).await?;
+        self.sessions.give_back(session);
+        Ok(asked)
+    }
+
+    async fn stopped(&mut self, epoch: u64) -> Result<(), ViewsError> {
+        let mut session = self.sessions.take().await?;
+        stops::answer(&mut session, &self.sessions.fence, epoch).await?;
+        self.sessions.give_back(session);
+        Ok(())
+    }
+
+    async fn go_on(&mut self) -> Result<(), ViewsError> {
+        let mut session = self.sessions.take().await?;
+        stops::go_on(&mut session, &self.sessions.fence).await?;
+        self.sessions.give_back(session);
+        Ok(())
+    }
+
+    async fn followed_to(&mut self) -> Result<Option<u64>, ViewsError> {
+        let mut session = self.sessions.take().await?;
+        let epoch = stops::followed_to(&mut session, &self.sessions.fence).await?;
+        self.sessions.give_back(session);
+        Ok(epoch)
     }
 
     fn outbox(&self) -> Box<dyn TenantOutbox> {

@@ -1,9 +1,12 @@
 //! The trait of a place that keeps views, and the types that cross it.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
-use serviceradar_streams::rows::{DeviceRow, EpochOutput, State, Uid};
+use serviceradar_streams::{
+    rows::{DeviceRow, EpochOutput, State, Uid},
+    rules::Rules,
+};
 use tokio::sync::mpsc;
 
 /// How long a writer's beat must stand still, by the newcomer's monotonic clock, before it is taken for dead.
@@ -117,6 +120,17 @@ pub struct Resume {
     pub frontiers: Vec<Frontier>,
     /// Whether the views lack what makes searching them fast, because they were empty: see `make_indexes`.
     pub is_bare: bool,
+    /// Whether it is the active generation: one that is not tells nobody what its epochs change.
+    pub is_live: bool,
+}
+
+/// Where a writer is asked to stop, so that another generation takes the place of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StopAsked {
+    /// Next offsets by topic and log partition, which it must have passed: the other generation is there already.
+    pub wanted: BTreeMap<(String, u32), u64>,
+    /// The epoch at which it said that it stopped; none until then.
+    pub epoch: Option<u64>,
 }
 
 /// Why the views refused.
@@ -193,6 +207,12 @@ pub trait Views: Send + Sync + 'static {
     /// [`TenantWriter::state`] tells it. For a newcomer that stands by: takes nothing, and holds nobody up.
     async fn standing(&self, tenant: &str, state: Option<mpsc::Sender<State>>) -> Result<Resume, ViewsError>;
 
+    /// The rules that the generation was built with; none before its first writer.
+    async fn rules(&self) -> Result<Option<Rules>, ViewsError>;
+
+    /// Notes that somebody stands by for the tenant's writer, and has followed it to an epoch.
+    async fn stand_by(&self, tenant: &str, writer: &str, epoch: u64) -> Result<(), ViewsError>;
+
     /// Makes what bare views of a generation lack, once they hold what the log holds. Commits wait meanwhile.
     /// Where nothing is missing nothing is done.
     async fn make_indexes(&self, generation: i32) -> Result<(), ViewsError>;
@@ -220,6 +240,19 @@ pub trait TenantWriter: Send + 'static {
 
     /// Says that this writer is alive; called every few seconds between epochs.
     async fn beat(&mut self) -> Result<(), ViewsError>;
+
+    /// Where it is asked to stop, if it is.
+    async fn stop_asked(&mut self) -> Result<Option<StopAsked>, ViewsError>;
+
+    /// Says that it stopped as asked, at its last epoch.
+    async fn stopped(&mut self, epoch: u64) -> Result<(), ViewsError>;
+
+    /// Goes on although it was asked to stop: whoever asked has gone. Refused as `Fenced` where it was not, and another
+    /// generation took the place.
+    async fn go_on(&mut self) -> Result<(), ViewsError>;
+
+    /// How far somebody who stands by for it, and said so lately, has followed.
+    async fn followed_to(&mut self) -> Result<Option<u64>, ViewsError>;
 
     /// The outbox that its commits fill, for whoever empties it meanwhile.
     fn outbox(&self) -> Box<dyn TenantOutbox>;

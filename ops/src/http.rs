@@ -64,6 +64,7 @@ impl Readiness {
             Phase::Restoring => (false, "starting", "reading the views back"),
             Phase::Loading => (false, "loading", "filling empty views with what the log holds"),
             Phase::Running => (true, "writer", ""),
+            Phase::Holding => (true, "writer", "waiting while a generation is promoted"),
             Phase::StandBy => (true, "stand-by", "another process writes the views"),
             Phase::Stopped => (false, "stopped", ""),
             Phase::Failed(why) => (false, "stopped", &**why),

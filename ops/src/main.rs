@@ -1,5 +1,6 @@
 //! The `serviceradar` binary: every verb.
 
+mod ask;
 mod bench;
 mod cli;
 mod crawls;

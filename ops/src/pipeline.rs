@@ -9,6 +9,7 @@ use serviceradar_ops::{config::Config, metrics::Metric, postgres::PrivatePostgre
 use serviceradar_replay::{
     Driver, DriverConfig, DriverHandle, DriverStatus, Phase,
     drift::{Expectations, Side, drifts},
+    goal::Goal,
 };
 use serviceradar_schemas::time::{Clock, SystemClock};
 use tokio::{sync::watch, task::JoinHandle};
@@ -66,15 +67,11 @@ impl Pipeline {
             views.check().await?;
         }
         first().await?;
-        let rules = match &config.rules {
-            Some(rules) => rules.clone(),
-            None => views.rules().await?.unwrap_or_default(),
-        };
         let driver = Driver::start(DriverConfig {
             tenant: config.tenant.clone(),
             writer: writer(config)?,
             workers: WORKERS,
-            rules,
+            rules: config.rules.clone(),
             log: log.clone(),
             writers: schemas.writers,
             framings: schemas.framings,
@@ -82,6 +79,7 @@ impl Pipeline {
             clock: Arc::new(SystemClock),
             ticks: true,
             journals_kept: config.journals_kept,
+            goal: Goal::none(),
         });
         let (readiness, ready) = watch::channel(Readiness::starting());
         let dir = config.dir.canonicalize()?;
@@ -185,7 +183,7 @@ pub(crate) async fn database(config: &Config) -> anyhow::Result<(Option<PrivateP
 /// next need not wait until the database has noticed. A log that nobody holds says nothing of the kind: there, one
 /// name for each process, also where two containers have one host name and number their processes alike. Has the form
 /// of a source's instance: TICKs carry it.
-fn writer(config: &Config) -> anyhow::Result<String> {
+pub(crate) fn writer(config: &Config) -> anyhow::Result<String> {
     let host = nix::unistd::gethostname()?;
     let of_host = match &config.kafka {
         None => config.dir.canonicalize()?.display().to_string(),
@@ -217,7 +215,7 @@ async fn measure(
 
 fn gauge(status: &DriverStatus) {
     let truth = |truth: bool| f64::from(u8::from(truth));
-    let running = matches!(status.phase, Phase::Loading | Phase::Running);
+    let running = matches!(status.phase, Phase::Loading | Phase::Running | Phase::Holding);
     Metric::Running.set(None, truth(running));
     Metric::CaughtUp.set(None, truth(running && status.lag_events() == 0));
     Metric::Epoch.set(None, status.epoch as f64);

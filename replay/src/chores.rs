@@ -20,6 +20,9 @@ const WITNESS_EVERY: Duration = Duration::from_secs(60);
 /// How often new log partitions are looked for.
 const DISCOVER_EVERY: Duration = Duration::from_secs(10);
 
+/// How often a writer looks whether it is asked to stop, and one that leads whether somebody stands by.
+const STOP_EVERY: Duration = Duration::from_millis(500);
+
 /// How often the settings of the log are checked.
 const SETTINGS_EVERY: Duration = Duration::from_secs(60 * 60);
 
@@ -54,6 +57,7 @@ pub(crate) struct Chores {
     pub(crate) discover: Chore,
     pub(crate) witness: Chore,
     pub(crate) settings: Chore,
+    pub(crate) stop: Chore,
     pub(crate) retention: Chore,
 }
 
@@ -66,6 +70,7 @@ impl Chores {
             discover: Chore::new(DISCOVER_EVERY),
             witness: Chore::new(WITNESS_EVERY),
             retention: Chore::new(RETENTION_EVERY),
+            stop: Chore::new(STOP_EVERY),
             settings: Chore { every: SETTINGS_EVERY, last: None },
         }
     }
@@ -81,7 +86,11 @@ impl Driver {
         if chores.beat.is_due() {
             self.keep(running.committer.writer()?.beat().await)?;
         }
-        if chores.tick.is_due() && self.config.ticks {
+        if chores.stop.is_due() && running.is_live {
+            self.look_for_stop(running).await?;
+            self.look_for_stand_by(running).await?;
+        }
+        if chores.tick.is_due() && running.is_live && self.config.ticks {
             self.tick().await;
         }
         if chores.discover.is_due() {
@@ -90,7 +99,7 @@ impl Driver {
         if chores.witness.is_due() {
             self.check_witnesses(running).await?;
         }
-        if chores.retention.is_due() {
+        if chores.retention.is_due() && running.is_live {
             self.forget_journals(running);
         }
         if chores.settings.is_due() {

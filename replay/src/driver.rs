@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use serviceradar_log::{LogError, LogStore};
 use serviceradar_materializers::{
     LAYOUT_VERSION,
-    views::{Epoch, Frontier, Resume, TenantWriter, Views, ViewsError},
+    views::{Epoch, Frontier, Resume, StopAsked, TenantWriter, Views, ViewsError},
 };
 use serviceradar_schemas::{Framings, Source, codec::WriterSchemas, time::Clock};
 use serviceradar_streams::{
@@ -28,6 +28,7 @@ use crate::{
     chores::Chores,
     commit::{Commit, Committer},
     epochs::{Gathered, Lane, OPEN_MAX, QUIET},
+    goal::{self, Goal},
     guard::Guard,
     load::Indexes,
     operations::OperationsError,
@@ -56,8 +57,9 @@ pub struct DriverConfig {
     pub writer: String,
     /// Workers of the dataflow.
     pub workers: usize,
-    /// The rules of the generation.
-    pub rules: Rules,
+    /// The rules of the generation; none: those that it was built with, or, of one that nobody has written yet, the
+    /// program's own.
+    pub rules: Option<Rules>,
     /// Where events come from.
     pub log: Arc<dyn LogStore>,
     /// Who knows the schemas that events were written by.
@@ -72,6 +74,8 @@ pub struct DriverConfig {
     pub ticks: bool,
     /// How long journals are kept; none: for ever.
     pub journals_kept: Option<Duration>,
+    /// What it is told by whoever promotes its generation.
+    pub goal: watch::Receiver<Goal>,
 }
 
 /// Why a driver stopped.
@@ -160,6 +164,8 @@ impl DriverHandle {
 /// The driver of one tenant.
 pub struct Driver {
     pub(crate) config: DriverConfig,
+    /// The rules of the generation that it writes.
+    rules: Arc<Rules>,
     pub(crate) board: StatusBoard,
     pub(crate) stop: watch::Receiver<bool>,
 }
@@ -176,6 +182,12 @@ pub(crate) struct Running {
     /// What views that are being filled still lack.
     pub(crate) indexes: Indexes,
     pub(crate) generation: i32,
+    /// Whether it is the active generation. Of another nothing is published, and nothing judged.
+    pub(crate) is_live: bool,
+    /// Where it is asked to stop, for the promotion of another generation.
+    pub(crate) stop_asked: Option<StopAsked>,
+    /// Whether somebody who stands by has followed this one, which leads until then.
+    pub(crate) is_relieved: bool,
     /// The last epoch that was closed, and the last that was committed.
     pub(crate) epoch: u64,
     pub(crate) epoch_committed: u64,
@@ -195,7 +207,7 @@ impl Driver {
         let (board, status) = StatusBoard::new(own_source(&config.writer));
         let (stop, stopped) = watch::channel(false);
         let (log, tenant) = (config.log.clone(), config.tenant.clone());
-        let driver = Driver { config, board: board.clone(), stop: stopped };
+        let driver = Driver { config, rules: Arc::default(), board: board.clone(), stop: stopped };
         let task = tokio::spawn(async move {
             let result = driver.run().await;
             board.update(|status| {
@@ -214,6 +226,25 @@ impl Driver {
 
     async fn run(mut self) -> Result<(), DriverError> {
         self.until_available(|| topics::ensure(&*self.config.log, &self.config.tenant)).await?;
+        loop {
+            let ended = self.write().await;
+            let is_fenced = matches!(ended, Err(DriverError::Views(ViewsError::Fenced { .. })));
+            let written = self.board.generation();
+            match self.config.views.standing(&self.config.tenant, None).await {
+                Ok(standing) if is_fenced && standing.generation != written => {
+                    tracing::info!(
+                        from = written,
+                        to = standing.generation,
+                        "another generation was promoted"
+                    );
+                }
+                _ => return ended,
+            }
+        }
+    }
+
+    /// Takes the tenant in the generation that is meant, and writes it until the end.
+    async fn write(&mut self) -> Result<(), DriverError> {
         let mut follower = Follower::default();
         let Some((writer, resume)) = self.take(&mut follower).await? else {
             return Ok(());
@@ -266,14 +297,11 @@ impl Driver {
         &mut self,
         follower: &mut Follower,
     ) -> Result<Option<(Box<dyn TenantWriter>, Resume)>, DriverError> {
-        let config = &self.config;
-        let fingerprint = config.rules.fingerprint(LAYOUT_VERSION);
-        let rules = config.rules.canonical();
         loop {
             if self.is_stopped() {
                 return Ok(None);
             }
-            match config.views.take(&config.tenant, &config.writer, &fingerprint, &rules).await {
+            match self.try_to_take().await {
                 Ok(taken) => {
                     self.board.database(None);
                     return Ok(Some(taken));
@@ -286,6 +314,7 @@ impl Driver {
                         status.phase = Phase::StandBy;
                     });
                     self.follow_standing(follower).await;
+                    self.keep(self.tell_standing(follower).await)?;
                 }
                 Err(ViewsError::Unavailable(why)) => {
                     self.board.database(Some(&why));
@@ -294,6 +323,18 @@ impl Driver {
             }
             tokio::time::sleep(STAND_BY).await;
         }
+    }
+
+    /// By the rules of the generation, which may be another than the last time.
+    async fn try_to_take(&mut self) -> Result<(Box<dyn TenantWriter>, Resume), ViewsError> {
+        let config = &self.config;
+        let rules = match &config.rules {
+            Some(rules) => rules.clone(),
+            None => config.views.rules().await?.unwrap_or_default(),
+        };
+        let (fingerprint, canonical) = (rules.fingerprint(LAYOUT_VERSION), rules.canonical());
+        self.rules = Arc::new(rules);
+        config.views.take(&config.tenant, &config.writer, &fingerprint, &canonical).await
     }
 
     /// Puts the dataflow back where the views are, and starts the readers there.
@@ -307,6 +348,7 @@ impl Driver {
         self.board.update(|status| {
             (status.phase, status.generation, status.epoch) =
                 (Phase::Restoring, resume.generation, resume.epoch);
+            status.is_live = resume.is_live;
         });
         let engine = loop {
             if let Some(engine) = self.arrive(&mut follower, &resume).await {
@@ -336,11 +378,14 @@ impl Driver {
                 config.log.clone(),
                 &config.tenant,
                 config.framings.decisions,
-                config.rules.snapshots.clone(),
+                self.rules.snapshots.clone(),
             ),
             publishing: None,
             indexes: if resume.is_bare { Indexes::Missing } else { Indexes::There },
             generation: resume.generation,
+            is_live: resume.is_live,
+            stop_asked: None,
+            is_relieved: false,
             epoch: resume.epoch,
             epoch_committed: resume.epoch,
             epoch_published,
@@ -365,8 +410,7 @@ impl Driver {
         read: impl AsyncFnOnce(mpsc::Sender<State>) -> Result<T, ViewsError>,
     ) -> Result<(Engine, T), DriverError> {
         let config = &self.config;
-        let (tenant, rules, workers) =
-            (config.tenant.clone(), Arc::new(config.rules.clone()), config.workers);
+        let (tenant, rules, workers) = (config.tenant.clone(), self.rules.clone(), config.workers);
         let (put, mut pieces) = mpsc::channel(PIECES_WAITING);
         let restoring = tokio::task::spawn_blocking(move || {
             let mut engine = Engine::start(&tenant, &rules, workers)?;
@@ -442,7 +486,12 @@ impl Driver {
         if running.epoch == 0 && !running.indexes.are_there() {
             self.load(running).await?;
         }
-        while !self.is_stopped() {
+        while !self.is_stopped() && !running.is_relieved {
+            if self.is_told_to_hold() {
+                self.hold(running).await?;
+                continue;
+            }
+            self.stop_as_asked(running).await?;
             let gathered = self.gather(running).await?;
             // Marks of transactions alone are nothing to write.
             let (commit, passed) = match gathered.events {
@@ -475,7 +524,7 @@ impl Driver {
             if took {
                 opened.get_or_insert(now);
             }
-            if gathered.is_full() || self.is_stopped() {
+            if gathered.is_full() || self.is_stopped() || self.is_told_to_hold() {
                 return Ok(gathered);
             }
             let is_busy = running.committer.is_busy();
@@ -501,6 +550,7 @@ impl Driver {
             tokio::select! {
                 _ = running.came.notified() => {}
                 _ = stop.changed() => {}
+                () = goal::is_another(&mut self.config.goal) => {}
                 _ = tokio::time::sleep(wait) => {
                     let is_quiet = !gathered.gather(&mut running.lanes, Instant::now())?;
                     let is_enough = gathered.is_half_full() || !running.committer.is_busy();
@@ -513,7 +563,7 @@ impl Driver {
     }
 
     /// Computes an epoch.
-    async fn close(
+    pub(crate) async fn close(
         &mut self,
         running: &mut Running,
         mut gathered: Gathered,
@@ -549,7 +599,7 @@ impl Driver {
     }
 
     /// Waits for the commit under way, and says what it brought.
-    async fn finish(&mut self, running: &mut Running) -> Result<(), DriverError> {
+    pub(crate) async fn finish(&mut self, running: &mut Running) -> Result<(), DriverError> {
         if let Some(commit) = running.committer.finish().await? {
             self.tell(running, commit);
         }
@@ -604,7 +654,7 @@ impl Driver {
 
     /// Lets the guard judge, once the pipeline has reached the ends that it found at its start.
     async fn judge(&self, running: &mut Running) {
-        if !self.has_caught_up(running) {
+        if !self.has_caught_up(running) || !running.is_live {
             return;
         }
         if let Err(error) = running.guard.judge(&running.undecided, running.tick).await {
@@ -617,7 +667,7 @@ impl Driver {
         if let Some(ended) = running.publishing.take_if(|publishing| publishing.has_ended()) {
             return ended.stop().await;
         }
-        if running.publishing.is_none() && running.indexes.are_there() {
+        if running.publishing.is_none() && running.indexes.are_there() && running.is_live {
             let (config, outbox) = (&self.config, running.committer.writer()?.outbox());
             let framing = config.framings.device_changes;
             let outbox = Outbox::new(outbox, config.log.clone(), &config.tenant, framing, running.generation);

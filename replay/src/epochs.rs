@@ -166,7 +166,7 @@ impl Gathered {
                     chunk.intake.0 <= horizon || now.duration_since(chunk.read_at) > AHEAD_WAIT
                 };
                 if let Some(chunk) = lane.next.take_if(may) {
-                    self.take(partition, lane, chunk);
+                    self.take(partition, &mut lane.frontier, chunk);
                     progress = true;
                 }
             }
@@ -178,19 +178,20 @@ impl Gathered {
         Ok(took)
     }
 
-    fn take(&mut self, partition: &Partition, lane: &mut Lane, chunk: Chunk) {
+    /// Takes a chunk of a log partition, and moves its frontier behind it.
+    pub fn take(&mut self, partition: &Partition, frontier: &mut Frontier, chunk: Chunk) {
         self.events += chunk.events;
         self.bytes += chunk.bytes;
         self.intake_max = self.intake_max.max(chunk.intake.1);
         self.batch.sightings.extend(chunk.sightings);
         self.batch.decisions.extend(chunk.decisions);
         self.dead_letters.extend(chunk.refused);
-        lane.frontier.next_offset = chunk.next_offset;
-        lane.frontier.intake_max = lane.frontier.intake_max.max(chunk.intake.1);
+        frontier.next_offset = chunk.next_offset;
+        frontier.intake_max = frontier.intake_max.max(chunk.intake.1);
         if chunk.witness.is_some() {
-            lane.frontier.witness = chunk.witness;
+            frontier.witness = chunk.witness;
         }
-        self.frontiers.insert(partition.clone(), lane.frontier.clone());
+        self.frontiers.insert(partition.clone(), frontier.clone());
     }
 }
 

@@ -2,12 +2,15 @@
 
 pub mod archive;
 pub mod as_of;
+mod between;
+pub mod candidate;
 mod chores;
 pub mod clocks;
 mod commit;
 pub mod drift;
 pub mod driver;
 pub mod epochs;
+pub mod goal;
 pub mod guard;
 pub mod intake;
 pub mod intake_times;
@@ -16,6 +19,7 @@ pub mod letters;
 mod load;
 pub mod operations;
 mod outbox;
+pub mod preview;
 pub mod reader;
 pub mod recompute;
 pub mod restore;

@@ -119,7 +119,7 @@ impl Driver {
         let reached = |partition: &Partition, end: &u64| {
             running.lanes.get(partition).is_some_and(|lane| lane.frontier().next_offset >= *end)
         };
-        if !running.ends.iter().all(|(partition, end)| reached(partition, end)) {
+        if !running.is_live || !running.ends.iter().all(|(partition, end)| reached(partition, end)) {
             return Ok(false);
         }
         match running.guard.judge(&closed.undecided, closed.tick).await {

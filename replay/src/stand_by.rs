@@ -3,13 +3,12 @@
 //! It is put back from the views once, and then reads from the log what the writer has committed since. What a dataflow
 //! holds depends on the set of events alone: so it is the writer's own, and what it would put out is in the views.
 
-use serviceradar_log::ReadLimit;
 use serviceradar_materializers::views::{Frontier, Resume, ViewsError};
 use serviceradar_streams::engine::{Batch, Engine, EngineError};
 
 use crate::{
+    between::Between,
     driver::{Driver, DriverError},
-    reader::{READ_BYTES, READ_EVENTS, READ_WAIT, Reading, schemas_of},
     topics::Partition,
 };
 
@@ -20,6 +19,8 @@ pub(crate) struct Follower(Option<Following>);
 struct Following {
     generation: i32,
     engine: Engine,
+    /// The epoch that it has followed to.
+    epoch: u64,
     /// How far it has come.
     frontiers: Vec<Frontier>,
 }
@@ -34,6 +35,13 @@ impl Driver {
         }
     }
 
+    /// Says how far it has followed.
+    pub(crate) async fn tell_standing(&self, follower: &Follower) -> Result<(), ViewsError> {
+        let (tenant, writer) = (&self.config.tenant, &self.config.writer);
+        let epoch = follower.0.as_ref().map_or(0, |following| following.epoch);
+        self.config.views.stand_by(tenant, writer, epoch).await
+    }
+
     async fn try_follow(&self, follower: &mut Follower) -> Result<(), DriverError> {
         let (views, tenant) = (&self.config.views, &self.config.tenant);
         let standing = views.standing(tenant, None).await?;
@@ -43,8 +51,8 @@ impl Driver {
                 return Ok(());
             }
             let read = async |put| views.standing(tenant, Some(put)).await;
-            let (engine, Resume { generation, frontiers, .. }) = self.restore(read).await?;
-            follower.0 = Some(Following { generation, engine, frontiers });
+            let (engine, Resume { generation, epoch, frontiers, .. }) = self.restore(read).await?;
+            follower.0 = Some(Following { generation, engine, epoch, frontiers });
         }
         self.follow(follower, &standing).await
     }
@@ -71,41 +79,28 @@ impl Driver {
             };
             follower.0 = Some(self.follow_in(following, end).await?);
         }
+        if let Some(following) = &mut follower.0 {
+            following.epoch = to.epoch;
+        }
         Ok(())
     }
 
     /// The same in one log partition.
     async fn follow_in(&self, mut following: Following, end: &Frontier) -> Result<Following, DriverError> {
         let Frontier { topic, log_partition, .. } = end;
-        let mut at = Frontier::of(&following.frontiers, topic, *log_partition);
+        let at = Frontier::of(&following.frontiers, topic, *log_partition);
         if at.next_offset >= end.next_offset {
             return Ok(following);
         }
-        let config = &self.config;
         let partition = Partition { topic: topic.clone(), log_partition: *log_partition };
-        let mut reading = Reading::new(partition, at.intake_max, config.writers.clone());
-        let waits = |why: String| DriverError::Views(ViewsError::Unavailable(why));
-        while at.next_offset < end.next_offset {
-            let limit = ReadLimit { events: READ_EVENTS, bytes: READ_BYTES, wait: READ_WAIT };
-            let mut read = config.log.read(topic, *log_partition, at.next_offset, limit).await?;
-            if read.next_offset == at.next_offset {
-                return Err(waits(format!("{topic}/{log_partition} has nothing at {}", at.next_offset)));
-            }
-            read.events.retain(|event| event.offset < end.next_offset);
-            read.next_offset = read.next_offset.min(end.next_offset);
-            config.writers.learn(&schemas_of(&read)).await.map_err(|error| waits(error.to_string()))?;
-            reading.learn(&*config.log, &read).await?;
-            at.next_offset = read.next_offset;
+        let mut between = Between::new(&self.config, partition, at);
+        while let Some(chunk) = between.next(&self.config, end.next_offset).await? {
             let mut engine = following.engine;
             let worked = tokio::task::spawn_blocking(move || {
-                // Whether it is too far ahead of the clock, the writer has judged.
-                let chunk = reading.decode(read, u64::MAX, i64::MAX);
-                let chunk = chunk.map_err(EngineError::Restore)?;
                 engine.epoch(Batch { sightings: chunk.sightings, decisions: chunk.decisions })?;
-                Ok::<_, EngineError>((engine, reading))
+                Ok::<_, EngineError>(engine)
             });
-            let worked = worked.await.map_err(|error| DriverError::Task(error.to_string()))?;
-            (following.engine, reading) = worked?;
+            following.engine = worked.await.map_err(|error| DriverError::Task(error.to_string()))??;
         }
         following.frontiers.retain(|known| (&known.topic, known.log_partition) != (topic, *log_partition));
         following.frontiers.push(end.clone());

@@ -32,6 +32,8 @@ pub enum Phase {
     Loading,
     /// It writes.
     Running,
+    /// It waits while a generation is promoted.
+    Holding,
     /// It was told to stop.
     Stopped,
     /// It cannot go on; in words.
@@ -130,6 +132,8 @@ pub struct DriverStatus {
     pub phase: Phase,
     /// The generation that it writes.
     pub generation: i32,
+    /// Whether that is the active one.
+    pub is_live: bool,
     /// Last committed epoch.
     pub epoch: u64,
     /// Events taken in since the start.
@@ -195,6 +199,11 @@ impl StatusBoard {
     pub fn new(own: Source) -> (Self, watch::Receiver<DriverStatus>) {
         let (told, heard) = watch::channel(DriverStatus::default());
         (Self { own, status: Arc::default(), told }, heard)
+    }
+
+    /// The generation that is written.
+    pub(crate) fn generation(&self) -> i32 {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).generation
     }
 
     /// Changes the status.

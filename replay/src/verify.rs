@@ -276,7 +276,7 @@ impl Verify {
 }
 
 /// Reads all that the database has.
-async fn each_piece(
+pub(crate) async fn each_piece(
     stored: &mut Stored,
     mut take: impl FnMut(EpochOutput),
 ) -> Result<Contradictions, ViewsError> {

@@ -25,7 +25,7 @@ use serviceradar_ingest::{
 use serviceradar_log::{EmbeddedLog, Event, KafkaConfig, KafkaLog, LogStore, NewEvent, Publisher, ReadLimit};
 use serviceradar_materializers::PostgresViews;
 use serviceradar_ops::postgres::PrivatePostgres;
-use serviceradar_replay::{Driver, DriverConfig, DriverHandle, Phase, topics::Partition};
+use serviceradar_replay::{Driver, DriverConfig, DriverHandle, Phase, goal::Goal, topics::Partition};
 use serviceradar_schemas::{
     Framing, Framings,
     codec::NoRegistry,
@@ -214,7 +214,7 @@ async fn start(log: &str, url: &str) -> Result<(DriverHandle, Arc<dyn LogStore>)
         tenant: TENANT.to_owned(),
         writer: "bench".to_owned(),
         workers: 1,
-        rules: Rules::default(),
+        rules: Some(Rules::default()),
         log: store.clone(),
         writers: Arc::new(NoRegistry),
         framings: Framings::default(),
@@ -222,6 +222,7 @@ async fn start(log: &str, url: &str) -> Result<(DriverHandle, Arc<dyn LogStore>)
         clock,
         ticks: false,
         journals_kept: None,
+        goal: Goal::none(),
     });
     Ok((driver, store))
 }

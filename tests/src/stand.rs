@@ -13,7 +13,7 @@ use serviceradar_log::{
     TopicDescription,
 };
 use serviceradar_materializers::PostgresViews;
-use serviceradar_replay::{Driver, DriverConfig, DriverHandle};
+use serviceradar_replay::{Driver, DriverConfig, DriverHandle, goal::Goal};
 use serviceradar_schemas::{
     Action, Claim, Framing, Framings, Observation, Source,
     codec::{NoRegistry, WriterSchemas},
@@ -140,7 +140,7 @@ pub async fn config(tenant: &str, writer: &str, log: Arc<dyn LogStore>, url: &st
         tenant: tenant.to_owned(),
         writer: writer.to_owned(),
         workers: 1,
-        rules: Rules::default(),
+        rules: Some(Rules::default()),
         log,
         writers: Arc::new(NoRegistry),
         framings: Framings::default(),
@@ -148,6 +148,7 @@ pub async fn config(tenant: &str, writer: &str, log: Arc<dyn LogStore>, url: &st
         clock: Arc::new(SystemClock),
         ticks: false,
         journals_kept: None,
+        goal: Goal::none(),
     }
 }
 

@@ -23,7 +23,7 @@ use serviceradar_log::{
     ReadLimit, Tls,
 };
 use serviceradar_materializers::{MemoryViews, views::Frontier};
-use serviceradar_replay::{Driver, DriverConfig, DriverHandle, Phase, lag::look};
+use serviceradar_replay::{Driver, DriverConfig, DriverHandle, Phase, goal::Goal, lag::look};
 use serviceradar_schemas::{
     Framings,
     codec::NoRegistry,
@@ -406,7 +406,7 @@ fn drive(log: &Arc<dyn LogStore>, topic: &str) -> DriverHandle {
         tenant: topic.split('.').next().unwrap().to_owned(),
         writer: "test".to_owned(),
         workers: 1,
-        rules: Rules::default(),
+        rules: Some(Rules::default()),
         log: log.clone(),
         views: Arc::new(MemoryViews::default()),
         writers: Arc::new(NoRegistry),
@@ -414,6 +414,7 @@ fn drive(log: &Arc<dyn LogStore>, topic: &str) -> DriverHandle {
         clock: Arc::new(SystemClock),
         ticks: false,
         journals_kept: None,
+        goal: Goal::none(),
     })
 }
 

@@ -34,6 +34,19 @@ pub(crate) async fn read(
     rows.iter().map(device).collect()
 }
 
+/// Some devices, by their uids, of the tables of a schema.
+pub(crate) async fn some(
+    session: &mut Session,
+    schema: &str,
+    tenant: &str,
+    uids: &[Uuid],
+) -> Result<BTreeMap<Uuid, DeviceRow>, ViewsError> {
+    let select =
+        format!("SELECT {DEVICE_COLUMNS} FROM {schema}.devices WHERE tenant = $1 AND uid = ANY ($2)");
+    let rows = session.query(&select, &[&tenant, &uids]).await?;
+    rows.iter().map(|row| Ok((row.get(0), device(row)?.0))).collect()
+}
+
 type Unreadable = Box<dyn std::error::Error + Send + Sync>;
 
 /// Reads a device, and the epoch that wrote it last.

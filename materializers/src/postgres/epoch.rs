@@ -53,11 +53,10 @@ const MINUTES_KEPT: i64 = 30 * DAY;
 /// Writes an epoch inside the transaction that has passed the fence.
 pub(crate) async fn write(
     session: &mut Session,
-    fence: &Fence,
+    context: RowContext<'_>,
     epoch: &Epoch,
     cleaned_at: &mut i64,
 ) -> Result<(), ViewsError> {
-    let context = context(fence, epoch);
     let mut next = Next::default();
     of_devices(session, &context, &epoch.output, &mut next.of_changes).await?;
     let entries = device_changes(context.generation, epoch.number, &epoch.output);
@@ -73,12 +72,11 @@ pub(crate) async fn write(
 pub(crate) async fn load(
     session: &mut Session,
     of_its_own: &mut Session,
-    fence: &Fence,
+    context: RowContext<'_>,
     epoch: &Epoch,
     mut pieces: Pieces,
     cleaned_at: &mut i64,
 ) -> Result<(), ViewsError> {
-    let context = context(fence, epoch);
     let (put, mut take) = mpsc::channel::<Arc<EpochOutput>>(1);
     let devices = async {
         empty(of_its_own, &context, &APART).await?;
@@ -130,12 +128,14 @@ async fn empty(session: &mut Session, context: &RowContext<'_>, tables: &[&str])
     session.begin(&format!("TRUNCATE {}", tables.join(", "))).await
 }
 
-fn context<'a>(fence: &'a Fence, epoch: &Epoch) -> RowContext<'a> {
+/// What its rows need to know of an epoch.
+pub(crate) fn context<'a>(fence: &'a Fence, epoch: &Epoch, is_live: bool) -> RowContext<'a> {
     RowContext {
         tenant: &fence.tenant,
         generation: fence.generation,
         epoch: epoch.number.cast_signed(),
         closed_at: epoch.closed_at,
+        is_live,
     }
 }
 
@@ -163,7 +163,9 @@ async fn rest(
     outbox::write(session, context, dead_letters(epoch), &mut next_of_outbox).await?;
     outbox::refusals(session, context, epoch).await?;
     progress(session, context, epoch).await?;
-    notify(session, context).await?;
+    if context.is_live {
+        notify(session, context).await?;
+    }
     // A clock that leapt ahead and came back would stop it for as long otherwise.
     if epoch.closed_at.abs_diff(*cleaned_at) >= CLEAN_EVERY.unsigned_abs() {
         clean(session, context).await?;
@@ -187,7 +189,9 @@ async fn of_devices(
     next: &mut i32,
 ) -> Result<(), ViewsError> {
     devices(session, context, output).await?;
-    journals::merges(session, context, output).await?;
+    if context.is_live {
+        journals::merges(session, context, &output.merges).await?;
+    }
     let mut told = Vec::new();
     tell(&output.devices, |uid| uid, &mut told);
     view_changes(session, context, told, next).await
@@ -235,13 +239,30 @@ async fn devices(
     output: &EpochOutput,
 ) -> Result<(), ViewsError> {
     let details = part(&output.devices, DetailsRow);
-    journals::created(session, context, output).await?;
     stage_changed(session, context, &output.devices).await?;
     stage_changed(session, context, &details).await?;
-    journals::changed(session, context, output).await?;
+    if context.is_live {
+        journals::history(session, context, output).await?;
+    }
     write_staged(session, context, &output.devices).await?;
     write_staged(session, context, &details).await?;
     changes(session, context, &part(&output.devices, SearchRow)).await
+}
+
+/// Writes down how the devices that the session means differ from what they become: in the journals, and to be
+/// published. The devices stay as they are.
+pub(crate) async fn tell_devices(
+    session: &mut Session,
+    context: &RowContext<'_>,
+    output: &EpochOutput,
+    next_of_outbox: &mut i64,
+) -> Result<(), ViewsError> {
+    stage_changed(session, context, &output.devices).await?;
+    stage_changed(session, context, &part(&output.devices, DetailsRow)).await?;
+    journals::history(session, context, output).await?;
+    journals::merges(session, context, &output.merges).await?;
+    let entries = device_changes(context.generation, context.epoch.cast_unsigned(), output);
+    outbox::write(session, context, entries, next_of_outbox).await
 }
 
 /// Writes the changes of one table: what is gone, what is otherwise, what is new.
@@ -425,7 +446,12 @@ fn part<'a, R: Row, P: Row<Key = R::Key>>(changes: &'a Changes<R>, part: impl Fn
     }
 }
 
-async fn progress(session: &mut Session, context: &RowContext<'_>, epoch: &Epoch) -> Result<(), ViewsError> {
+/// Writes the row of an epoch, and the frontiers that it moved.
+pub(crate) async fn progress(
+    session: &mut Session,
+    context: &RowContext<'_>,
+    epoch: &Epoch,
+) -> Result<(), ViewsError> {
     let upsert =
         "INSERT INTO pipeline_frontiers (tenant, generation, epoch, topic, log_partition, next_offset,
             intake_max, witness_offset, witness_time, witness_hash)
@@ -505,7 +531,7 @@ async fn view_changes(
 }
 
 /// Tells that an epoch was committed.
-async fn notify(session: &mut Session, context: &RowContext<'_>) -> Result<(), ViewsError> {
+pub(crate) async fn notify(session: &mut Session, context: &RowContext<'_>) -> Result<(), ViewsError> {
     let told = serde_json::json!({
         "tenant": context.tenant, "generation": context.generation, "epoch": context.epoch,
     });

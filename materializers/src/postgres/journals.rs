@@ -16,10 +16,20 @@ use crate::views::ViewsError;
 /// All of them.
 pub(crate) const JOURNALS: [&str; 2] = ["device_history", "device_merges"];
 /// Columns of `devices` that are no belief about a device.
-const BOOKKEEPING: [&str; 3] = ["last_seen_period", "modified_at", "epoch"];
+pub(crate) const BOOKKEEPING: [&str; 3] = ["last_seen_period", "modified_at", "epoch"];
+
+/// Writes down what becomes of devices, while they are as they were and are staged as they will be.
+pub(crate) async fn history(
+    session: &mut Session,
+    context: &RowContext<'_>,
+    output: &EpochOutput,
+) -> Result<(), ViewsError> {
+    created(session, context, output).await?;
+    changed(session, context, output).await
+}
 
 /// Writes down devices that are new, and stages what is to be written down of others.
-pub(crate) async fn created(
+async fn created(
     session: &mut Session,
     context: &RowContext<'_>,
     output: &EpochOutput,
@@ -75,9 +85,8 @@ fn shown(row: &DeviceRow) -> String {
     Value::Object(known.collect()).to_string()
 }
 
-/// Writes down devices that change or go, while they are as they were and are staged as they will be: of the
-/// former the fields that differ, of the latter all.
-pub(crate) async fn changed(
+/// Writes down devices that change or go: of the former the fields that differ, of the latter all.
+async fn changed(
     session: &mut Session,
     context: &RowContext<'_>,
     output: &EpochOutput,
@@ -135,9 +144,9 @@ pub(crate) async fn changed(
 pub(crate) async fn merges(
     session: &mut Session,
     context: &RowContext<'_>,
-    output: &EpochOutput,
+    merges: &[MergeRow],
 ) -> Result<(), ViewsError> {
-    if output.merges.is_empty() {
+    if merges.is_empty() {
         return Ok(());
     }
     let into = "device_merges (tenant, generation, epoch, from_uid, to_uid, at, kind, claim, rule, records)";
@@ -154,6 +163,6 @@ pub(crate) async fn merges(
             .text(row.rule)
             .texts(row.records.iter().map(|record| &**record));
     };
-    session.copy(into, output.merges.iter(), put).await?;
+    session.copy(into, merges.iter(), put).await?;
     Ok(())
 }

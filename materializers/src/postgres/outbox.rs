@@ -13,7 +13,7 @@ use crate::{
     views::{DeadLetter, Epoch, OutboxEntry, ViewsError},
 };
 
-/// Writes entries, numbered from `next` on.
+/// Writes entries, numbered from `next` on; of a generation that is not the active one nothing is published.
 pub(crate) async fn write(
     session: &mut Session,
     context: &RowContext<'_>,
@@ -21,7 +21,7 @@ pub(crate) async fn write(
     next: &mut i64,
 ) -> Result<(), ViewsError> {
     let mut entries = entries.peekable();
-    if entries.peek().is_none() {
+    if entries.peek().is_none() || !context.is_live {
         return Ok(());
     }
     let into =

@@ -140,6 +140,15 @@ impl Session {
         Ok(())
     }
 
+    /// Empties what was staged, within a transaction.
+    pub(crate) async fn clear_stages(&mut self) -> Result<(), ViewsError> {
+        if self.staged.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<&str> = self.staged.iter().map(String::as_str).collect();
+        self.begin(&format!("TRUNCATE {}", names.join(", "))).await
+    }
+
     /// Copies items into a table, each written by `put`; `into` names table and columns.
     pub(crate) async fn copy<T>(
         &mut self,

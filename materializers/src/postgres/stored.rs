@@ -86,13 +86,13 @@ impl Contradictions {
 }
 
 impl PostgresViews {
-    /// What the tables of a tenant hold now, in the active generation.
+    /// What the tables of a tenant hold now.
     pub async fn stored(&self, tenant: &str) -> Result<Stored, ViewsError> {
         let mut session = Session::connect(&self.url).await?;
         migrations::check(session.client()).await?;
         session.become_writer().await?;
         session.begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-        let generation = super::use_active(&mut session).await?;
+        let generation = super::use_target(&mut session, self.target).await?;
         Ok(Stored { session, tenant: tenant.to_owned(), generation })
     }
 }
@@ -105,8 +105,11 @@ impl Stored {
 
     /// The rules that the generation was built with; none before its first writer.
     pub async fn rules(&mut self) -> Result<Option<Rules>, ViewsError> {
-        let select = "SELECT rules FROM serviceradar_base.pipeline_generations WHERE state = 'active'";
-        super::rules_of(&mut self.session, select).await
+        let select = format!(
+            "SELECT rules FROM serviceradar_base.pipeline_generations WHERE id = {}",
+            self.generation
+        );
+        super::rules_of(&mut self.session, &select).await
     }
 
     /// The generation's fingerprint; empty before its first writer.

@@ -22,6 +22,8 @@ pub(crate) struct RowContext<'a> {
     pub(crate) generation: i32,
     pub(crate) epoch: i64,
     pub(crate) closed_at: i64,
+    /// Whether the generation is the active one.
+    pub(crate) is_live: bool,
 }
 
 /// A row type and its table.

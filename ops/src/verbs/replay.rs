@@ -1,12 +1,20 @@
-//! `replay`: views are seen to be what the log says, an instant of the past is made of it, and the log is kept and restored.
+//! `replay`: views are made anew from the log and seen to be what it says, an instant of the past is made of it, and the
+//! log is kept and restored.
 
 mod accept_gap;
 mod archive;
 mod as_of;
+mod diff;
+mod generations;
+mod plan;
+mod promote;
+mod rebuild;
 mod restore;
 mod verify;
 
+use anyhow::Context as _;
 use clap::{Args, Subcommand};
+use serviceradar_materializers::PostgresViews;
 use serviceradar_schemas::{
     Operation,
     operation::Phase,
@@ -14,8 +22,18 @@ use serviceradar_schemas::{
 };
 
 use super::{Context, decide};
+use crate::lag;
 
-/// Sees that views are what the log says; shows the past; keeps the log in files, and restores it
+/// The database of the configuration, or the private one of a pipeline that runs.
+async fn views(context: &Context) -> anyhow::Result<PostgresViews> {
+    let config = &context.config;
+    let url = lag::database_url(config).with_context(|| {
+        format!("no database: give --database, or start a pipeline on {}", config.dir.display())
+    })?;
+    Ok(PostgresViews::connect(&url).await?)
+}
+
+/// Makes views anew from the log, and sees that they are what it says; shows the past; keeps the log in files, and restores it
 #[derive(Debug, Args)]
 pub(crate) struct Replay {
     #[command(subcommand)]
@@ -28,6 +46,18 @@ enum Verb {
     AcceptGap(accept_gap::AcceptGap),
     /// Prints the inventory as it was, or as it was known, at an instant
     AsOf(as_of::AsOf),
+    /// Says what a rebuild would read, and what is missing
+    Plan(plan::Plan),
+    /// Builds the views anew beside those that are read, compares them, and lets them take their place
+    Rebuild(rebuild::Rebuild),
+    /// Lets a generation that is ready take the place of the active one
+    Promote(promote::Promote),
+    /// Lets the generation that was active before take its place again
+    Rollback(promote::Rollback),
+    /// Lists the generations of the views, or drops one
+    Generations(generations::Generations),
+    /// Says how two generations differ
+    Diff(diff::Diff),
     /// Compares the views with the log, read anew, and with the sums that their writer kept
     Verify(verify::Verify),
     /// Archives what the log holds to a folder or to a store that speaks as S3 does
@@ -41,6 +71,12 @@ impl Replay {
         match self.verb {
             Verb::AcceptGap(accept_gap) => accept_gap.run(context).await,
             Verb::AsOf(as_of) => as_of.run(context).await,
+            Verb::Plan(plan) => plan.run(context).await,
+            Verb::Rebuild(rebuild) => rebuild.run(context).await,
+            Verb::Promote(promote) => promote.run(context).await,
+            Verb::Rollback(rollback) => rollback.run(context).await,
+            Verb::Generations(generations) => generations.run(context).await,
+            Verb::Diff(diff) => diff.run(context).await,
             Verb::Verify(verify) => verify.run(context).await,
             Verb::Archive(archive) => archive.run(context).await,
             Verb::Restore(restore) => restore.run(context).await,

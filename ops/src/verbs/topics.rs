@@ -1,7 +1,5 @@
 //! `topics`: what is in the log.
 
-use std::io::{self, BufRead, IsTerminal, Write};
-
 use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde_json::Value;
@@ -16,6 +14,7 @@ use serviceradar_schemas::{
 
 use super::Context;
 use crate::{
+    ask::ask,
     lag, log_store,
     output::{self, Format},
 };
@@ -230,14 +229,4 @@ async fn delete(
     }
     log.delete_topic(topic).await?;
     Ok(output::line(&format!("deleted {topic} and its {events} events"))?)
-}
-
-/// What a person answers; nothing where there is nobody to ask.
-fn ask(question: &str) -> io::Result<String> {
-    let mut answer = String::new();
-    if io::stdin().is_terminal() {
-        write!(io::stderr(), "{question}")?;
-        io::stdin().lock().read_line(&mut answer)?;
-    }
-    Ok(answer)
 }

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serviceradar_log::{LogStore, MemoryLog};
 use serviceradar_materializers::MemoryViews;
-use serviceradar_replay::{Driver, DriverConfig, DriverHandle, clocks::THIS_MACHINE};
+use serviceradar_replay::{Driver, DriverConfig, DriverHandle, clocks::THIS_MACHINE, goal::Goal};
 use serviceradar_schemas::{
     Action, Claim, Framings, Observation, Probe, Source,
     codec::NoRegistry,
@@ -52,7 +52,7 @@ impl World {
             tenant: TENANT.to_owned(),
             writer: OWN.to_owned(),
             workers: 1,
-            rules: Rules::default(),
+            rules: Some(Rules::default()),
             log: log.clone(),
             writers: Arc::new(NoRegistry),
             framings: Framings::default(),
@@ -60,6 +60,7 @@ impl World {
             clock: machine.clone(),
             ticks: false,
             journals_kept: None,
+            goal: Goal::none(),
         });
         Self { log, log_clock, machine, views, driver, events: 0 }
     }

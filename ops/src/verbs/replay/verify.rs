@@ -5,17 +5,15 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use anyhow::Context as _;
 use clap::Args;
 use serde_json::{Value, json};
-use serviceradar_materializers::PostgresViews;
 use serviceradar_replay::verify::{Difference, Step, Verdict, Verify as Verification, fields};
 use serviceradar_schemas::time::SystemClock;
 
 use super::super::Context;
 use crate::{
     exit::Wanting,
-    lag, log_store,
+    log_store,
     output::{self, Format},
     pipeline::WORKERS,
     progress::Progress,
@@ -36,10 +34,7 @@ pub(crate) struct Verify {}
 impl Verify {
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
         let config = &context.config;
-        let url = lag::database_url(config).with_context(|| {
-            format!("no database: give --database, or start a pipeline on {}", config.dir.display())
-        })?;
-        let views = PostgresViews::connect(&url).await?;
+        let views = super::views(context).await?;
         let verification = Verification {
             tenant: config.tenant.clone(),
             workers: WORKERS,
@@ -61,7 +56,7 @@ impl Verify {
             return Ok(());
         }
         Err(Wanting(format!(
-            "the views of tenant {} are not what the log says: find out who wrote, and build them anew with `serviceradar run` on an empty database",
+            "the views of tenant {} are not what the log says: find out who wrote, and build them anew: `serviceradar replay rebuild`",
             config.tenant
         ))
         .into())

@@ -1,0 +1,163 @@
+//! Generations: builds of the views beside each other, of which one is active.
+
+use std::{collections::HashMap, sync::Mutex, time::Duration};
+
+use serviceradar_streams::rules::Rules;
+
+use super::{PostgresViews, Target, session::Session, state::Micros};
+use crate::{
+    migrations,
+    views::{Views, ViewsError},
+};
+
+/// Only one makes a generation at a time; the key is this program's own.
+const ADVISORY_LOCK: i64 = 0x7365_7276_6765_6e31;
+/// How long what people read is waited for, each time: behind whoever waits for a lock, all others queue up.
+const SHOW_LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '500ms'";
+/// How often that is tried again, and the pause before.
+const SHOW_TRIES: u32 = 60;
+const SHOW_PAUSE: Duration = Duration::from_millis(500);
+
+/// A build of the views.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Generation {
+    /// Its number.
+    pub id: i32,
+    /// `building`, `ready`, `active`, `retired` or `failed`.
+    pub state: String,
+    /// Of layout and rules; none until a writer takes it first.
+    pub fingerprint: Option<String>,
+    /// When it was made, microseconds since the Unix epoch.
+    pub started_at: i64,
+    /// When it became the active one.
+    pub promoted_at: Option<i64>,
+    /// What its tables and indexes take on disk, bytes.
+    pub bytes: u64,
+}
+
+impl PostgresViews {
+    /// The same database, for one of its generations.
+    pub fn of_generation(&self, id: i32) -> Self {
+        Self { url: self.url.clone(), target: Target::Generation(id), beats: Mutex::new(HashMap::new()) }
+    }
+
+    /// All generations there are or were, by their numbers.
+    pub async fn generations(&self) -> Result<Vec<Generation>, ViewsError> {
+        let mut session = Session::connect(&self.url).await?;
+        migrations::check(session.client()).await?;
+        session.become_writer().await?;
+        let select = "SELECT g.id, g.state, g.fingerprint, g.started_at, g.promoted_at,
+                (SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class c
+                 WHERE c.relnamespace = to_regnamespace(g.schema) AND c.relkind = 'r')
+            FROM serviceradar_base.pipeline_generations g ORDER BY g.id";
+        let rows = session.query(select, &[]).await?;
+        let generation = |row: &tokio_postgres::Row| Generation {
+            id: row.get(0),
+            state: row.get(1),
+            fingerprint: row.get(2),
+            started_at: row.get::<_, Micros>(3).0,
+            promoted_at: row.get::<_, Option<Micros>>(4).map(|at| at.0),
+            bytes: row.get::<_, i64>(5).cast_unsigned(),
+        };
+        Ok(rows.iter().map(generation).collect())
+    }
+
+    /// The rules of a generation.
+    pub async fn rules_of(&self, id: i32) -> Result<Option<Rules>, ViewsError> {
+        self.of_generation(id).rules().await
+    }
+
+    /// Tenants that the active generation has anything of, by their names.
+    pub async fn tenants(&self) -> Result<Vec<String>, ViewsError> {
+        let mut session = Session::connect(&self.url).await?;
+        session.become_writer().await?;
+        let select = "SELECT DISTINCT e.tenant FROM serviceradar_base.pipeline_epochs e
+            JOIN serviceradar_base.pipeline_generations g ON g.id = e.generation AND g.state = 'active' ORDER BY 1";
+        Ok(session.query(select, &[]).await?.iter().map(|row| row.get(0)).collect())
+    }
+
+    /// A generation that is being built by these rules: one whose build was interrupted, or a new one.
+    pub async fn building(&self, fingerprint: &str, rules: &serde_json::Value) -> Result<i32, ViewsError> {
+        let mut session = Session::connect(&self.url).await?;
+        migrations::check(session.client()).await?;
+        session.become_writer().await?;
+        session.begin("BEGIN").await?;
+        session.execute("SELECT pg_advisory_xact_lock($1)", &[&ADVISORY_LOCK]).await?;
+        let interrupted = "SELECT max(id) FROM serviceradar_base.pipeline_generations
+            WHERE state = 'building' AND fingerprint = $1";
+        if let Some(id) = session.query_one(interrupted, &[&fingerprint]).await?.get(0) {
+            session.begin("COMMIT").await?;
+            return Ok(id);
+        }
+        let last = "SELECT max(id) FROM serviceradar_base.pipeline_generations";
+        let id = session.query_one(last, &[]).await?.get::<_, Option<i32>>(0).unwrap_or_default() + 1;
+        migrations::create_generation(session.client(), id).await?;
+        let update =
+            "UPDATE serviceradar_base.pipeline_generations SET fingerprint = $2, rules = $3 WHERE id = $1";
+        session.execute(update, &[&id, &fingerprint, rules]).await?;
+        session.begin("COMMIT").await?;
+        Ok(id)
+    }
+
+    /// Says that a generation has what the log has.
+    pub async fn set_ready(&self, id: i32) -> Result<(), ViewsError> {
+        let mut session = Session::connect(&self.url).await?;
+        session.become_writer().await?;
+        let update = "UPDATE serviceradar_base.pipeline_generations SET state = 'ready'
+            WHERE id = $1 AND state = 'building'";
+        session.execute(update, &[&id]).await.map(drop)
+    }
+
+    /// Drops the tables of a generation that is not the active one; its row stays, `retired`.
+    pub async fn retire(&self, id: i32) -> Result<(), ViewsError> {
+        let mut session = Session::connect(&self.url).await?;
+        session.become_writer().await?;
+        session.begin("BEGIN").await?;
+        let update = "UPDATE serviceradar_base.pipeline_generations SET state = 'retired', shown = false
+            WHERE id = $1 AND state IN ('building', 'ready', 'failed') RETURNING schema";
+        let rows = session.query(update, &[&id]).await?;
+        let Some(row) = rows.first() else {
+            return Err(ViewsError::Refused(format!(
+                "generation {id} is the active one, retired already, or was never there"
+            )));
+        };
+        let schema: String = row.get(0);
+        session.begin(&format!("DROP SCHEMA {schema}_read, {schema} CASCADE")).await?;
+        for table in ["writers", "frontiers", "watermarks", "hashes", "outbox", "stops", "stand_bys"] {
+            let delete = format!("DELETE FROM serviceradar_base.pipeline_{table} WHERE generation = $1");
+            session.execute(&delete, &[&id]).await?;
+        }
+        session.execute("DELETE FROM serviceradar_base.view_changes WHERE generation = $1", &[&id]).await?;
+        session.begin("COMMIT").await
+    }
+
+    /// Makes what people read that of the active generation. Whoever reads at the moment is waited for, but never so long
+    /// that others queue up behind.
+    pub async fn show_active(&self) -> Result<(), ViewsError> {
+        let mut tries = 0;
+        loop {
+            match self.try_to_show().await {
+                Err(ViewsError::Unavailable(why)) if tries < SHOW_TRIES => {
+                    tracing::debug!(why, "the views that people read are in use");
+                    tries += 1;
+                    tokio::time::sleep(SHOW_PAUSE).await;
+                }
+                shown => return shown,
+            }
+        }
+    }
+
+    async fn try_to_show(&self) -> Result<(), ViewsError> {
+        let mut session = Session::connect(&self.url).await?;
+        session.become_writer().await?;
+        session.begin("BEGIN").await?;
+        let select = "SELECT id, shown FROM serviceradar_base.pipeline_generations
+            WHERE state = 'active' FOR NO KEY UPDATE";
+        let row = session.query_one(select, &[]).await?;
+        if !row.get::<_, bool>(1) {
+            session.begin(SHOW_LOCK_TIMEOUT).await?;
+            migrations::show_generation(session.client(), row.get(0)).await?;
+        }
+        session.begin("COMMIT").await
+    }
+}

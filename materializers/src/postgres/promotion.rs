@@ -1,0 +1,522 @@
+//! Promotion: another generation takes the place of the active one, in one transaction that tells the difference; and
+//! that difference, as it can be looked at before.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serviceradar_streams::rows::{DeviceRow, EpochOutput, HistoryRow, MergeRow, Uid};
+use uuid::Uuid;
+
+use super::{
+    PostgresViews, devices, epoch,
+    journals::BOOKKEEPING,
+    session::{Parameter, Session},
+    state,
+    stops::offsets_json,
+    tables::{DetailsRow, RowContext, TableRow},
+    writers,
+};
+use crate::{
+    migrations::schema_of,
+    views::{Epoch, ViewsError},
+};
+
+/// Devices of both generations that are in memory at a time.
+const DEVICES_AT_A_TIME: usize = 2_000;
+/// Where the two stand at different places of the log, what an epoch of so long ago or less changed is not compared.
+const CHANGED_LATELY: &str = "1 minute";
+/// The rule of merges and splits that a promotion brings.
+const RULE: &str = "promotion";
+
+/// How a device differs between two generations, from the first to the second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Only the second has it.
+    Appeared,
+    /// Only the first has it.
+    Vanished,
+    /// Only the first has it; in the second what it was is part of another.
+    Merged(Uid),
+    /// Only the second has it; in the first what it is was part of another.
+    Split(Uid),
+    /// Both have it, otherwise.
+    Changed,
+}
+
+/// A device that differs between two generations.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Difference {
+    /// The device.
+    pub uid: Uid,
+    /// How it differs.
+    pub kind: Kind,
+    /// As the first has it.
+    pub before: Option<DeviceRow>,
+    /// As the second has it.
+    pub after: Option<DeviceRow>,
+}
+
+/// The devices of a tenant that may differ between two generations, found at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Differing {
+    /// All that differed then.
+    pub uids: BTreeSet<Uuid>,
+    /// Of them, those that changed within the last minute, while the two stood at different places of the log: nobody can
+    /// say whether they differ.
+    pub unsure: BTreeSet<Uuid>,
+    /// The last epochs of the two.
+    epochs: (i64, i64),
+}
+
+/// What was asked of a writer, and what it said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// It has not answered.
+    Waiting,
+    /// It stopped at this epoch; or there is no writer, and the tenant stands there.
+    Stopped(u64),
+    /// It goes on: it was not heard of for too long by itself.
+    WentOn,
+}
+
+/// What is promoted.
+#[derive(Clone, Debug)]
+pub struct Promotion {
+    /// The active generation.
+    pub from: i32,
+    /// The one that takes its place, whose writers wait.
+    pub to: i32,
+    /// Tenants.
+    pub tenants: BTreeMap<String, Standing>,
+    /// When, microseconds since the Unix epoch.
+    pub at: i64,
+    /// Devices that may differ, of all tenants; none: any number.
+    pub changes_max: Option<u64>,
+}
+
+/// Where a tenant stands when another generation is promoted.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// The epoch at which the active generation's writer stopped.
+    pub stopped: u64,
+    /// The last epoch of the other generation.
+    pub reached: u64,
+    /// Who writes the other generation.
+    pub writer: String,
+    /// The last epoch that device changes tell of.
+    pub published: u64,
+    /// What may differ.
+    pub differing: Differing,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Promoted {
+    /// The epoch of each tenant that tells the difference, and how many devices differed.
+    Done {
+        /// By tenant.
+        epochs: BTreeMap<String, u64>,
+        /// Of all tenants.
+        changes: u64,
+    },
+    /// More devices differ than may; nothing was changed.
+    TooMany(u64),
+}
+
+impl PostgresViews {
+    /// The devices of a tenant that differ between two generations.
+    pub async fn differing(&self, from: i32, to: i32, tenant: &str) -> Result<Differing, ViewsError> {
+        let mut session = self.snapshot().await?;
+        differing(&mut session, from, to, tenant).await
+    }
+
+    /// The difference between two generations of a tenant, in the order of uids, at one moment; `tell` hears of each device.
+    /// Returns how many were left out because they changed lately.
+    pub async fn diff<E: From<ViewsError>>(
+        &self,
+        from: i32,
+        to: i32,
+        tenant: &str,
+        mut tell: impl FnMut(Difference) -> Result<(), E>,
+    ) -> Result<u64, E> {
+        let mut session = self.snapshot().await?;
+        let Differing { uids, unsure, .. } = differing(&mut session, from, to, tenant).await?;
+        let sure: Vec<Uuid> = uids.difference(&unsure).copied().collect();
+        for uids in sure.chunks(DEVICES_AT_A_TIME) {
+            for difference in differences(&mut session, from, to, tenant, uids).await? {
+                tell(difference)?;
+            }
+        }
+        Ok(unsure.len() as u64)
+    }
+
+    async fn snapshot(&self) -> Result<Session, ViewsError> {
+        let mut session = Session::connect(&self.url).await?;
+        session.become_writer().await?;
+        session.use_generation("serviceradar_base").await?;
+        session.begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        session.begin("SET LOCAL work_mem = '256MB'").await?;
+        Ok(session)
+    }
+
+    /// Asks the writer of a tenant in a generation to stop where it has passed these offsets.
+    pub async fn ask_to_stop(
+        &self,
+        generation: i32,
+        tenant: &str,
+        wanted: &BTreeMap<(String, u32), u64>,
+    ) -> Result<(), ViewsError> {
+        let mut session = Session::connect(&self.url).await?;
+        session.become_writer().await?;
+        let upsert = "INSERT INTO serviceradar_base.pipeline_stops (tenant, generation, wanted) VALUES ($1, $2, $3)
+            ON CONFLICT (tenant, generation) DO UPDATE SET wanted = excluded.wanted, asked_at = now(), epoch = NULL";
+        session.execute(upsert, &[&tenant, &generation, &offsets_json(wanted)]).await.map(drop)
+    }
+
+    /// What the writer said. One that has left, or whose beat has stood still for long enough since this was asked first,
+    /// stands where it stood.
+    pub async fn asked(&self, generation: i32, tenant: &str) -> Result<Asked, ViewsError> {
+        let mut session = Session::connect(&self.url).await?;
+        session.become_writer().await?;
+        session.use_generation("serviceradar_base").await?;
+        let select = "SELECT s.epoch, w.writer, w.token, w.beat, s.tenant IS NOT NULL,
+                (SELECT coalesce(max(e.epoch), 0) FROM pipeline_epochs e WHERE e.tenant = $1 AND e.generation = $2)
+            FROM (SELECT $1::text AS tenant) t
+            LEFT JOIN pipeline_stops s ON s.tenant = $1 AND s.generation = $2
+            LEFT JOIN pipeline_writers w ON w.tenant = $1 AND w.generation = $2";
+        let row = session.query_one(select, &[&tenant, &generation]).await?;
+        let (answered, writer): (Option<i64>, Option<String>) = (row.get(0), row.get(1));
+        if let Some(epoch) = answered {
+            return Ok(Asked::Stopped(epoch.cast_unsigned()));
+        }
+        if !row.get::<_, bool>(4) {
+            return Ok(Asked::WentOn);
+        }
+        let stands = Asked::Stopped(row.get::<_, i64>(5).cast_unsigned());
+        let (Some(_), Some(token), Some(beat)) = (writer, row.get(2), row.get(3)) else {
+            return Ok(stands);
+        };
+        let progress = writers::progress(&mut session, &writers::name(tenant, generation, token)).await?;
+        let is_alive = self.is_alive(tenant, super::Seen { token, beat, progress });
+        Ok(if is_alive { Asked::Waiting } else { stands })
+    }
+
+    /// Whether somebody writes a tenant in a generation; none where that is not known yet: ask again, for thirty seconds at
+    /// most.
+    pub async fn is_written(&self, generation: i32, tenant: &str) -> Result<Option<bool>, ViewsError> {
+        let mut session = Session::connect(&self.url).await?;
+        session.become_writer().await?;
+        let select = "SELECT token, beat FROM serviceradar_base.pipeline_writers
+            WHERE tenant = $1 AND generation = $2 AND writer IS NOT NULL";
+        let rows = session.query(select, &[&tenant, &generation]).await?;
+        let Some(row) = rows.first() else {
+            return Ok(Some(false));
+        };
+        let (token, beat) = (row.get(0), row.get(1));
+        let progress = writers::progress(&mut session, &writers::name(tenant, generation, token)).await?;
+        let seen = super::Seen { token, beat, progress };
+        let before = self.last_seen(tenant);
+        let is_alive = self.is_alive(tenant, seen);
+        Ok(match before {
+            Some(at) if at != self.last_seen(tenant).unwrap_or(at) => Some(true),
+            _ if !is_alive => Some(false),
+            _ => None,
+        })
+    }
+
+    /// Takes back what the writers of a generation were asked.
+    pub async fn ask_no_more(&self, generation: i32) -> Result<(), ViewsError> {
+        let mut session = Session::connect(&self.url).await?;
+        session.become_writer().await?;
+        let delete = "DELETE FROM serviceradar_base.pipeline_stops WHERE generation = $1";
+        session.execute(delete, &[&generation]).await.map(drop)
+    }
+
+    /// Lets a generation take the place of the active one, whose writers have stopped: the active row, the fence of the
+    /// former writers, and the difference as one epoch in journals and outbox, all at once or not at all.
+    ///
+    /// # Errors
+    /// `Refused` where a tenant does not stand where it was said to.
+    pub async fn promote(&self, promotion: &Promotion) -> Result<Promoted, ViewsError> {
+        let mut session = Session::connect(&self.url).await?;
+        session.become_writer().await?;
+        session.use_generation(&schema_of(promotion.from)).await?;
+        session.begin("BEGIN").await?;
+        let promoted = promote(&mut session, promotion).await?;
+        if matches!(promoted, Promoted::TooMany(_)) {
+            session.begin("ROLLBACK").await?;
+            return Ok(promoted);
+        }
+        fail::fail_point!("in-promotion");
+        session.begin("COMMIT").await?;
+        fail::fail_point!("after-promotion");
+        Ok(promoted)
+    }
+}
+
+async fn promote(session: &mut Session, promotion: &Promotion) -> Result<Promoted, ViewsError> {
+    let Promotion { from, to, tenants, at, changes_max } = promotion;
+    let refuse = |why: String| Err(ViewsError::Refused(why));
+    let states = "SELECT count(*) FROM (SELECT FROM pipeline_generations
+        WHERE id = $1 AND state = 'active' OR id = $2 AND state = 'ready' FOR UPDATE) AS g";
+    if session.query_one(states, &[from, to]).await?.get::<_, i64>(0) != 2 {
+        return refuse(format!("generation {from} is no longer active, or generation {to} not ready"));
+    }
+    // Whoever holds a row of a writer commits; after this none does.
+    let fence = "UPDATE pipeline_writers SET token = token + 1, writer = NULL, beat = 0, since = now()
+        WHERE generation = $1";
+    session.execute(fence, &[from]).await?;
+    session.execute("SELECT FROM pipeline_writers WHERE generation = $1 FOR UPDATE", &[to]).await?;
+    for (tenant, standing) in tenants {
+        let select = "SELECT (SELECT s.tenant FROM pipeline_stops s WHERE s.tenant = $1 AND s.generation = $2 FOR UPDATE),
+            (SELECT coalesce(max(epoch), 0) FROM pipeline_epochs WHERE tenant = $1 AND generation = $2),
+            (SELECT coalesce(max(epoch), 0) FROM pipeline_epochs WHERE tenant = $1 AND generation = $3),
+            (SELECT w.writer FROM pipeline_writers w WHERE w.tenant = $1 AND w.generation = $3)";
+        let row = session.query_one(select, &[tenant, from, to]).await?;
+        let (stop, writer): (Option<String>, Option<String>) = (row.get(0), row.get(3));
+        let epochs = [row.get::<_, i64>(1), row.get::<_, i64>(2)].map(i64::cast_unsigned);
+        if stop.is_none() || epochs != [standing.stopped, standing.reached] {
+            return refuse(format!("tenant {tenant} went on meanwhile"));
+        }
+        if writer.as_ref() != Some(&standing.writer) {
+            return refuse(format!("tenant {tenant} of generation {to} is written by another"));
+        }
+    }
+    let flip = "UPDATE pipeline_generations SET state = CASE id WHEN $1 THEN 'ready' ELSE 'active' END,
+        promoted_at = CASE id WHEN $1 THEN promoted_at ELSE now() END, shown = false WHERE id = $2";
+    // One after the other: one at most is active.
+    session.execute(flip, &[from, from]).await?;
+    session.execute(flip, &[from, to]).await?;
+    let (mut epochs, mut changes) = (BTreeMap::new(), 0);
+    for (tenant, standing) in tenants {
+        let number = standing.stopped.max(standing.reached).max(standing.published) + 1;
+        changes += tell(session, promotion, (tenant, standing), number).await?;
+        if changes_max.is_some_and(|most| changes > most) {
+            return Ok(Promoted::TooMany(changes));
+        }
+        let context = context(tenant, *to, number, *at);
+        let epoch = Epoch {
+            number,
+            follows: standing.reached,
+            closed_at: *at,
+            events: 0,
+            intake_max: i64::MIN,
+            frontiers: Vec::new(),
+            output: EpochOutput::default(),
+            dead_letters: Vec::new(),
+        };
+        epoch::progress(session, &context, &epoch).await?;
+        epoch::notify(session, &context).await?;
+        epochs.insert(tenant.clone(), number);
+    }
+    session.execute("DELETE FROM pipeline_stops WHERE generation = $1", &[from]).await?;
+    Ok(Promoted::Done { epochs, changes })
+}
+
+fn context(tenant: &str, generation: i32, epoch: u64, closed_at: i64) -> RowContext<'_> {
+    RowContext { tenant, generation, epoch: epoch.cast_signed(), closed_at, is_live: true }
+}
+
+/// Tells the difference of a tenant, behind what its former writer left to be published. Returns how many devices differ.
+async fn tell(
+    session: &mut Session,
+    promotion: &Promotion,
+    (tenant, standing): (&String, &Standing),
+    number: u64,
+) -> Result<u64, ViewsError> {
+    let Promotion { from, to, at, .. } = promotion;
+    // What stands for all devices is published as they are: with this epoch, since none of theirs is greater.
+    let left = "UPDATE pipeline_outbox SET generation = $3, epoch = CASE WHEN key IS NULL AND stream = 'device-changes'
+            THEN $4 ELSE epoch END, seq = CASE WHEN key IS NULL AND stream = 'device-changes' THEN -1 ELSE seq END
+        WHERE tenant = $1 AND generation = $2";
+    session.execute(left, &[tenant, from, to, &number.cast_signed()]).await?;
+    let mut uids = standing.differing.uids.clone();
+    uids.extend(touched(session, (*from, *to), tenant, standing.differing.epochs).await?);
+    let uids: Vec<Uuid> = uids.into_iter().collect();
+    let context = context(tenant, *to, number, *at);
+    let (mut changes, mut next_of_outbox) = (0, 0);
+    for uids in uids.chunks(DEVICES_AT_A_TIME) {
+        let found = differences(session, *from, *to, tenant, uids).await?;
+        changes += found.len() as u64;
+        let output = output_of(found, &format!("generation {to} promoted"));
+        session.clear_stages().await?;
+        epoch::tell_devices(session, &context, &output, &mut next_of_outbox).await?;
+    }
+    session.clear_stages().await?;
+    Ok(changes)
+}
+
+/// A difference as an epoch that brings it.
+fn output_of(differences: Vec<Difference>, cause: &str) -> EpochOutput {
+    let mut output = EpochOutput::default();
+    for Difference { uid, kind, before, after } in differences {
+        let change = match (&kind, &before, &after) {
+            (Kind::Appeared, ..) => "created",
+            (Kind::Split(_), ..) => "split",
+            (Kind::Vanished, ..) => "forgotten",
+            (Kind::Merged(_), ..) => "merged",
+            (Kind::Changed, Some(before), Some(after))
+                if before.state != after.state && after.state == "retired" =>
+            {
+                "retired"
+            }
+            (Kind::Changed, ..) => "changed",
+        };
+        output.history.push(HistoryRow { uid, change, cause: cause.to_owned() });
+        let moved = match kind {
+            Kind::Merged(to) => Some((uid, to, "merge")),
+            Kind::Split(from) => Some((from, uid, "split")),
+            _ => None,
+        };
+        output.merges.extend(moved.map(|(from_uid, to_uid, kind)| MergeRow {
+            from_uid,
+            to_uid,
+            kind,
+            claim: None,
+            rule: RULE,
+            records: Vec::new(),
+        }));
+        match (before, after) {
+            (None, Some(after)) => output.devices.new.push(after),
+            (Some(_), Some(after)) => output.devices.changed.push(after),
+            (_, None) => output.devices.gone.push(uid.to_string()),
+        }
+    }
+    output
+}
+
+/// How some devices differ, those that do.
+async fn differences(
+    session: &mut Session,
+    from: i32,
+    to: i32,
+    tenant: &str,
+    uids: &[Uuid],
+) -> Result<Vec<Difference>, ViewsError> {
+    let mut before = devices::some(session, &schema_of(from), tenant, uids).await?;
+    let mut after = devices::some(session, &schema_of(to), tenant, uids).await?;
+    let only = |one: &BTreeMap<Uuid, DeviceRow>, other: &BTreeMap<Uuid, DeviceRow>| {
+        one.keys().filter(|uid| !other.contains_key(*uid)).copied().collect::<Vec<Uuid>>()
+    };
+    let into = redirects(session, to, tenant, &only(&before, &after)).await?;
+    let out_of = redirects(session, from, tenant, &only(&after, &before)).await?;
+    let mut found = Vec::new();
+    for uid in uids {
+        let (before, after) = (before.remove(uid), after.remove(uid));
+        let kind = match (&before, &after) {
+            (before, after) if before == after => continue,
+            (None, _) => out_of.get(uid).map_or(Kind::Appeared, |other| Kind::Split(Uid(*other))),
+            (_, None) => into.get(uid).map_or(Kind::Vanished, |other| Kind::Merged(Uid(*other))),
+            _ => Kind::Changed,
+        };
+        found.push(Difference { uid: Uid(*uid), kind, before, after });
+    }
+    Ok(found)
+}
+
+/// Where uids lead to in a generation, those that lead elsewhere.
+async fn redirects(
+    session: &mut Session,
+    generation: i32,
+    tenant: &str,
+    uids: &[Uuid],
+) -> Result<BTreeMap<Uuid, Uuid>, ViewsError> {
+    if uids.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let select = format!(
+        "SELECT claim_uid, uid FROM {}.device_redirects
+         WHERE tenant = $1 AND claim_uid = ANY ($2) AND uid IS NOT NULL AND uid <> claim_uid",
+        schema_of(generation)
+    );
+    let rows = session.query(&select, &[&tenant, &uids]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+async fn differing(session: &mut Session, from: i32, to: i32, tenant: &str) -> Result<Differing, ViewsError> {
+    let [one, other] =
+        [state::resume(session, tenant, from).await?, state::resume(session, tenant, to).await?];
+    let epochs = (one.epoch.cast_signed(), other.epoch.cast_signed());
+    let offsets = |of: &crate::views::Resume| {
+        let each = of.frontiers.iter().filter(|frontier| frontier.next_offset > 0);
+        each.map(|f| ((f.topic.clone(), f.log_partition), f.next_offset)).collect::<BTreeMap<_, _>>()
+    };
+    let stand_alike = offsets(&one) == offsets(&other);
+    let sums = "SELECT count(*) FROM pipeline_hashes a FULL JOIN pipeline_hashes b
+            ON b.tenant = a.tenant AND b.table_name = a.table_name AND b.generation = $3
+        WHERE a.tenant = $1 AND a.generation = $2 AND a.sums IS DISTINCT FROM b.sums";
+    if stand_alike && session.query_one(sums, &[&tenant, &from, &to]).await?.get::<_, i64>(0) == 0 {
+        return Ok(Differing { epochs, ..Differing::default() });
+    }
+    let uids = differing_uids(session, from, to, tenant).await?;
+    let mut unsure = BTreeSet::new();
+    if !stand_alike && !uids.is_empty() {
+        let select = "SELECT least(
+            (SELECT coalesce(max(epoch), 0) FROM pipeline_epochs WHERE tenant = $1 AND generation = $2
+             AND committed_at < now() - $3::text::interval), $4)";
+        let mut since = Vec::new();
+        for (generation, last) in [(from, epochs.0), (to, epochs.1)] {
+            let row = session.query_one(select, &[&tenant, &generation, &CHANGED_LATELY, &last]).await?;
+            since.push(row.get::<_, i64>(0));
+        }
+        let touched = touched(session, (from, to), tenant, (since[0], since[1])).await?;
+        unsure = uids.intersection(&touched).copied().collect();
+    }
+    Ok(Differing { uids, unsure, epochs })
+}
+
+/// The devices whose rows differ, and those whose records do.
+async fn differing_uids(
+    session: &mut Session,
+    from: i32,
+    to: i32,
+    tenant: &str,
+) -> Result<BTreeSet<Uuid>, ViewsError> {
+    let (from, to) = (schema_of(from), schema_of(to));
+    let differ = |table: &str, key: &str, columns: &[&&str], uids: &str| {
+        let side = |side: &str| columns.iter().map(|c| format!("{side}.{c}")).collect::<Vec<_>>().join(", ");
+        format!(
+            "SELECT {uids} AS uid FROM (SELECT * FROM {from}.{table} WHERE tenant = $1) a
+             FULL JOIN (SELECT * FROM {to}.{table} WHERE tenant = $1) b USING ({key})
+             WHERE ({}) IS DISTINCT FROM ({})",
+            side("a"),
+            side("b")
+        )
+    };
+    let summary: Vec<&&str> = DeviceRow::REST.iter().filter(|column| !BOOKKEEPING.contains(column)).collect();
+    let details: Vec<&&str> = DetailsRow::REST.iter().collect();
+    // What the sources of a device come from.
+    let of_sources = [&"uid", &"placement", &"open", &"first_seen", &"last_seen"];
+    let select = format!(
+        "SELECT DISTINCT uid FROM ({} UNION ALL {} UNION ALL {}) AS differing WHERE uid IS NOT NULL",
+        differ(DeviceRow::TABLE, "uid", &summary, "uid"),
+        differ(DetailsRow::TABLE, "uid", &details, "uid"),
+        differ("record_summaries", "record_key", &of_sources, "unnest(ARRAY[a.uid, b.uid])"),
+    );
+    Ok(session.query(&select, &[&tenant]).await?.iter().map(|row| row.get(0)).collect())
+}
+
+/// The devices that epochs of two generations changed since.
+async fn touched(
+    session: &mut Session,
+    (from, to): (i32, i32),
+    tenant: &str,
+    since: (i64, i64),
+) -> Result<BTreeSet<Uuid>, ViewsError> {
+    let mut uids = BTreeSet::new();
+    let (a, b) = (schema_of(from), schema_of(to));
+    let select = format!(
+        "WITH keys AS (
+            SELECT c.entity, k.key FROM view_changes c CROSS JOIN LATERAL unnest(c.keys) AS k (key)
+            WHERE c.tenant = $1 AND c.generation = $2 AND c.epoch > $3 AND c.entity IN ('devices', 'device_records'))
+         SELECT substr(key, 4)::uuid FROM keys WHERE entity = 'devices'
+         UNION SELECT r.uid FROM keys JOIN {a}.record_summaries r ON r.tenant = $1 AND r.record_key = key
+               WHERE entity = 'device_records' AND r.uid IS NOT NULL
+         UNION SELECT r.uid FROM keys JOIN {b}.record_summaries r ON r.tenant = $1 AND r.record_key = key
+               WHERE entity = 'device_records' AND r.uid IS NOT NULL"
+    );
+    for (generation, since) in [(from, since.0), (to, since.1)] {
+        let parameters: [Parameter<'_>; 3] = [&tenant, &generation, &since];
+        uids.extend(session.query(&select, &parameters).await?.iter().map(|row| row.get::<_, Uuid>(0)));
+    }
+    Ok(uids)
+}

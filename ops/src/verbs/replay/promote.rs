@@ -1,0 +1,188 @@
+//! `replay promote`, `replay rollback`: another generation takes the place of the active one.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use serde_json::json;
+use serviceradar_log::LogStore;
+use serviceradar_materializers::{PostgresViews, postgres::Generation};
+use serviceradar_replay::{
+    candidate::{Candidate, CandidateConfig, CandidateError, Outcome},
+    operations,
+};
+use serviceradar_schemas::{operation::Phase, time::SystemClock};
+use serviceradar_streams::rules::Rules;
+use tokio_util::sync::CancellationToken;
+
+use super::{super::Context, operation, rebuild};
+use crate::{
+    exit::{Interrupted, Wanting},
+    log_store,
+    output::{self, Format},
+    pipeline::{WORKERS, writer},
+    registry, shutdown,
+};
+
+/// Lets a generation that is ready take the place of the active one
+///
+/// It is caught up with the log, the writers stop for a moment, the difference goes to the journals and is published, and
+/// this process writes until a pipeline stands by and has followed: then it ends. Pipelines need not be restarted. Readers
+/// notice nothing.
+#[derive(Debug, Args)]
+pub(crate) struct Promote {
+    /// Which [default: the newest that is ready and was never active]
+    generation: Option<i32>,
+    /// Changes nothing where more devices than that would change
+    #[arg(long, value_name = "DEVICES")]
+    max_changes: Option<u64>,
+    /// Says which would be promoted, and how it differs, and promotes nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Lets the generation that was active before take its place again
+///
+/// As `replay promote`, of the ready generation that was active last.
+#[derive(Debug, Args)]
+pub(crate) struct Rollback {
+    /// Says which would be promoted, and how it differs, and promotes nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Promote {
+    pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
+        let views = super::views(context).await?;
+        let ready = |of: &&Generation| of.state == "ready" && self.generation.is_none_or(|id| of.id == id);
+        let generations = views.generations().await?;
+        let newest = match self.generation {
+            Some(_) => generations.iter().find(ready),
+            None => generations.iter().filter(ready).rfind(|of| of.promoted_at.is_none()),
+        };
+        let id = newest.context("no such generation is ready: see `serviceradar replay generations`, and build one with `serviceradar replay rebuild`")?.id;
+        take_place(context, views, id, "promote", self.max_changes, self.dry_run).await
+    }
+}
+
+impl Rollback {
+    pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
+        let views = super::views(context).await?;
+        let generations = views.generations().await?;
+        let former = generations.iter().filter(|of| of.state == "ready").max_by_key(|of| of.promoted_at);
+        let id = former.filter(|of| of.promoted_at.is_some()).map(|of| of.id);
+        let id = id.context(
+            "no generation that was active before is ready: see `serviceradar replay generations`",
+        )?;
+        take_place(context, views, id, "rollback", None, self.dry_run).await
+    }
+}
+
+async fn take_place(
+    context: &Context,
+    views: PostgresViews,
+    id: i32,
+    action: &'static str,
+    changes_max: Option<u64>,
+    dry_run: bool,
+) -> anyhow::Result<()> {
+    let shutdown = shutdown::on_signal()?;
+    let rules = views.rules_of(id).await?.unwrap_or_default();
+    let views = Arc::new(views);
+    let log = log_store::reach(&context.config).await?;
+    let candidate = start(context, views.clone(), log.clone(), id, rules).await?;
+    tokio::select! {
+        caught_up = rebuild::caught_up(&candidate, None) => caught_up?,
+        () = shutdown.cancelled() => {
+            candidate.stop().await?;
+            return Err(Interrupted.into());
+        }
+    }
+    if dry_run {
+        candidate.stop().await?;
+        return rebuild::compare(context, &views, id).await.map(drop);
+    }
+    promote(context, candidate, log, action, changes_max, shutdown).await
+}
+
+/// Starts the drivers of a generation.
+pub(super) async fn start(
+    context: &Context,
+    views: Arc<PostgresViews>,
+    log: Arc<dyn LogStore>,
+    id: i32,
+    rules: Rules,
+) -> anyhow::Result<Candidate> {
+    let config = &context.config;
+    let schemas = registry::register(config).await?;
+    let config = CandidateConfig {
+        // Another than that of the pipeline of the same folder, which is to stand by.
+        writer: format!("{}-{:x}", tail(&writer(config)?), rand::random::<u32>()),
+        workers: WORKERS,
+        log,
+        writers: schemas.writers,
+        framings: schemas.framings,
+        views,
+        clock: Arc::new(SystemClock),
+        ticks: true,
+        journals_kept: config.journals_kept,
+    };
+    Ok(Candidate::start(config, id, rules).await?)
+}
+
+/// The end of a writer's name, with room for what is appended.
+fn tail(name: &str) -> String {
+    name.chars().skip(name.chars().count().saturating_sub(50)).collect()
+}
+
+/// Promotes a candidate that has caught up, and writes until a pipeline has taken over, or until told to end.
+pub(super) async fn promote(
+    context: &Context,
+    candidate: Candidate,
+    log: Arc<dyn LogStore>,
+    action: &'static str,
+    changes_max: Option<u64>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let id = candidate.generation();
+    let mut said = operation(action, None, &format!("generation {id}"));
+    operations::write(&log, &said).await?;
+    let outcome = match candidate.promote(changes_max).await {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            candidate.stop().await?;
+            return Err(match error {
+                CandidateError::TooMany { .. } => Wanting(error.to_string()).into(),
+                error => error.into(),
+            });
+        }
+    };
+    said.phase = Phase::Done;
+    operations::write(&log, &said).await?;
+    let Outcome { from, changes, paused, .. } = &outcome;
+    match context.format {
+        Format::Json => output::line(
+            &json!({
+                "generation": id, "former": from, "changes": changes, "paused_seconds": paused.as_secs_f64(),
+            })
+            .to_string(),
+        )?,
+        Format::Table => output::line(&format!(
+            "generation {id} has taken the place of {from}: {changes} devices changed, nobody wrote for {:.1} s; the way back is `serviceradar replay rollback`",
+            paused.as_secs_f64()
+        ))?,
+    }
+    tracing::info!("writing until a pipeline stands by and has followed (`serviceradar run`)");
+    let relieved = tokio::select! {
+        relieved = candidate.relieved() => relieved.map_err(anyhow::Error::from),
+        () = shutdown.cancelled() => Ok(()),
+    };
+    candidate.stop().await?;
+    if relieved.is_err() {
+        bail!(
+            "generation {id} is active, but its writer has ended: start `serviceradar run` ({:#})",
+            relieved.err().unwrap_or_else(|| anyhow::anyhow!(""))
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,214 @@
+//! `replay rebuild`: the views made anew from the log, beside those that are read.
+
+use std::{io::IsTerminal, num::NonZeroU32, path::PathBuf, sync::Arc};
+
+use anyhow::{Context as _, bail};
+use clap::{Args, ValueEnum};
+use serde_json::Value;
+use serviceradar_log::{LogStore, RatedLog};
+use serviceradar_materializers::{LAYOUT_VERSION, PostgresViews, views::Views};
+use serviceradar_replay::{
+    Phase,
+    candidate::Candidate,
+    preview::{self, Becomes},
+    verify::Verify,
+};
+use serviceradar_schemas::time::SystemClock;
+use serviceradar_streams::{rows::Uid, rules::Rules};
+
+use super::{
+    super::{Context, rules},
+    diff, plan, promote,
+};
+use crate::{
+    ask::ask,
+    exit::{Interrupted, Wanting},
+    log_store,
+    output::{self, Format},
+    pipeline::WORKERS,
+    progress::Progress,
+    registry, shutdown,
+};
+
+/// Devices that a table shows; JSON has all.
+const BECOMES_SHOWN: usize = 100;
+
+/// When the new generation takes the place of the active one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum When {
+    /// It does not: `replay promote` does that later.
+    Never,
+    /// Where no more devices differ than --max-changes says.
+    Auto,
+    /// Where a person says so, who is shown how it differs.
+    Ask,
+}
+
+/// Builds the views anew beside those that are read, compares them, and lets them take their place
+///
+/// All tenants of the active generation are read from the log's start into tables of their own; the pipeline goes on
+/// meanwhile, and nothing is published. What was interrupted is gone on with: give the same command again. The former
+/// generation stays as the way back (`replay rollback`), until it is dropped (`replay generations --drop`).
+#[derive(Debug, Args)]
+pub(crate) struct Rebuild {
+    /// Other rules of identity, a TOML document [default: those of the active generation]
+    #[arg(long, value_name = "FILE")]
+    rules: Option<PathBuf>,
+    /// When it takes the place of the active generation
+    #[arg(long, value_enum, default_value = "never")]
+    promote: When,
+    /// With `--promote auto`: how many devices may differ
+    #[arg(long, value_name = "DEVICES", default_value_t = 0)]
+    max_changes: u64,
+    /// Reads so many events a second at most, so that the pipeline has room beside
+    #[arg(long, value_name = "EVENTS")]
+    rate: Option<NonZeroU32>,
+    /// Says what would be read and, of the tenant, what other rules would make of it: merges, splits, other uids; builds nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Rebuild {
+    pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
+        let Self { rules, promote: when, max_changes, rate, dry_run } = self;
+        let views = Arc::new(super::views(context).await?);
+        let others = rules.as_deref().map(rules::read).transpose()?;
+        let of_views = views.rules().await?.unwrap_or_default();
+        let reached = log_store::reach(&context.config).await?;
+        let planned = plan::plan(&*reached, &views).await?;
+        if dry_run {
+            planned.print(context)?;
+        }
+        if planned.gaps > 0 {
+            return Err(Wanting(
+                "events are gone that nobody said are lost: see `serviceradar replay plan`".to_owned(),
+            )
+            .into());
+        }
+        if dry_run {
+            return match others {
+                Some(rules) => preview(context, &views, reached, rules).await,
+                None => Ok(()),
+            };
+        }
+        let rules = others.unwrap_or(of_views);
+        if when == When::Ask && !std::io::stdin().is_terminal() {
+            bail!("nobody can be asked here: give --promote never, or auto");
+        }
+        let shutdown = shutdown::on_signal()?;
+        let log = match rate {
+            Some(rate) => Arc::new(RatedLog::new(reached.clone(), rate)),
+            None => reached.clone(),
+        };
+        let id = views.building(&rules.fingerprint(LAYOUT_VERSION), &rules.canonical()).await?;
+        tracing::info!(generation = id, events = planned.events, "building");
+        let candidate = promote::start(context, views.clone(), log, id, rules).await?;
+        tokio::select! {
+            caught_up = caught_up(&candidate, Some(planned.events)) => caught_up?,
+            () = shutdown.cancelled() => {
+                candidate.stop().await?;
+                return Err(Interrupted.into());
+            }
+        }
+        let differing = compare(context, &views, id).await?;
+        let promotes = match when {
+            When::Never => false,
+            When::Auto => true,
+            When::Ask => {
+                ask(&format!("Let generation {id} take the place of the active one? Type yes: "))?.trim()
+                    == "yes"
+            }
+        };
+        if promotes {
+            let most = (when == When::Auto).then_some(max_changes);
+            return promote::promote(context, candidate, reached, "promote", most, shutdown).await;
+        }
+        candidate.stop().await?;
+        output::line(&format!(
+            "generation {id} is ready, and {differing} devices of it differ: `serviceradar replay promote {id}` lets it take the active one's place"
+        ))?;
+        Ok(())
+    }
+}
+
+/// Prints what other rules would make of the log of a tenant.
+async fn preview(
+    context: &Context,
+    views: &PostgresViews,
+    log: Arc<dyn LogStore>,
+    rules: Rules,
+) -> anyhow::Result<()> {
+    let config = &context.config;
+    let of = Verify {
+        tenant: config.tenant.clone(),
+        workers: WORKERS,
+        log,
+        writers: registry::register(config).await?.writers,
+        clock: Arc::new(SystemClock),
+    };
+    let mut progress = Progress::begin("log", "reading the log");
+    let becomes = preview::preview(&of, views, rules, |done, total| progress.at(done, total)).await?;
+    drop(progress);
+    if context.format == Format::Json {
+        return Ok(becomes.iter().try_for_each(|each| {
+            output::line(&serde_json::to_string(each)?).map_err(anyhow::Error::from)
+        })?);
+    }
+    let list = |uids: &[Uid]| uids.iter().map(Uid::to_string).collect::<Vec<_>>().join(", ");
+    let rows: Vec<Vec<Value>> = becomes
+        .iter()
+        .take(BECOMES_SHOWN)
+        .map(|each| {
+            let (word, from, into) = match each {
+                Becomes::Merged { uids, into } => ("merged", list(uids), list(&[*into])),
+                Becomes::Split { uid, into } => ("split", list(&[*uid]), list(into)),
+                Becomes::Renamed { uid, into } => ("renamed", list(&[*uid]), list(&[*into])),
+                Becomes::Vanished { uid } => ("vanished", list(&[*uid]), String::new()),
+                Becomes::Appeared { uid } => ("appeared", String::new(), list(&[*uid])),
+            };
+            vec![word.into(), from.into(), into.into()]
+        })
+        .collect();
+    output::line("")?;
+    if rows.is_empty() {
+        return Ok(output::line(&format!(
+            "these rules make the same devices of the log of tenant {}",
+            config.tenant
+        ))?);
+    }
+    output::rows(context.format, &["becomes", "device", "into"], &rows)?;
+    Ok(output::line(&format!("{} devices of tenant {} would become others", becomes.len(), config.tenant))?)
+}
+
+/// Waits until a candidate holds what the log holds.
+pub(super) async fn caught_up(candidate: &Candidate, events: Option<u64>) -> anyhow::Result<()> {
+    let mut reading = events.map(|events| (Progress::begin("log", "reading the log"), events));
+    let mut writing = None;
+    candidate
+        .caught_up(|status| {
+            let done: u64 = status.values().map(|of| of.loading + of.events).sum();
+            if let Some((progress, events)) = &mut reading {
+                progress.at(done.min(*events), *events);
+            }
+            // All is read, and not yet in tables with their indexes.
+            if events.is_some_and(|events| done >= events)
+                && status.values().any(|of| of.phase == Phase::Loading)
+                && writing.is_none()
+            {
+                writing = Some(Progress::begin("write", "writing rows and indexes"));
+            }
+        })
+        .await?;
+    Ok(())
+}
+
+/// Prints how a generation differs from the active one; returns how many devices do.
+pub(super) async fn compare(context: &Context, views: &PostgresViews, id: i32) -> anyhow::Result<u64> {
+    let generations = views.generations().await?;
+    let active = generations.iter().find(|of| of.state == "active").context("no generation is active")?.id;
+    let mut differing = 0;
+    for tenant in views.tenants().await? {
+        differing += diff::print(context, views, &tenant, (active, id)).await?;
+    }
+    Ok(differing)
+}
