@@ -26,7 +26,7 @@ use std::{
 pub use examine::{Condition, EXTENSIONS};
 use fail::fail_point;
 pub use generations::Generation;
-pub use promotion::{Asked, Difference, Differing, Kind, Promoted, Promotion};
+pub use promotion::{Asked, Difference, Differing, Kind, Promoted, Promotion, Standing};
 use serviceradar_schemas::time::Clock;
 use serviceradar_streams::{
     rows::{DeviceRow, State, Uid},

@@ -187,13 +187,17 @@ impl Candidate {
         self.drivers.iter().map(|(tenant, driven)| (tenant.as_str(), driven.driver.status())).collect()
     }
 
-    /// Waits until it holds what the log holds, with all indexes; `told` hears of what it does meanwhile.
+    /// Waits until it holds what the log holds, with all indexes, and then what came while that was taken in; `told` hears of
+    /// what it does meanwhile.
     pub async fn caught_up(
         &self,
         mut told: impl FnMut(BTreeMap<&str, DriverStatus>),
     ) -> Result<(), CandidateError> {
         for (tenant, Driven { driver, .. }) in &self.drivers {
-            let caught_up = driver.caught_up();
+            let caught_up = async {
+                driver.passed().await?;
+                driver.passed().await
+            };
             tokio::pin!(caught_up);
             loop {
                 tokio::select! {

@@ -141,17 +141,36 @@ impl DriverHandle {
         Ok(())
     }
 
-    async fn has_reached_the_ends(&self) -> Result<bool, LogError> {
+    /// Waits until the views hold, with all their indexes, what the log holds now, whatever comes meanwhile; or until the
+    /// driver ends.
+    pub async fn passed(&self) -> Result<(), LogError> {
+        let ends = self.ends().await?;
+        while !self.is_finished() && !(self.status().phase == Phase::Running && self.has_passed(&ends)) {
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
+    }
+
+    async fn ends(&self) -> Result<BTreeMap<String, u64>, LogError> {
         let mut ends = BTreeMap::new();
         for partition in topics::read_by(&*self.log, &self.tenant).await? {
             let offsets = self.log.offsets(&partition.topic, partition.log_partition).await?;
             ends.insert(partition.to_string(), offsets.end);
         }
+        Ok(ends)
+    }
+
+    fn has_passed(&self, ends: &BTreeMap<String, u64>) -> bool {
         let status = self.status();
         let reached =
             |name: &String| status.partitions.get(name).map_or(0, |partition| partition.next_offset);
+        ends.iter().all(|(name, end)| reached(name) >= *end)
+    }
+
+    async fn has_reached_the_ends(&self) -> Result<bool, LogError> {
+        let ends = self.ends().await?;
         let complete = |w: &Waiting| w.counted.is_some_and(|c| u64::try_from(c) == Ok(w.members));
-        Ok(ends.iter().all(|(name, end)| reached(name) >= *end) && !status.undecided.iter().any(complete))
+        Ok(self.has_passed(&ends) && !self.status().undecided.iter().any(complete))
     }
 
     /// Finishes the epoch under way, leaves the tenant and ends.
@@ -314,7 +333,8 @@ impl Driver {
                         status.phase = Phase::StandBy;
                     });
                     self.follow_standing(follower).await;
-                    self.keep(self.tell_standing(follower).await)?;
+                    let followed = follower.epoch();
+                    self.keep(self.tell_standing(followed).await)?;
                 }
                 Err(ViewsError::Unavailable(why)) => {
                     self.board.database(Some(&why));

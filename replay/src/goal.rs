@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use serviceradar_materializers::views::{Frontier, StopAsked, ViewsError};
+use serviceradar_materializers::views::{Frontier, StopAsked};
 use tokio::sync::watch;
 
 use crate::{

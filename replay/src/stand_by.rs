@@ -25,6 +25,13 @@ struct Following {
     frontiers: Vec<Frontier>,
 }
 
+impl Follower {
+    /// The epoch that it has followed to; 0 before it follows any.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.0.as_ref().map_or(0, |following| following.epoch)
+    }
+}
+
 impl Driver {
     /// Follows to where the tenant stands now. What goes wrong costs no more than time later: whoever takes the tenant
     /// without a dataflow puts one back then.
@@ -36,10 +43,9 @@ impl Driver {
     }
 
     /// Says how far it has followed.
-    pub(crate) async fn tell_standing(&self, follower: &Follower) -> Result<(), ViewsError> {
+    pub(crate) async fn tell_standing(&self, followed: u64) -> Result<(), ViewsError> {
         let (tenant, writer) = (&self.config.tenant, &self.config.writer);
-        let epoch = follower.0.as_ref().map_or(0, |following| following.epoch);
-        self.config.views.stand_by(tenant, writer, epoch).await
+        self.config.views.stand_by(tenant, writer, followed).await
     }
 
     async fn try_follow(&self, follower: &mut Follower) -> Result<(), DriverError> {

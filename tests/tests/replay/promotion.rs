@@ -18,7 +18,7 @@ use serviceradar_replay::{
     verify::{Verdict, Verify},
 };
 use serviceradar_schemas::{
-    Claim, Decoder, DeviceChange, Framings, Observation,
+    Claim, Decoder, DeviceChange, Framings, Observation, Source,
     codec::NoRegistry,
     time::{Clock, SystemClock},
     topics::Stream,
@@ -38,7 +38,7 @@ const OTHER_TENANT: &str = "other";
 struct Stand {
     log: Arc<dyn LogStore>,
     database: Database,
-    live: DriverHandle,
+    live: Option<DriverHandle>,
     network: Network,
 }
 
@@ -52,7 +52,15 @@ impl Stand {
         live.caught_up().await.unwrap();
         network.look(&log).await;
         live.caught_up().await.unwrap();
-        Self { log, database, live, network }
+        Self { log, database, live: Some(live), network }
+    }
+
+    fn live(&self) -> &DriverHandle {
+        self.live.as_ref().unwrap()
+    }
+
+    async fn stop_live(&mut self) {
+        self.live.take().unwrap().stop().await.unwrap();
     }
 
     async fn views(&self) -> Arc<PostgresViews> {
@@ -168,12 +176,13 @@ fn narrow() -> Rules {
 
 fn with_mac(key: &str, mac: &str) -> Observation {
     let claims = vec![Claim { namespace: "mac".into(), value: mac.into() }];
-    Observation { claims, ..observation(key, SystemClock.now()) }
+    let source = Source { kind: "mapper".to_owned(), instance: "m".to_owned() };
+    Observation { claims, source, ..observation(key, SystemClock.now()) }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_built_beside_has_all_rows_and_tells_nobody() {
-    let stand = Stand::new(200).await;
+    let mut stand = Stand::new(200).await;
     published(&stand.database.client().await).await;
     let told = "SELECT (SELECT count(*) FROM serviceradar_base.device_history WHERE generation = 2)
         + (SELECT count(*) FROM serviceradar_base.device_merges WHERE generation = 2)
@@ -184,7 +193,7 @@ async fn what_is_built_beside_has_all_rows_and_tells_nobody() {
     assert_eq!(stand.states().await, [(1, "active".to_owned()), (2, "ready".to_owned())]);
     // It follows.
     observations(&stand.log).publish([with_mac("late", "00:1b:21:00:00:07")]).await.unwrap();
-    stand.live.caught_up().await.unwrap();
+    stand.live().caught_up().await.unwrap();
     candidate.caught_up(|_| {}).await.unwrap();
     published(&stand.database.client().await).await;
     assert_eq!(stand.count(told).await, 0);
@@ -196,7 +205,7 @@ async fn what_is_built_beside_has_all_rows_and_tells_nobody() {
     let rows = "SELECT count(*) FROM views_2.device_summaries";
     assert_eq!(stand.count(rows).await, stand.count("SELECT count(*) FROM views_1.device_summaries").await);
     candidate.stop().await.unwrap();
-    stand.live.stop().await.unwrap();
+    stand.stop_live().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -244,8 +253,8 @@ async fn a_promotion_under_load_loses_nothing_and_hands_over_and_back() {
         // The pipeline was never told: it stands by, follows, and takes over.
         candidate.relieved().await.unwrap();
         candidate.stop().await.unwrap();
-        while stand.live.status().generation != to || stand.live.status().phase != Phase::Running {
-            assert!(!stand.live.is_finished(), "{:?}", stand.live.status().phase);
+        while stand.live().status().generation != to || stand.live().status().phase != Phase::Running {
+            assert!(!stand.live().is_finished(), "{:?}", stand.live().status().phase);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         former = to;
@@ -254,25 +263,25 @@ async fn a_promotion_under_load_loses_nothing_and_hands_over_and_back() {
     publishing.await.unwrap();
     reading.await.unwrap();
     assert!(asked.load(Ordering::Relaxed) > 50);
-    stand.live.caught_up().await.unwrap();
+    stand.live().caught_up().await.unwrap();
     assert_eq!(stand.assert_verified().await.generation, 2);
     stand.assert_consumers_know_all().await;
     assert_eq!(stand.count("SELECT count(*) FROM serviceradar_base.pipeline_stops").await, 0);
     // A pipeline that starts now finds it.
-    stand.live.stop().await.unwrap();
-    stand.live = live(&stand.log, stand.database.url()).await;
+    stand.stop_live().await;
+    stand.live = Some(live(&stand.log, stand.database.url()).await);
     stand.network.look(&stand.log).await;
-    stand.live.caught_up().await.unwrap();
+    stand.live().caught_up().await.unwrap();
     assert_eq!(stand.assert_verified().await.generation, 2);
-    stand.live.stop().await.unwrap();
+    stand.stop_live().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn other_rules_are_compared_and_their_promotion_tells_the_difference() {
-    let stand = Stand::new(50).await;
+    let mut stand = Stand::new(50).await;
     let shared = "00:1b:21:00:00:01";
     observations(&stand.log).publish([with_mac("x", shared), with_mac("y", shared)]).await.unwrap();
-    stand.live.caught_up().await.unwrap();
+    stand.live().caught_up().await.unwrap();
     let candidate = stand.candidate(&narrow()).await;
     let mut found = Vec::new();
     let tell = |difference| {
@@ -294,14 +303,14 @@ async fn other_rules_are_compared_and_their_promotion_tells_the_difference() {
     assert_eq!(stand.states().await, [(1, "active".to_owned()), (2, "ready".to_owned())]);
     // Both go on.
     observations(&stand.log).publish([observation("z", SystemClock.now())]).await.unwrap();
-    stand.live.caught_up().await.unwrap();
+    stand.live().caught_up().await.unwrap();
     candidate.caught_up(|_| {}).await.unwrap();
-    assert_eq!(stand.live.status().generation, 1);
+    assert_eq!(stand.live().status().generation, 1);
 
     let outcome = candidate.promote(None).await.unwrap();
     assert_eq!(outcome.changes, found.len() as u64);
     candidate.relieved().await.unwrap();
-    stand.live.caught_up().await.unwrap();
+    stand.live().caught_up().await.unwrap();
     assert_eq!(stand.assert_verified().await.generation, 2);
     let told = "SELECT count(*) FROM serviceradar_base.device_history WHERE cause = 'generation 2 promoted'
         AND generation = 2 AND epoch = (SELECT min(epoch) FROM serviceradar_base.device_history WHERE generation = 2)";
@@ -317,7 +326,7 @@ async fn other_rules_are_compared_and_their_promotion_tells_the_difference() {
     assert_eq!(back.promote(None).await.unwrap().changes, found.len() as u64);
     back.relieved().await.unwrap();
     back.stop().await.unwrap();
-    stand.live.caught_up().await.unwrap();
+    stand.live().caught_up().await.unwrap();
     assert_eq!(stand.assert_verified().await.generation, 1);
     stand.assert_consumers_know_all().await;
 
@@ -326,37 +335,37 @@ async fn other_rules_are_compared_and_their_promotion_tells_the_difference() {
     views.retire(2).await.unwrap();
     assert_eq!(stand.states().await, [(1, "active".to_owned()), (2, "retired".to_owned())]);
     stand.assert_verified().await;
-    stand.live.stop().await.unwrap();
+    stand.stop_live().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_asks_and_goes_away_leaves_all_as_it_was() {
-    let stand = Stand::new(20).await;
+    let mut stand = Stand::new(20).await;
     stand.views().await.ask_to_stop(1, TENANT, &BTreeMap::new()).await.unwrap();
-    while stand.live.status().phase != Phase::Holding {
+    while stand.live().status().phase != Phase::Holding {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     // It waits for a while, and goes on.
     observations(&stand.log).publish([observation("z", SystemClock.now())]).await.unwrap();
-    stand.live.caught_up().await.unwrap();
+    stand.live().caught_up().await.unwrap();
     assert_eq!(stand.count("SELECT count(*) FROM serviceradar_base.pipeline_stops").await, 0);
     stand.assert_verified().await;
-    stand.live.stop().await.unwrap();
+    stand.stop_live().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_writer_that_does_not_stop_in_time_is_left_alone() {
-    let stand = Stand::new(20).await;
+    let mut stand = Stand::new(20).await;
     let candidate = stand.candidate(&Rules::default()).await;
     // It waits for a place that the log has not reached.
     let views = stand.views().await;
     let nowhere = BTreeMap::from([((Stream::Observations.topic(TENANT), 0), u64::from(u32::MAX))]);
     views.ask_to_stop(1, TENANT, &nowhere).await.unwrap();
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(stand.live.status().phase, Phase::Running);
+    assert_eq!(stand.live().status().phase, Phase::Running);
     views.ask_no_more(1).await.unwrap();
     // One that is taken away is not waited for: nobody writes, and nothing is lost.
-    stand.live.stop().await.unwrap();
+    stand.stop_live().await;
     observations(&stand.log).publish([observation("z", SystemClock.now())]).await.unwrap();
     candidate.caught_up(|_| {}).await.unwrap();
     assert_eq!(
@@ -392,12 +401,12 @@ async fn a_build_that_was_interrupted_goes_on_in_the_same_generation() {
     other.stop().await.unwrap();
     let states = [(1, "active"), (2, "ready"), (3, "ready")].map(|(id, state)| (id, state.to_owned()));
     assert_eq!(stand.states().await, states);
-    stand.live.stop().await.unwrap();
+    stand.stop_live().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_tenants_are_promoted_at_once_or_none_is() {
-    let stand = Stand::new(20).await;
+    let mut stand = Stand::new(20).await;
     serviceradar_replay::topics::ensure(&*stand.log, OTHER_TENANT).await.unwrap();
     let of_other = serviceradar_ingest::publish::Observations::new(
         stand.log.clone(),
@@ -414,7 +423,7 @@ async fn all_tenants_are_promoted_at_once_or_none_is() {
     let outcome = candidate.promote(Some(0)).await.unwrap();
     assert_eq!(outcome.epochs.keys().map(String::as_str).collect::<Vec<_>>(), [OTHER_TENANT, TENANT]);
     candidate.relieved().await.unwrap();
-    for driver in [&stand.live, &other] {
+    for driver in [stand.live(), &other] {
         driver.caught_up().await.unwrap();
         assert_eq!(driver.status().generation, 2);
     }
@@ -429,5 +438,5 @@ async fn all_tenants_are_promoted_at_once_or_none_is() {
     let id = views.building(&rules.fingerprint(LAYOUT_VERSION), &rules.canonical()).await.unwrap();
     let refused = Candidate::start(stand.config(views), id, rules).await;
     assert!(matches!(refused, Err(CandidateError::NoTopics(tenant)) if tenant == OTHER_TENANT));
-    stand.live.stop().await.unwrap();
+    stand.stop_live().await;
 }
