@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::Args;
 use serde_json::{Value, json};
-use serviceradar_materializers::PostgresViews;
+use serviceradar_materializers::{PostgresViews, views::Views as _};
 use serviceradar_ops::config::Config;
 use serviceradar_replay::as_of::{AsOf as Inventory, Moment, Then};
 use serviceradar_schemas::time::{self, SystemClock};
