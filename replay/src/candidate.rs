@@ -277,7 +277,7 @@ impl Candidate {
             views.ask_to_stop(from, tenant, &wanted).await?;
         }
         let asked = Instant::now();
-        let (mut stopped, mut paused) = (BTreeMap::new(), None);
+        let (mut stopped, mut paused, mut ends) = (BTreeMap::new(), None, BTreeMap::new());
         while stopped.len() < self.drivers.len() {
             for tenant in self
                 .drivers
@@ -291,6 +291,11 @@ impl Candidate {
                         paused.get_or_insert_with(Instant::now);
                         stopped.insert(tenant, epoch);
                     }
+                    // It holds what the log holds: there is no other place to go to.
+                    Asked::Absent(epoch) => {
+                        ends.insert(tenant.clone(), Vec::new());
+                        stopped.insert(tenant, epoch);
+                    }
                     Asked::Waiting if asked.elapsed() < ANSWERS_WITHIN => {}
                     Asked::Waiting | Asked::WentOn => {
                         return Err(CandidateError::NoAnswer { tenant, generation: self.generation });
@@ -299,23 +304,24 @@ impl Candidate {
             }
             tokio::time::sleep(POLL).await;
         }
-        let mut ends = BTreeMap::new();
-        for (tenant, driven) in &self.drivers {
+        for (tenant, driven) in
+            self.drivers.iter().filter(|(tenant, _)| !ends.contains_key(*tenant)).collect::<Vec<_>>()
+        {
             let frontiers = views.of_generation(from).standing(tenant, None).await?.frontiers;
             driven.goal.send_replace(Goal::Reach(frontiers.clone()));
-            ends.insert(tenant, frontiers);
+            ends.insert(tenant.clone(), frontiers);
         }
         let mut tenants = BTreeMap::new();
         for (tenant, ends) in ends {
-            self.holds(tenant, &ends).await?;
+            self.holds(&tenant, &ends).await?;
             let standing = Standing {
-                stopped: stopped.get(tenant).copied().unwrap_or_default(),
-                reached: views.of_generation(self.generation).standing(tenant, None).await?.epoch,
+                stopped: stopped.get(&tenant).copied().unwrap_or_default(),
+                reached: views.of_generation(self.generation).standing(&tenant, None).await?.epoch,
                 writer: self.config.writer.clone(),
-                published: outbox::last_epoch(&*self.config.log, tenant).await?,
-                differing: differing.remove(tenant).unwrap_or_default(),
+                published: outbox::last_epoch(&*self.config.log, &tenant).await?,
+                differing: differing.remove(&tenant).unwrap_or_default(),
             };
-            tenants.insert(tenant.clone(), standing);
+            tenants.insert(tenant, standing);
         }
         let (to, at) = (self.generation, self.config.clock.now());
         match views.promote(&Promotion { from, to, tenants, at, changes_max }).await? {

@@ -1,6 +1,7 @@
 //! Intake times: when the log took an event, made monotone per log partition by the running maximum of append times.
 //! An event that a restore put back has the one that it had, from a header, which counts inside the offset ranges of
-//! `restore` operations alone: elsewhere anybody could have written it.
+//! `restore` operations alone: elsewhere anybody could have written it. Where a broker's clock had leapt ahead, a
+//! `bound_intake` operation says how late it was at most.
 
 use std::ops::Range;
 
@@ -21,16 +22,20 @@ pub const ARCHIVE_OFFSET: &str = RESTORED_HEADERS[1];
 pub struct IntakeTimes {
     latest: i64,
     restored: Vec<Range<u64>>,
+    /// Offsets, and the latest that their append times can have been.
+    bounds: Vec<(Range<u64>, i64)>,
+    /// Whether operations were asked for bounds.
+    is_bounded: bool,
 }
 
 impl IntakeTimes {
     /// From an offset on before which the greatest was `latest`.
     pub fn new(latest: i64) -> Self {
-        Self { latest, restored: Vec::new() }
+        Self { latest, restored: Vec::new(), bounds: Vec::new(), is_bounded: false }
     }
 
-    /// Asks what restores filled, where one of the next events says that one did. A restore writes its intent first, so
-    /// that what comes of it does not depend on when it is asked.
+    /// Asks what bounds there are, once, and what restores filled, where one of the next events says that one did. A restore
+    /// writes its intent first, so that what comes of it does not depend on when it is asked.
     ///
     /// # Errors
     /// What operators did is not known.
@@ -41,10 +46,23 @@ impl IntakeTimes {
         events: &[Event],
     ) -> Result<(), OperationsError> {
         let is_unknown = |event: &Event| is_marked(event) && !self.is_restored(event.offset);
-        if events.iter().any(is_unknown) {
-            self.restored = Operations::read(log).await?.restored(partition);
+        if !self.is_bounded || events.iter().any(is_unknown) {
+            let operations = Operations::read(log).await?;
+            (self.restored, self.bounds) = (operations.restored(partition), operations.bounds(partition));
+            self.is_bounded = true;
         }
         Ok(())
+    }
+
+    /// Asks for bounds again with the next events.
+    pub(crate) fn forget_bounds(&mut self) {
+        self.is_bounded = false;
+    }
+
+    /// When an event was appended, by what is known of the clock that says so.
+    pub(crate) fn append_time(&self, event: &Event) -> i64 {
+        let bounds = self.bounds.iter().filter(|(range, _)| range.contains(&event.offset));
+        bounds.fold(event.append_time, |time, (_, bound)| time.min(*bound))
     }
 
     fn is_restored(&self, offset: u64) -> bool {
@@ -55,7 +73,7 @@ impl IntakeTimes {
     pub fn of(&mut self, event: &Event) -> i64 {
         let restored =
             if self.is_restored(event.offset) { marked(&event.headers, INTAKE_TIME) } else { None };
-        let time = restored.unwrap_or_else(|| self.latest.max(event.append_time));
+        let time = restored.unwrap_or_else(|| self.latest.max(self.append_time(event)));
         self.latest = self.latest.max(time);
         time
     }
@@ -101,5 +119,17 @@ mod tests {
         for (offset, append_time, header, expected) in given {
             assert_eq!(times.of(&event(offset, append_time, header)), expected, "at {offset}");
         }
+    }
+
+    #[test]
+    fn a_clock_that_leapt_ahead_is_bounded_where_operators_say_so() {
+        let mut times = IntakeTimes::new(0);
+        times.bounds = vec![(1..3, 100), (2..3, 90)];
+        let given = [(0, 80, 80), (1, 9_000, 100), (2, 9_001, 100), (3, 110, 110)];
+        for (offset, append_time, expected) in given {
+            assert_eq!(times.of(&event(offset, append_time, None)), expected, "at {offset}");
+        }
+        assert_eq!(times.append_time(&event(2, 9_001, None)), 90);
+        assert_eq!(times.append_time(&event(1, 50, None)), 50);
     }
 }

@@ -19,6 +19,8 @@ const READ_BYTES: usize = 16 * 1024 * 1024;
 const READ_WAIT: Duration = Duration::from_secs(5);
 /// The action of a restore.
 pub(crate) const RESTORE: &str = "restore";
+/// The action that says that a clock had leapt ahead.
+pub const BOUND_INTAKE: &str = "bound_intake";
 /// Actions of which the offsets hold nothing that could be read, and nothing that is missed.
 const EMPTYING: [&str; 2] = ["truncate", "accept_gap"];
 
@@ -91,6 +93,17 @@ impl Operations {
     pub fn restored(&self, partition: &Partition) -> Vec<Range<u64>> {
         let restores = self.0.iter().filter(|operation| operation.action == RESTORE);
         restores.flat_map(|operation| &operation.ranges).filter_map(|of| range_in(of, partition)).collect()
+    }
+
+    /// The offsets of a log partition whose append times are too late, and the latest that they can have been, microseconds
+    /// since the Unix epoch.
+    pub fn bounds(&self, partition: &Partition) -> Vec<(Range<u64>, i64)> {
+        let bounds = self.0.iter().filter(|of| of.action == BOUND_INTAKE && of.phase == Phase::Done);
+        let ranges = bounds.filter_map(|of| Some((of.intake_max?, &of.ranges)));
+        ranges
+            .flat_map(|(at, ranges)| ranges.iter().map(move |range| (range, at)))
+            .filter_map(|(of, at)| Some((range_in(of, partition)?, at)))
+            .collect()
     }
 
     /// Of a range of offsets, what no operation says is missing: in order, none of them empty.

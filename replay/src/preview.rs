@@ -67,6 +67,8 @@ pub enum Becomes {
 /// Devices before and after, each by its records.
 #[derive(Debug, Default)]
 pub struct Placements {
+    /// Records that would be of another device, or of none, or of one at all.
+    pub moved: u64,
     into: BTreeMap<Uid, BTreeSet<Option<Uid>>>,
     from: BTreeMap<Uid, BTreeSet<Option<Uid>>>,
 }
@@ -74,6 +76,7 @@ pub struct Placements {
 impl Placements {
     /// A record is of one device, and would be of another.
     pub fn note(&mut self, before: Option<Uid>, after: Option<Uid>) {
+        self.moved += u64::from(before != after);
         if let Some(before) = before {
             self.into.entry(before).or_default().insert(after);
         }
@@ -114,7 +117,7 @@ pub async fn preview(
     views: &PostgresViews,
     rules: Rules,
     mut told: impl FnMut(u64, u64),
-) -> Result<Vec<Becomes>, PreviewError> {
+) -> Result<Placements, PreviewError> {
     let mut stored = views.stored(&of.tenant).await?;
     let resume = stored.resume().await?;
     let ends = resume.frontiers.iter().map(|frontier| {
@@ -151,10 +154,10 @@ pub async fn preview(
         });
         // What could be read then and cannot now.
         before.into_values().for_each(|before| placements.note(before, None));
-        told.map(|()| placements.becomes())
+        told.map(|()| placements)
     });
-    let becomes = comparing.await.map_err(|error| RecomputeError::Task(error.to_string()))?;
-    Ok(becomes.map_err(RecomputeError::from)?)
+    let placements = comparing.await.map_err(|error| RecomputeError::Task(error.to_string()))?;
+    Ok(placements.map_err(RecomputeError::from)?)
 }
 
 #[cfg(test)]

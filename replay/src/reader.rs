@@ -293,11 +293,13 @@ impl Reading {
         };
         let mut times = self.times.clone();
         for event in read.events {
-            if event.append_time > latest {
+            if times.append_time(&event) > latest {
+                // Somebody may say so meanwhile.
+                self.times.forget_bounds();
+                let (partition, offset) = (&self.partition, event.offset);
                 let at = serviceradar_schemas::time::format(event.append_time);
                 return Err(format!(
-                    "offset {} was appended at {at}, more than a day ahead of this machine's clock",
-                    event.offset
+                    "offset {offset} was appended at {at}, more than a day ahead of this machine's clock: mend that clock, or, if the broker's was wrong, say until when: `serviceradar replay bound-intake {partition}:{offset}-TO TIME`"
                 ));
             }
             let intake_time = times.of(&event);

@@ -122,6 +122,7 @@ impl PostgresViews {
             )));
         };
         let schema: String = row.get(0);
+        session.begin("SET LOCAL client_min_messages = warning").await?;
         session.begin(&format!("DROP SCHEMA {schema}_read, {schema} CASCADE")).await?;
         for table in ["writers", "frontiers", "watermarks", "hashes", "outbox", "stops", "stand_bys"] {
             let delete = format!("DELETE FROM serviceradar_base.pipeline_{table} WHERE generation = $1");

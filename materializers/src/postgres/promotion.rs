@@ -72,8 +72,10 @@ pub struct Differing {
 pub enum Asked {
     /// It has not answered.
     Waiting,
-    /// It stopped at this epoch; or there is no writer, and the tenant stands there.
+    /// It stopped at this epoch.
     Stopped(u64),
+    /// There is no writer, and the tenant stands at this epoch.
+    Absent(u64),
     /// It goes on: it was not heard of for too long by itself.
     WentOn,
 }
@@ -191,7 +193,7 @@ impl PostgresViews {
         if !row.get::<_, bool>(4) {
             return Ok(Asked::WentOn);
         }
-        let stands = Asked::Stopped(row.get::<_, i64>(5).cast_unsigned());
+        let stands = Asked::Absent(row.get::<_, i64>(5).cast_unsigned());
         let (Some(_), Some(token), Some(beat)) = (writer, row.get(2), row.get(3)) else {
             return Ok(stands);
         };

@@ -4,6 +4,7 @@
 mod accept_gap;
 mod archive;
 mod as_of;
+mod bound_intake;
 mod diff;
 mod generations;
 mod plan;
@@ -44,6 +45,8 @@ pub(crate) struct Replay {
 enum Verb {
     /// Says that events which are missing from the log are lost, so that the pipeline passes them
     AcceptGap(accept_gap::AcceptGap),
+    /// Says that a broker's clock had leapt ahead, so that what it took meanwhile is not of the future
+    BoundIntake(bound_intake::BoundIntake),
     /// Prints the inventory as it was, or as it was known, at an instant
     AsOf(as_of::AsOf),
     /// Says what a rebuild would read, and what is missing
@@ -70,6 +73,7 @@ impl Replay {
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
         match self.verb {
             Verb::AcceptGap(accept_gap) => accept_gap.run(context).await,
+            Verb::BoundIntake(bound) => bound.run(context).await,
             Verb::AsOf(as_of) => as_of.run(context).await,
             Verb::Plan(plan) => plan.run(context).await,
             Verb::Rebuild(rebuild) => rebuild.run(context).await,

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+#[path = "../process/mod.rs"]
+mod process;
+
 mod archive;
 mod bench;
 mod decide;
@@ -23,6 +26,7 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
+use process::{Running, apart, text};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -32,24 +36,8 @@ fn serviceradar(dir: &TempDir, arguments: &[&str]) -> Command {
     command
 }
 
-/// A program that what the machine has set does not reach.
-fn apart(dir: &TempDir, program: &str) -> Command {
-    let mut command = Command::new(program);
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("SERVICERADAR_") {
-            command.env_remove(name);
-        }
-    }
-    command.env("XDG_CONFIG_HOME", dir.path()).env_remove("RUST_LOG").stdin(Stdio::null());
-    command
-}
-
 fn run(dir: &TempDir, arguments: &[&str]) -> Output {
     serviceradar(dir, arguments).output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap()
 }
 
 /// The data of a run that must succeed.
@@ -64,34 +52,6 @@ fn failure(dir: &TempDir, arguments: &[&str]) -> (i32, String) {
     let output = run(dir, arguments);
     assert_eq!(text(&output.stdout), "", "{arguments:?}");
     (output.status.code().unwrap(), text(&output.stderr).to_owned())
-}
-
-/// A run that goes on beside the test, and no longer than it.
-struct Running(Child);
-
-impl Running {
-    fn spawn(command: &mut Command) -> Self {
-        Self(command.spawn().unwrap())
-    }
-
-    /// Does as Ctrl-C does.
-    fn press_ctrl_c(&self) {
-        let status = Command::new("kill").args(["-INT", &self.0.id().to_string()]).status().unwrap();
-        assert!(status.success());
-    }
-
-    /// Does as Ctrl-C does, and waits for the end; returns its code.
-    fn interrupt(&mut self) -> i32 {
-        self.press_ctrl_c();
-        self.0.wait().unwrap().code().unwrap()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.kill().ok();
-        self.0.wait().ok();
-    }
 }
 
 #[test]

@@ -48,7 +48,7 @@ pub(crate) struct AsOf {
     rules: Option<PathBuf>,
 }
 
-fn instant(text: &str) -> Result<i64, String> {
+pub(super) fn instant(text: &str) -> Result<i64, String> {
     time::parse(text).ok_or_else(|| "give an instant such as 2026-03-01T00:00:00Z".to_owned())
 }
 

@@ -36,6 +36,9 @@ pub(crate) struct Promote {
     /// Changes nothing where more devices than that would change
     #[arg(long, value_name = "DEVICES")]
     max_changes: Option<u64>,
+    /// Ends when it is done, and does not write until a pipeline takes over: for when none runs
+    #[arg(long)]
+    leave: bool,
     /// Says which would be promoted, and how it differs, and promotes nothing
     #[arg(long)]
     dry_run: bool,
@@ -46,6 +49,9 @@ pub(crate) struct Promote {
 /// As `replay promote`, of the ready generation that was active last.
 #[derive(Debug, Args)]
 pub(crate) struct Rollback {
+    /// Ends when it is done, and does not write until a pipeline takes over: for when none runs
+    #[arg(long)]
+    leave: bool,
     /// Says which would be promoted, and how it differs, and promotes nothing
     #[arg(long)]
     dry_run: bool,
@@ -61,7 +67,8 @@ impl Promote {
             None => generations.iter().filter(ready).rfind(|of| of.promoted_at.is_none()),
         };
         let id = newest.context("no such generation is ready: see `serviceradar replay generations`, and build one with `serviceradar replay rebuild`")?.id;
-        take_place(context, views, id, "promote", self.max_changes, self.dry_run).await
+        let promotion = Promotion { action: "promote", changes_max: self.max_changes, leave: self.leave };
+        take_place(context, views, id, promotion, self.dry_run).await
     }
 }
 
@@ -74,16 +81,26 @@ impl Rollback {
         let id = id.context(
             "no generation that was active before is ready: see `serviceradar replay generations`",
         )?;
-        take_place(context, views, id, "rollback", None, self.dry_run).await
+        let promotion = Promotion { action: "rollback", changes_max: None, leave: self.leave };
+        take_place(context, views, id, promotion, self.dry_run).await
     }
+}
+
+/// How a generation is promoted.
+pub(super) struct Promotion {
+    /// The action that the operation is written as.
+    pub(super) action: &'static str,
+    /// How many devices may differ; none: any number.
+    pub(super) changes_max: Option<u64>,
+    /// Whether nobody writes afterwards, until a pipeline does.
+    pub(super) leave: bool,
 }
 
 async fn take_place(
     context: &Context,
     views: PostgresViews,
     id: i32,
-    action: &'static str,
-    changes_max: Option<u64>,
+    promotion: Promotion,
     dry_run: bool,
 ) -> anyhow::Result<()> {
     let shutdown = shutdown::on_signal()?;
@@ -102,7 +119,7 @@ async fn take_place(
         candidate.stop().await?;
         return rebuild::compare(context, &views, id).await.map(drop);
     }
-    promote(context, candidate, log, action, changes_max, shutdown).await
+    promote(context, candidate, log, promotion, shutdown).await
 }
 
 /// Starts the drivers of a generation.
@@ -140,8 +157,7 @@ pub(super) async fn promote(
     context: &Context,
     candidate: Candidate,
     log: Arc<dyn LogStore>,
-    action: &'static str,
-    changes_max: Option<u64>,
+    Promotion { action, changes_max, leave }: Promotion,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let id = candidate.generation();
@@ -171,6 +187,9 @@ pub(super) async fn promote(
             "generation {id} has taken the place of {from}: {changes} devices changed, nobody wrote for {:.1} s; the way back is `serviceradar replay rollback`",
             paused.as_secs_f64()
         ))?,
+    }
+    if leave {
+        return Ok(candidate.stop().await?);
     }
     tracing::info!("writing until a pipeline stands by and has followed (`serviceradar run`)");
     let relieved = tokio::select! {

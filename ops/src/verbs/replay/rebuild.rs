@@ -18,7 +18,8 @@ use serviceradar_streams::{rows::Uid, rules::Rules};
 
 use super::{
     super::{Context, rules},
-    diff, plan, promote,
+    diff, plan,
+    promote::{self, Promotion},
 };
 use crate::{
     ask::ask,
@@ -60,6 +61,9 @@ pub(crate) struct Rebuild {
     /// With `--promote auto`: how many devices may differ
     #[arg(long, value_name = "DEVICES", default_value_t = 0)]
     max_changes: u64,
+    /// Ends when it is done, and does not write until a pipeline takes over: for when none runs
+    #[arg(long)]
+    leave: bool,
     /// Reads so many events a second at most, so that the pipeline has room beside
     #[arg(long, value_name = "EVENTS")]
     rate: Option<NonZeroU32>,
@@ -70,7 +74,7 @@ pub(crate) struct Rebuild {
 
 impl Rebuild {
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
-        let Self { rules, promote: when, max_changes, rate, dry_run } = self;
+        let Self { rules, promote: when, max_changes, leave, rate, dry_run } = self;
         let views = Arc::new(super::views(context).await?);
         let others = rules.as_deref().map(rules::read).transpose()?;
         let of_views = views.rules().await?.unwrap_or_default();
@@ -120,8 +124,9 @@ impl Rebuild {
             }
         };
         if promotes {
-            let most = (when == When::Auto).then_some(max_changes);
-            return promote::promote(context, candidate, reached, "promote", most, shutdown).await;
+            let changes_max = (when == When::Auto).then_some(max_changes);
+            let promotion = Promotion { action: "promote", changes_max, leave };
+            return promote::promote(context, candidate, reached, promotion, shutdown).await;
         }
         candidate.stop().await?;
         output::line(&format!(
@@ -147,8 +152,9 @@ async fn preview(
         clock: Arc::new(SystemClock),
     };
     let mut progress = Progress::begin("log", "reading the log");
-    let becomes = preview::preview(&of, views, rules, |done, total| progress.at(done, total)).await?;
+    let placements = preview::preview(&of, views, rules, |done, total| progress.at(done, total)).await?;
     drop(progress);
+    let becomes = placements.becomes();
     if context.format == Format::Json {
         return Ok(becomes.iter().try_for_each(|each| {
             output::line(&serde_json::to_string(each)?).map_err(anyhow::Error::from)
@@ -170,14 +176,15 @@ async fn preview(
         })
         .collect();
     output::line("")?;
-    if rows.is_empty() {
-        return Ok(output::line(&format!(
-            "these rules make the same devices of the log of tenant {}",
-            config.tenant
-        ))?);
+    if !rows.is_empty() {
+        output::rows(context.format, &["becomes", "device", "into"], &rows)?;
     }
-    output::rows(context.format, &["becomes", "device", "into"], &rows)?;
-    Ok(output::line(&format!("{} devices of tenant {} would become others", becomes.len(), config.tenant))?)
+    Ok(output::line(&format!(
+        "tenant {}: {} devices would become others, {} records would be of another device, or of none",
+        config.tenant,
+        becomes.len(),
+        placements.moved
+    ))?)
 }
 
 /// Waits until a candidate holds what the log holds.
