@@ -23,7 +23,7 @@ mod tutorial;
 
 use std::{
     io::{BufRead, BufReader},
-    process::{Child, Command, Output, Stdio},
+    process::{Command, Output, Stdio},
 };
 
 use process::{Running, apart, text};
