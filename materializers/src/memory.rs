@@ -137,8 +137,8 @@ impl Tenant {
             epoch: self.epoch,
             generation: GENERATION,
             frontiers: self.frontiers.values().cloned().collect(),
-            is_bare: false,
             is_live: true,
+            ..Resume::default()
         }
     }
 }

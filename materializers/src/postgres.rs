@@ -15,6 +15,7 @@ mod stops;
 mod stored;
 mod sums;
 mod tables;
+mod truncation;
 mod writers;
 
 use std::{
@@ -34,6 +35,7 @@ use serviceradar_streams::{
     sums::Sums,
 };
 pub use stored::{Contradiction, Contradictions, Stored};
+pub use truncation::{Moved, Truncation};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -294,7 +296,8 @@ impl Views for PostgresViews {
         session.call_it(&writers::name(tenant, generation, token)).await?;
         let is_bare = indexes::drop_if_empty(&mut session).await?;
         let resume = state::resume(&mut session, tenant, generation).await?;
-        let resume = Resume { is_bare, is_live: is_active, ..resume };
+        let truncated = truncation::last(&mut session, tenant, generation).await?;
+        let resume = Resume { is_bare, is_live: is_active, truncated, ..resume };
         let fence = Arc::new(Fence { tenant: tenant.to_owned(), generation, schema, token });
         let sessions = Sessions { url: self.url.clone(), fence, idle: Some(session) };
         Ok((Box::new(PostgresWriter { sessions, cleaned_at: 0 }), resume))
@@ -306,6 +309,7 @@ impl Views for PostgresViews {
         session.begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
         let generation = use_target(&mut session, self.target).await?;
         let resume = state::resume(&mut session, tenant, generation).await?;
+        let resume = Resume { truncated: truncation::last(&mut session, tenant, generation).await?, ..resume };
         if let Some(put) = put {
             state::read(&mut session, tenant, generation, &put).await?;
         }

@@ -39,6 +39,11 @@ pub struct Frontier {
 }
 
 impl Frontier {
+    /// The offset behind the last event that was read: behind that there may be marks of transactions alone.
+    pub fn events_end(&self) -> u64 {
+        self.witness.as_ref().map_or(self.next_offset, |last| self.next_offset.min(last.offset + 1))
+    }
+
     /// How far a log partition is by what is known of all; at its begin where nothing is.
     pub fn of(frontiers: &[Self], topic: &str, log_partition: u32) -> Self {
         let known = frontiers.iter().find(|f| f.topic == topic && f.log_partition == log_partition);
@@ -122,6 +127,8 @@ pub struct Resume {
     pub is_bare: bool,
     /// Whether it is the active generation: one that is not tells nobody what its epochs change.
     pub is_live: bool,
+    /// The epoch that emptied the views last; 0 where none did. What was known before it holds no more.
+    pub truncated: u64,
 }
 
 /// Where a writer is asked to stop, so that another generation takes the place of its own.

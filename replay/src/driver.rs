@@ -248,14 +248,17 @@ impl Driver {
         loop {
             let ended = self.write().await;
             let is_fenced = matches!(ended, Err(DriverError::Views(ViewsError::Fenced { .. })));
-            let written = self.board.generation();
+            let (generation, epoch) = self.board.written();
             match self.config.views.standing(&self.config.tenant, None).await {
-                Ok(standing) if is_fenced && standing.generation != written => {
+                Ok(standing) if is_fenced && standing.generation != generation => {
                     tracing::info!(
-                        from = written,
+                        from = generation,
                         to = standing.generation,
                         "another generation was promoted"
                     );
+                }
+                Ok(standing) if is_fenced && standing.truncated > epoch => {
+                    tracing::info!(epoch = standing.truncated, "the views were emptied: filling them anew");
                 }
                 _ => return ended,
             }

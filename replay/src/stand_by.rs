@@ -115,11 +115,13 @@ impl Driver {
 }
 
 impl Following {
-    /// Whether it can go on to where the tenant stands: the same generation, and nowhere behind it.
+    /// Whether it can go on to where the tenant stands: the same generation, not emptied since, and nowhere behind it.
     fn is_before(&self, standing: &Resume) -> bool {
         let is_before = |at: &Frontier| {
             Frontier::of(&standing.frontiers, &at.topic, at.log_partition).next_offset >= at.next_offset
         };
-        self.generation == standing.generation && self.frontiers.iter().all(is_before)
+        self.generation == standing.generation
+            && self.epoch >= standing.truncated
+            && self.frontiers.iter().all(is_before)
     }
 }

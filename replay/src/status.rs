@@ -201,9 +201,10 @@ impl StatusBoard {
         (Self { own, status: Arc::default(), told }, heard)
     }
 
-    /// The generation that is written.
-    pub(crate) fn generation(&self) -> i32 {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner).generation
+    /// The generation that is written, and its last committed epoch.
+    pub(crate) fn written(&self) -> (i32, u64) {
+        let status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        (status.generation, status.epoch)
     }
 
     /// Changes the status.

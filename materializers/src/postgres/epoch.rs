@@ -38,7 +38,7 @@ const CHANNEL: &str = "serviceradar";
 /// Of a load, the number of the first row of `view_changes` that is not about devices.
 const RECORDS_CHANGES_FROM: i32 = i32::MAX / 2;
 /// Keys in one row of `view_changes`.
-const KEYS_IN_ROW: usize = 1_000;
+pub(crate) const KEYS_IN_ROW: usize = 1_000;
 /// How long `view_changes` are kept, microseconds.
 const VIEW_CHANGES_KEPT: i64 = HOUR;
 /// How often old rows are deleted, microseconds of the epochs' times.

@@ -57,7 +57,7 @@ pub(crate) async fn resume(
     let last = "SELECT coalesce(max(epoch), 0) FROM pipeline_epochs WHERE tenant = $1 AND generation = $2";
     let epoch: i64 = session.query_one(last, &[&tenant, &generation]).await?.get(0);
     let frontiers = Reader { tenant, generation, whole: "" }.frontiers(session).await?;
-    Ok(Resume { epoch: epoch.cast_unsigned(), generation, frontiers, is_bare: false, is_live: true })
+    Ok(Resume { epoch: epoch.cast_unsigned(), generation, frontiers, is_live: true, ..Resume::default() })
 }
 
 /// Reads the state of the dataflow, piece by piece: none but the writer that asks could change it meanwhile.
