@@ -116,7 +116,7 @@ impl AsOf {
         let counts = |event_time| event_until.is_none_or(|until| event_time <= until);
         let recomputed = recompute
             .run(
-                |sighting| counts(sighting.event_time),
+                |sighting| counts(sighting.event_time).then_some(sighting),
                 |decision| counts(decision.event_time()),
                 watermark,
                 |done| told(done, events),

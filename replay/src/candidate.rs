@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use crate::{
     driver::{Driver, DriverConfig, DriverError, DriverHandle},
     goal::Goal,
+    operations::{Operations, OperationsError, TRUNCATE},
     outbox,
     status::{DriverStatus, Phase},
 };
@@ -56,6 +57,12 @@ pub enum CandidateError {
         "tenant {0} is in the active generation and has no topics in this log: another log is configured, or they were deleted; restore them, or remove the tenant"
     )]
     NoTopics(String),
+    /// The log of a tenant is being emptied.
+    #[error("tenant {0} is being truncated, or that was interrupted: give the same command again, until it is done")]
+    Truncating(String),
+    /// What operators did to the log is not known.
+    #[error(transparent)]
+    Operations(#[from] OperationsError),
     /// A writer of the active generation did not stop in time.
     #[error(
         "the writer of tenant {tenant} did not stop within {} s: all go on, and generation {generation} stays as it is; see what keeps it (`serviceradar status`), and promote again",
@@ -147,6 +154,11 @@ impl Candidate {
         generation: i32,
         rules: Rules,
     ) -> Result<Self, CandidateError> {
+        let operations = Operations::read(&*config.log).await?;
+        let truncation = operations.unfinished().find(|operation| operation.action == TRUNCATE);
+        if let Some(tenant) = truncation.and_then(|operation| operation.tenant.clone()) {
+            return Err(CandidateError::Truncating(tenant));
+        }
         let tenants = config.views.tenants().await?;
         for tenant in &tenants {
             match crate::topics::read_by(&*config.log, tenant).await {

@@ -18,6 +18,14 @@ pub struct Expected {
     pub tolerance: f64,
 }
 
+impl Expected {
+    /// On which side so many devices are too few or too many.
+    pub fn miss(&self, found: u64) -> Option<Side> {
+        let (devices, slack) = (self.devices as f64, self.devices as f64 * self.tolerance);
+        Side::of(found as f64, (devices - slack, devices + slack))
+    }
+}
+
 /// What is expected of a tenant's scopes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Expectations {
@@ -88,10 +96,7 @@ pub fn drifts(scopes: &BTreeMap<String, ScopeStatus>, expectations: &Expectation
 fn drift(partition: &str, scope: &ScopeStatus, expectations: &Expectations) -> Drift {
     let expected = expectations.scopes.get(partition);
     let found = scope.devices;
-    let devices_alarm = expected.and_then(|of| {
-        let (devices, slack) = (of.devices as f64, of.devices as f64 * of.tolerance);
-        Side::of(found as f64, (devices - slack, devices + slack))
-    });
+    let devices_alarm = expected.and_then(|of| of.miss(found));
     let claims = scope.exclusive_claims.filter(|claims| *claims > 0);
     let ratio = claims.zip(scope.exclusive_holders).map(|(claims, holders)| holders as f64 / claims as f64);
     let is_judged = claims.is_some_and(|claims| claims >= RATIO_CLAIMS_MIN);

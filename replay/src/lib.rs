@@ -26,6 +26,7 @@ pub mod restore;
 mod stand_by;
 pub mod status;
 pub mod topics;
+pub mod truncate;
 pub mod verify;
 pub mod witness;
 

@@ -19,10 +19,12 @@ const READ_BYTES: usize = 16 * 1024 * 1024;
 const READ_WAIT: Duration = Duration::from_secs(5);
 /// The action of a restore.
 pub(crate) const RESTORE: &str = "restore";
+/// The action of a truncation.
+pub const TRUNCATE: &str = "truncate";
 /// The action that says that a clock had leapt ahead.
 pub const BOUND_INTAKE: &str = "bound_intake";
 /// Actions of which the offsets hold nothing that could be read, and nothing that is missed.
-const EMPTYING: [&str; 2] = ["truncate", "accept_gap"];
+const EMPTYING: [&str; 2] = [TRUNCATE, "accept_gap"];
 
 /// Why operations could not be read or written.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -85,8 +87,12 @@ impl Operations {
 
     /// Those that were begun and have not ended.
     pub fn unfinished(&self) -> impl Iterator<Item = &Operation> {
-        let is_over = |of: &Operation| self.0.iter().any(|o| o.id == of.id && o.phase == Phase::Done);
-        self.0.iter().filter(move |operation| operation.phase == Phase::Intent && !is_over(operation))
+        self.0.iter().filter(|operation| operation.phase == Phase::Intent && !self.is_done(&operation.id))
+    }
+
+    /// Whether an operation has ended.
+    pub fn is_done(&self, id: &str) -> bool {
+        self.0.iter().any(|operation| operation.id == id && operation.phase == Phase::Done)
     }
 
     /// The offsets of a log partition that restores filled, or are filling.
@@ -114,7 +120,7 @@ impl Operations {
     /// Of a range of offsets, what was not truncated up to an instant: what was, had no part in what was so then.
     pub fn not_truncated(&self, partition: &Partition, range: Range<u64>, until: i64) -> Vec<Range<u64>> {
         self.without(partition, range, |operation| {
-            operation.action == "truncate" && operation.event_time <= until
+            operation.action == TRUNCATE && operation.event_time <= until
         })
     }
 

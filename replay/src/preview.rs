@@ -122,9 +122,7 @@ pub async fn preview(
     let resume = stored.resume().await?;
     let ends = resume.frontiers.iter().map(|frontier| {
         let partition = Partition { topic: frontier.topic.clone(), log_partition: frontier.log_partition };
-        // Behind the last event there may be marks of transactions alone.
-        let end = frontier.witness.as_ref().map_or(frontier.next_offset, |witness| witness.offset + 1);
-        (partition, frontier.next_offset.min(end))
+        (partition, frontier.events_end())
     });
     let recompute = Recompute {
         tenant: of.tenant.clone(),
@@ -138,7 +136,7 @@ pub async fn preview(
         refusals: BTreeSet::new(),
     };
     let events = recompute.events().await?;
-    let mut recomputed = recompute.run(|_| true, |_| true, None, |done| told(done, events)).await?;
+    let mut recomputed = recompute.run(Some, |_| true, None, |done| told(done, events)).await?;
     let mut before: BTreeMap<Arc<str>, Option<Uid>> = BTreeMap::new();
     each_piece(&mut stored, |piece| {
         before.extend(piece.records.new.into_iter().map(|record| (record.record_key, record.uid)));

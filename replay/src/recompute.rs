@@ -124,14 +124,14 @@ impl Recompute {
         Ok(events)
     }
 
-    /// Reads, decodes and folds. What `keep` and `keep_decision` refuse is as if it had never been; `last` comes behind all
-    /// else. `told` hears how many events were read so far.
+    /// Reads, decodes and folds. What `take` and `keep_decision` refuse is as if it had never been, and what `take` changes as
+    /// if it had been so; `last` comes behind all else. `told` hears how many events were read so far.
     ///
     /// # Errors
     /// A gap that no operation explains among them.
     pub async fn run(
         self,
-        keep: impl Fn(&Sighting) -> bool,
+        mut take: impl FnMut(Sighting) -> Option<Sighting>,
         keep_decision: impl Fn(&Taken) -> bool,
         last: Option<Sighting>,
         mut told: impl FnMut(u64),
@@ -157,10 +157,10 @@ impl Recompute {
             let mut piece = piece?;
             (events, refused) = (events + piece.events, refused + piece.refused);
             readable.append(&mut piece.readable);
-            piece.sightings.retain(&keep);
+            let sightings: Vec<Sighting> = piece.sightings.into_iter().filter_map(&mut take).collect();
             decisions.extend(piece.decisions.into_iter().filter(&keep_decision));
             let (back, fed) = tokio::task::spawn_blocking(move || {
-                let fed = engine.feed(piece.sightings);
+                let fed = engine.feed(sightings);
                 (engine, fed)
             })
             .await

@@ -33,9 +33,9 @@ pub use framing::Foreign;
 use framing::Reframing;
 
 /// Events published at a time.
-const BATCH_EVENTS: usize = 5_000;
+pub(crate) const BATCH_EVENTS: usize = 5_000;
 /// Bytes published at a time.
-const BATCH_BYTES: usize = 4 * 1024 * 1024;
+pub(crate) const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
 /// Why an archive was not restored.
 #[derive(Debug, thiserror::Error)]
@@ -467,16 +467,27 @@ impl Lane<'_> {
     }
 }
 
-/// An event as it is published again. What an earlier restore added is replaced.
+/// An event as it is published again.
 fn event_of(record: ArchivedRecord, reframing: &Reframing) -> NewEvent {
-    let mut headers: Vec<_> = record.headers.into_iter().map(|header| (header.name, header.value)).collect();
+    let headers = record.headers.into_iter().map(|header| (header.name, header.value)).collect();
+    let headers = restored(headers, record.intake_time, record.offset.cast_unsigned());
+    NewEvent { key: record.key, value: record.value.map(|value| reframing.reframe(value)), headers }
+}
+
+/// The headers of an event that is published again: with its intake time and the offset that it had. What an earlier restore
+/// added is replaced.
+pub(crate) fn restored(
+    mut headers: Vec<(String, Bytes)>,
+    intake_time: i64,
+    offset: u64,
+) -> Vec<(String, Bytes)> {
     let is_restored = headers
         .last_chunk::<2>()
         .is_some_and(|[(one, _), (other, _)]| one == INTAKE_TIME && other == ARCHIVE_OFFSET);
     if is_restored {
         headers.truncate(headers.len() - 2);
     }
-    headers.push((INTAKE_TIME.to_owned(), Bytes::from(record.intake_time.to_string())));
-    headers.push((ARCHIVE_OFFSET.to_owned(), Bytes::from(record.offset.to_string())));
-    NewEvent { key: record.key, value: record.value.map(|value| reframing.reframe(value)), headers }
+    headers.push((INTAKE_TIME.to_owned(), Bytes::from(intake_time.to_string())));
+    headers.push((ARCHIVE_OFFSET.to_owned(), Bytes::from(offset.to_string())));
+    headers
 }

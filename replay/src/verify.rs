@@ -192,13 +192,6 @@ impl Verify {
         if found != wanted {
             return Err(VerifyError::Fingerprint { found, wanted });
         }
-        let end = |frontier: &serviceradar_materializers::views::Frontier| {
-            let Some(witness) = &frontier.witness else {
-                return frontier.next_offset;
-            };
-            // Behind the last event there may be marks of transactions alone.
-            frontier.next_offset.min(witness.offset + 1)
-        };
         for frontier in &resume.frontiers {
             let partition =
                 Partition { topic: frontier.topic.clone(), log_partition: frontier.log_partition };
@@ -208,7 +201,7 @@ impl Verify {
         let ends = resume.frontiers.iter().map(|frontier| {
             let partition =
                 Partition { topic: frontier.topic.clone(), log_partition: frontier.log_partition };
-            (partition, end(frontier))
+            (partition, frontier.events_end())
         });
         let recompute = Recompute {
             tenant: self.tenant.clone(),
@@ -225,7 +218,7 @@ impl Verify {
         let (of_log, of_database) = (told.clone(), told);
         let recomputing = async {
             let told = move |done| of_log(Step::Log(done, events));
-            let recomputed = recompute.run(|_| true, |_| true, None, told).await?;
+            let recomputed = recompute.run(Some, |_| true, None, told).await?;
             Ok::<_, VerifyError>(side_of(recomputed).await?)
         };
         let reading = async {

@@ -65,7 +65,8 @@ pub struct Operation {
     pub id: String,
     /// Before, or after.
     pub phase: Phase,
-    /// `rebuild`, `promote`, `rollback`, `truncate`, `restore`, `accept_gap`, `remove_tenant`, `bound_intake`.
+    /// `rebuild`, `promote`, `rollback`, `truncate`, `restore`, `accept_gap`, `remove_tenant`, `bound_intake`,
+    /// `reseed`.
     pub action: String,
     /// Whose; none where it is of all.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -181,7 +181,7 @@ pub struct Between {
     log: Arc<dyn LogStore>,
     /// Most events of a read, and the pause before it.
     pieces: Option<(usize, Duration)>,
-    /// Done before an append to a topic, which fails where this does.
+    /// Done before an append to a topic, or a deletion in it, which fails where this does.
     before_append: Box<BeforeAppend>,
 }
 
@@ -191,7 +191,7 @@ impl Between {
         Arc::new(Self { log, pieces: Some((events, pause)), before_append: Box::new(|_| Ok(())) })
     }
 
-    /// Something is done before each append, which fails where that does; it is given the topic.
+    /// Something is done before each append and each deletion, which fails where that does; it is given the topic.
     pub fn before_append(
         log: Arc<dyn LogStore>,
         act: impl Fn(&str) -> Result<(), LogError> + Send + Sync + 'static,
@@ -238,6 +238,7 @@ impl LogStore for Between {
         self.log.last_event(topic, log_partition).await
     }
     async fn delete_before(&self, topic: &str, log_partition: u32, offset: u64) -> Result<(), LogError> {
+        (self.before_append)(topic)?;
         self.log.delete_before(topic, log_partition, offset).await
     }
     async fn claim(&self, topic: &str) -> Result<(), LogError> {

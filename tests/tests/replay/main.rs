@@ -4,4 +4,5 @@
 
 mod as_of;
 mod promotion;
+mod truncate;
 mod verify;

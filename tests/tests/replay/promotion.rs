@@ -32,18 +32,18 @@ use serviceradar_tests::{
     },
 };
 
-const OTHER_TENANT: &str = "other";
+pub(super) const OTHER_TENANT: &str = "other";
 
 /// A log, and views that a pipeline writes from it.
-struct Stand {
-    log: Arc<dyn LogStore>,
-    database: Database,
+pub(super) struct Stand {
+    pub(super) log: Arc<dyn LogStore>,
+    pub(super) database: Database,
     live: Option<DriverHandle>,
-    network: Network,
+    pub(super) network: Network,
 }
 
 impl Stand {
-    async fn new(devices: usize) -> Self {
+    pub(super) async fn new(devices: usize) -> Self {
         let log: Arc<dyn LogStore> = Arc::new(MemoryLog::new(Arc::new(SystemClock)));
         let (network, database) = (Network::new(devices).await, Database::migrated().await);
         make_topics(&log).await;
@@ -55,20 +55,20 @@ impl Stand {
         Self { log, database, live: Some(live), network }
     }
 
-    fn live(&self) -> &DriverHandle {
+    pub(super) fn live(&self) -> &DriverHandle {
         self.live.as_ref().unwrap()
     }
 
-    async fn stop_live(&mut self) {
+    pub(super) async fn stop_live(&mut self) {
         self.live.take().unwrap().stop().await.unwrap();
     }
 
-    async fn views(&self) -> Arc<PostgresViews> {
+    pub(super) async fn views(&self) -> Arc<PostgresViews> {
         Arc::new(self.database.views().await)
     }
 
     /// A candidate that has caught up.
-    async fn candidate(&self, rules: &Rules) -> Candidate {
+    pub(super) async fn candidate(&self, rules: &Rules) -> Candidate {
         let candidate = self.start(rules).await;
         candidate.caught_up(|_| {}).await.unwrap();
         candidate
@@ -103,7 +103,7 @@ impl Stand {
         }
     }
 
-    async fn count(&self, sql: &str) -> i64 {
+    pub(super) async fn count(&self, sql: &str) -> i64 {
         self.database.client().await.query_one(sql, &[]).await.unwrap().get(0)
     }
 
@@ -113,7 +113,7 @@ impl Stand {
     }
 
     /// Rows, sums and log of the active generation are the same.
-    async fn assert_verified(&self) -> Verdict {
+    pub(super) async fn assert_verified(&self) -> Verdict {
         let verify = Verify {
             tenant: TENANT.to_owned(),
             workers: 1,
@@ -127,7 +127,7 @@ impl Stand {
     }
 
     /// Whoever reads all device changes has the devices of the active generation.
-    async fn assert_consumers_know_all(&self) {
+    pub(super) async fn assert_consumers_know_all(&self) {
         let client = self.database.client().await;
         published(&client).await;
         let topic = Stream::DeviceChanges.topic(TENANT);
@@ -147,8 +147,9 @@ impl Stand {
         }
         let select = "SELECT schema FROM serviceradar_base.pipeline_generations WHERE state = 'active'";
         let schema: String = client.query_one(select, &[]).await.unwrap().get(0);
-        let select =
-            format!("SELECT 'sr:' || uid, name, host(ip), state, records FROM {schema}.device_summaries");
+        let select = format!(
+            "SELECT 'sr:' || uid, name, host(ip), state, records FROM {schema}.device_summaries WHERE tenant = '{TENANT}'"
+        );
         let rows = client.query(&select, &[]).await.unwrap();
         type Known = (Option<String>, Option<String>, String, i32);
         let of_views: BTreeMap<String, Known> =
