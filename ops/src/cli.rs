@@ -90,6 +90,10 @@ pub(crate) enum Verb {
     Decide(verbs::decide::Decide),
     /// Sees that views are what the log says; shows the past; keeps the log in files, and restores it
     Replay(verbs::replay::Replay),
+    /// Empties the log and the views of the tenant of what the configuration crawls
+    Truncate(verbs::truncate::Truncate),
+    /// Truncates the tenant, crawls its sources again, and compares what came of it
+    Reseed(verbs::reseed::Reseed),
     /// Lists, shows and replays dead letters: events that could not be read
     Dlq(verbs::dlq::Dlq),
     /// Shows what a file of observations would become, with no log and no database

@@ -375,7 +375,7 @@ fn expect(layers: &Layers) -> Result<Expectations, ConfigError> {
 }
 
 /// A percentage as a share, 0 to 1.
-fn share(text: &str) -> Option<f64> {
+pub fn share(text: &str) -> Option<f64> {
     let percent: f64 = text.strip_suffix('%')?.trim().parse().ok()?;
     (0.0..=100.0).contains(&percent).then_some(percent / 100.0)
 }

@@ -2,12 +2,12 @@
 
 use std::{io, path::PathBuf, process::ExitCode};
 
-use serviceradar_ingest::sync::armis::CrawlError;
+use serviceradar_ingest::sync::armis::{CrawlError, FetchError};
 use serviceradar_log::LogError;
 use serviceradar_materializers::views::ViewsError;
 use serviceradar_ops::{config::ConfigError, postgres::PostgresError};
 use serviceradar_replay::operations::OperationsError;
-use serviceradar_replay::{archive::ArchiveError, restore::RestoreError};
+use serviceradar_replay::{archive::ArchiveError, restore::RestoreError, truncate::TruncateError};
 use serviceradar_schemas::codec::Unavailable;
 
 use crate::verbs::query::Refused;
@@ -19,7 +19,7 @@ Exit codes:
   1    failed
   2    the command line, the configuration or a query is wrong
   3    something needed cannot be reached: the log store, the database, the schema registry, a source
-  4    looked, and found something wrong (doctor, status, schema check, dlq replay, replay verify; a damaged archive)
+  4    looked, and found something wrong (doctor, status, schema check, dlq replay, replay verify, reseed; a damaged archive)
   130  interrupted before it was done";
 
 /// What a check found is not as it should be. The findings are on stdout.
@@ -81,8 +81,10 @@ fn is_unreachable(cause: &(dyn std::error::Error + 'static)) -> bool {
         || cause.is::<NotRunning>()
         || cause.is::<Unavailable>()
         || matches!(cause.downcast_ref(), Some(CrawlError::Fetch { .. }))
+        || cause.is::<FetchError>()
         || matches!(cause.downcast_ref(), Some(PostgresError::NoBinaries(_)))
         || matches!(cause.downcast_ref::<ArchiveError>(), Some(error) if error.is_unavailable())
         || matches!(cause.downcast_ref::<RestoreError>(), Some(error) if error.is_unavailable())
+        || matches!(cause.downcast_ref::<TruncateError>(), Some(error) if error.is_unavailable())
         || database.is_some_and(|error| error.is_closed() || error.as_db_error().is_none())
 }

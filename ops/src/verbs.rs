@@ -12,6 +12,7 @@ pub(crate) mod faker;
 pub(crate) mod migrate;
 pub(crate) mod query;
 pub(crate) mod replay;
+pub(crate) mod reseed;
 pub(crate) mod resolve;
 pub(crate) mod rules;
 pub(crate) mod run;
@@ -20,6 +21,7 @@ pub(crate) mod serve;
 pub(crate) mod status;
 pub(crate) mod sync;
 pub(crate) mod topics;
+pub(crate) mod truncate;
 
 use serviceradar_ops::config::{Config, Layers};
 
@@ -52,6 +54,8 @@ pub(crate) async fn run(verb: Verb, context: Context) -> anyhow::Result<()> {
         Verb::Serve(serve) => serve.run(&context).await,
         Verb::Decide(decide) => decide.run(&context).await,
         Verb::Replay(replay) => replay.run(&context).await,
+        Verb::Truncate(truncate) => truncate.run(&context).await,
+        Verb::Reseed(reseed) => reseed.run(&context).await,
         Verb::Dlq(dlq) => dlq.run(&context).await,
         Verb::Resolve(resolve) => resolve.run(&context).await,
         Verb::Rules(rules) => rules.run(&context),

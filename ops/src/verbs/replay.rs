@@ -2,14 +2,14 @@
 //! log is kept and restored.
 
 mod accept_gap;
-mod archive;
+pub(super) mod archive;
 mod as_of;
 mod bound_intake;
 mod diff;
 mod generations;
 mod plan;
 mod promote;
-mod rebuild;
+pub(super) mod rebuild;
 mod restore;
 mod verify;
 
@@ -26,7 +26,7 @@ use super::{Context, decide};
 use crate::lag;
 
 /// The database of the configuration, or the private one of a pipeline that runs.
-async fn views(context: &Context) -> anyhow::Result<PostgresViews> {
+pub(super) async fn views(context: &Context) -> anyhow::Result<PostgresViews> {
     let config = &context.config;
     let url = lag::database_url(config).with_context(|| {
         format!("no database: give --database, or start a pipeline on {}", config.dir.display())

@@ -15,6 +15,7 @@ mod explain;
 mod lag;
 mod pipeline;
 mod query;
+mod reseed;
 mod resolve;
 mod schema;
 mod shell;

@@ -126,6 +126,11 @@ impl ArmisClient {
         &self.0.config
     }
 
+    /// Sees that it answers, and knows the question.
+    pub async fn probe(&self) -> Result<(), FetchError> {
+        self.page(PageRequest { from: 0, length: 1, expected: None }).await.map(drop)
+    }
+
     /// Fetches a page; tries again where that may help.
     pub(super) async fn page(&self, request: PageRequest) -> Result<Page, FetchError> {
         let of = &*self.0;

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use clap::Args;
 use serde_json::Value;
+use serviceradar_log::LogStore;
 use serviceradar_replay::archive::{
-    self, FILE_BYTES_MAX, Place, Wanted,
+    self, Archived, FILE_BYTES_MAX, Place, Wanted,
     manifest::{ArchivedFile, Manifest},
 };
 use serviceradar_schemas::{
@@ -33,32 +34,40 @@ pub(crate) struct Archive {
 
 impl Archive {
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
-        let config = &context.config;
         let place = Place::at(&self.to)?;
-        let writers = writers(context)?;
-        let log = log_store::reach(config).await?;
+        let log = log_store::reach(&context.config).await?;
         let shutdown = shutdown::on_signal()?;
-        let wanted =
-            Wanted { tenant: config.tenant.clone(), topics: self.topic, file_bytes_max: FILE_BYTES_MAX };
-        let mut progress = Progress::begin("archive", "archiving");
-        let told = |done, total| progress.at(done, total);
         let archived = tokio::select! {
-            archived = archive::archive(&*log, &*writers, &place, &wanted, told) => archived?,
+            archived = archive(context, &*log, &place, self.topic) => archived?,
             () = shutdown.cancelled() => return Err(Interrupted.into()),
         };
-        let result = format!(
-            "archived {} events to {}, {} bytes in {} files",
-            archived.records,
-            place.name(),
-            archived.bytes,
-            archived.files
-        );
-        progress.end(archived.records, &result);
-        for (topic, log_partition, from, to) in archived.manifest.gaps() {
-            tracing::warn!("{topic}/{log_partition}:{from}-{to} was lost before it was archived");
-        }
         rows(context, &archived.manifest)
     }
+}
+
+/// Archives what the log of the tenant holds, and says so.
+pub(in crate::verbs) async fn archive(
+    context: &Context,
+    log: &dyn LogStore,
+    place: &Place,
+    topics: Vec<String>,
+) -> anyhow::Result<Archived> {
+    let wanted = Wanted { tenant: context.config.tenant.clone(), topics, file_bytes_max: FILE_BYTES_MAX };
+    let mut progress = Progress::begin("archive", "archiving");
+    let told = |done, total| progress.at(done, total);
+    let archived = archive::archive(log, &*writers(context)?, place, &wanted, told).await?;
+    let result = format!(
+        "archived {} events to {}, {} bytes in {} files",
+        archived.records,
+        place.name(),
+        archived.bytes,
+        archived.files
+    );
+    progress.end(archived.records, &result);
+    for (topic, log_partition, from, to) in archived.manifest.gaps() {
+        tracing::warn!("{topic}/{log_partition}:{from}-{to} was lost before it was archived");
+    }
+    Ok(archived)
 }
 
 /// Who knows the schemas of the events in the log.

@@ -160,24 +160,9 @@ async fn preview(
             output::line(&serde_json::to_string(each)?).map_err(anyhow::Error::from)
         })?);
     }
-    let list = |uids: &[Uid]| uids.iter().map(Uid::to_string).collect::<Vec<_>>().join(", ");
-    let rows: Vec<Vec<Value>> = becomes
-        .iter()
-        .take(BECOMES_SHOWN)
-        .map(|each| {
-            let (word, from, into) = match each {
-                Becomes::Merged { uids, into } => ("merged", list(uids), list(&[*into])),
-                Becomes::Split { uid, into } => ("split", list(&[*uid]), list(into)),
-                Becomes::Renamed { uid, into } => ("renamed", list(&[*uid]), list(&[*into])),
-                Becomes::Vanished { uid } => ("vanished", list(&[*uid]), String::new()),
-                Becomes::Appeared { uid } => ("appeared", String::new(), list(&[*uid])),
-            };
-            vec![word.into(), from.into(), into.into()]
-        })
-        .collect();
     output::line("")?;
-    if !rows.is_empty() {
-        output::rows(context.format, &["becomes", "device", "into"], &rows)?;
+    if !becomes.is_empty() {
+        print_becomes(&becomes)?;
     }
     Ok(output::line(&format!(
         "tenant {}: {} devices would become others, {} records would be of another device, or of none",
@@ -185,6 +170,23 @@ async fn preview(
         becomes.len(),
         placements.moved
     ))?)
+}
+
+/// Prints what would become of devices, for people.
+pub(in crate::verbs) fn print_becomes(becomes: &[Becomes]) -> anyhow::Result<()> {
+    let list = |uids: &[Uid]| uids.iter().map(Uid::to_string).collect::<Vec<_>>().join(", ");
+    let row = |each: &Becomes| {
+        let (word, from, into) = match each {
+            Becomes::Merged { uids, into } => ("merged", list(uids), list(&[*into])),
+            Becomes::Split { uid, into } => ("split", list(&[*uid]), list(into)),
+            Becomes::Renamed { uid, into } => ("renamed", list(&[*uid]), list(&[*into])),
+            Becomes::Vanished { uid } => ("vanished", list(&[*uid]), String::new()),
+            Becomes::Appeared { uid } => ("appeared", String::new(), list(&[*uid])),
+        };
+        vec![word.into(), from.into(), into.into()]
+    };
+    let rows: Vec<Vec<Value>> = becomes.iter().take(BECOMES_SHOWN).map(row).collect();
+    Ok(output::rows(Format::Table, &["becomes", "device", "into"], &rows)?)
 }
 
 /// Waits until a candidate holds what the log holds.
