@@ -109,8 +109,8 @@ struct Before {
     names: HashMap<Uid, EvidenceRow>,
     /// The device of a record.
     records: BTreeMap<Arc<str>, Option<Uid>>,
-    /// Open records of what is crawled again: where their last FULL assert stands.
-    present: HashMap<Arc<str>, Option<Order>>,
+    /// Open records of what is crawled again: where their last FULL assert stands, and when they were asserted last.
+    present: HashMap<Arc<str>, (Option<Order>, i64)>,
     sources: BTreeMap<(String, Source), OfSource>,
     tick: Option<i64>,
 }
@@ -242,11 +242,12 @@ impl Truncate {
             Fate::CrawledAgain if sighting.action != Action::Assert => None,
             Fate::CrawledAgain => {
                 let Sighting { partition, source, native_key, .. } = &sighting;
-                let full = before.present.get(&*format!("{partition}/{source}/{native_key}"))?;
+                let (full, last) = before.present.get(&*format!("{partition}/{source}/{native_key}"))?;
                 if full.is_some_and(|full| sighting.order < full) {
                     return None;
                 }
-                (sighting.intake_time, sighting.fetch) = (now, None);
+                // A crawl says at once what several asserts said one after the other.
+                (sighting.event_time, sighting.intake_time, sighting.fetch) = (*last, now, None);
                 Some(sighting)
             }
         }
@@ -270,7 +271,8 @@ impl Before {
                 of.fate
             });
             if fate == Fate::CrawledAgain && row.open {
-                self.present.insert(row.record_key.clone(), row.last_full.map(|(order, _)| order));
+                let (full, last) = (row.last_full.map(|(order, _)| order), row.last_assert.map(|(_, at)| at));
+                self.present.insert(row.record_key.clone(), (full, last.unwrap_or_default()));
             }
         }
         self.records.insert(row.record_key, row.uid);
