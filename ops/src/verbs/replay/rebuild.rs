@@ -156,9 +156,9 @@ async fn preview(
     drop(progress);
     let becomes = placements.becomes();
     if context.format == Format::Json {
-        return Ok(becomes.iter().try_for_each(|each| {
-            output::line(&serde_json::to_string(each)?).map_err(anyhow::Error::from)
-        })?);
+        return becomes
+            .iter()
+            .try_for_each(|each| output::line(&serde_json::to_string(each)?).map_err(anyhow::Error::from));
     }
     let list = |uids: &[Uid]| uids.iter().map(Uid::to_string).collect::<Vec<_>>().join(", ");
     let rows: Vec<Vec<Value>> = becomes
