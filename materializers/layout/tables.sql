@@ -51,9 +51,15 @@ CREATE TABLE device_search (
   tenant text COLLATE "C" NOT NULL,
   uid uuid NOT NULL,
   words text NOT NULL,
+  name text,
+  hostname text COLLATE "C",
   ip inet,
+  type text COLLATE "C" NOT NULL,
+  vendor_name text,
+  site text,
+  state text COLLATE "C" NOT NULL,
   discovery_sources text[] NOT NULL,
-  PRIMARY KEY (tenant, uid)
+  PRIMARY KEY (tenant, uid) INCLUDE (name, state)
 );
 
 CREATE TABLE record_summaries (
@@ -87,7 +93,7 @@ CREATE TABLE record_summaries (
   full_event_time timestamptz,
   end_time timestamptz,
   end_hash bigint,
-  PRIMARY KEY (tenant, record_key)
+  PRIMARY KEY (tenant, record_key) INCLUDE (uid)
 ) WITH (fillfactor = 50);
 
 CREATE TABLE record_attributes (
@@ -230,7 +236,13 @@ COMMENT ON TABLE device_search IS 'What searches of devices go by, apart from wh
 COMMENT ON COLUMN device_search.tenant IS 'The tenant';
 COMMENT ON COLUMN device_search.uid IS 'The device';
 COMMENT ON COLUMN device_search.words IS 'Its text fields, lower case, a line each';
+COMMENT ON COLUMN device_search.name IS 'As in devices';
+COMMENT ON COLUMN device_search.hostname IS 'As in devices';
 COMMENT ON COLUMN device_search.ip IS 'As in devices';
+COMMENT ON COLUMN device_search.type IS 'As in devices';
+COMMENT ON COLUMN device_search.vendor_name IS 'As in devices';
+COMMENT ON COLUMN device_search.site IS 'As in devices';
+COMMENT ON COLUMN device_search.state IS 'As in devices';
 COMMENT ON COLUMN device_search.discovery_sources IS 'As in devices';
 COMMENT ON TABLE record_summaries IS 'A record, one thing as one source sees it, but for its attributes';
 COMMENT ON COLUMN record_summaries.tenant IS 'The tenant';

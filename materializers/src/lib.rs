@@ -14,4 +14,4 @@ pub use memory::MemoryViews;
 pub use postgres::{Condition, EXTENSIONS, PostgresViews};
 
 /// Version of the layout of the views; part of the fingerprint.
-pub const LAYOUT_VERSION: u32 = 6;
+pub const LAYOUT_VERSION: u32 = 7;

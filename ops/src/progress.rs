@@ -32,7 +32,8 @@ impl Progress {
     /// Begins; `what` is shown beside the bar, `step` is its name in the lines.
     pub(crate) fn begin(step: &'static str, what: &str) -> Self {
         let bar = on_terminal().then(|| {
-            let template = "{spinner} {msg:28} {wide_bar} {human_pos}/{human_len} {elapsed}";
+            let template =
+                "{spinner} {msg:28} {wide_bar} {human_pos}/{human_len} {per_sec} {elapsed}, {eta} left";
             let style =
                 ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
             let bar = BARS.add(ProgressBar::new(0).with_style(style).with_message(what.to_owned()));
@@ -72,7 +73,12 @@ impl Progress {
 
     fn tell(&self, done: u64, total: u64) {
         let seconds = self.begun.elapsed().as_millis() as f64 / 1_000.0;
-        let line = json!({"step": self.step, "done": done, "total": total, "seconds": seconds});
+        let per_second = (seconds > 0.0 && done > 0).then(|| done as f64 / seconds);
+        let left = per_second.map(|rate| (total.saturating_sub(done) as f64 / rate).round());
+        let line = json!({
+            "step": self.step, "done": done, "total": total, "seconds": seconds,
+            "per_second": per_second.map(f64::round), "seconds_left": left,
+        });
         writeln!(io::stderr(), "{line}").ok();
     }
 }

@@ -145,10 +145,13 @@ impl DriverHandle {
     /// driver ends.
     pub async fn passed(&self) -> Result<(), LogError> {
         let ends = self.ends().await?;
-        while !self.is_finished() && !(self.status().phase == Phase::Running && self.has_passed(&ends)) {
+        loop {
+            let is_there = self.status().phase == Phase::Running && self.has_passed(&ends);
+            if is_there || self.is_finished() {
+                return Ok(());
+            }
             tokio::time::sleep(POLL).await;
         }
-        Ok(())
     }
 
     async fn ends(&self) -> Result<BTreeMap<String, u64>, LogError> {

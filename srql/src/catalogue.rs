@@ -101,7 +101,7 @@ pub struct Field {
     pub kind: Kind,
     /// Its value in SQL; `{e}` is the row.
     pub sql: &'static str,
-    /// What to sort by before it, and to find texts by: an index may go by less than the whole value.
+    /// What to sort by before it: an index may go by less than the whole value.
     pub sort_before: Option<&'static str>,
     /// Relations and columns where a value of it is found too, with their `uid`: a device has more addresses than it shows.
     pub elsewhere: &'static [(&'static str, &'static str, Kind)],
@@ -152,6 +152,16 @@ pub enum Live {
     None,
 }
 
+/// A relation that has each row of an entity, with few of its columns, under their own names, and `words`: its text
+/// fields, lower case, a line each, where a free term is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Search {
+    /// The relation.
+    pub relation: &'static str,
+    /// The fields that are in it.
+    pub fields: &'static [&'static str],
+}
+
 /// Something that can be asked for.
 #[derive(Debug)]
 pub struct Entity {
@@ -171,8 +181,8 @@ pub struct Entity {
     pub order: &'static [(&'static str, bool)],
     /// The fields that a free term searches.
     pub texts: &'static [&'static str],
-    /// A relation with `uid` and `words`, lower case, where a free term is found.
-    pub words: Option<&'static str>,
+    /// Where rows are searched for.
+    pub search: Option<Search>,
     /// The device of a row as it is called now, in SQL.
     pub device: Option<&'static str>,
     /// Its fields.
@@ -244,9 +254,9 @@ mod tests {
             let names = || entity.fields.iter().flat_map(|field| field.names);
             assert!(names().all(|name| named.insert(*name)), "{}", entity.name());
             let order = entity.order.iter().map(|(name, _)| name);
-            for name in
-                entity.key.iter().chain(entity.latest).chain(order).chain(&entity.time).chain(entity.texts)
-            {
+            let searched = entity.search.map_or(&[][..], |search| search.fields);
+            let fields = entity.key.iter().chain(entity.latest).chain(order).chain(&entity.time);
+            for name in fields.chain(entity.texts).chain(searched) {
                 assert!(entity.find(name).is_some(), "{}.{name}", entity.name());
             }
             for field in entity.fields {

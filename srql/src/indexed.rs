@@ -1,45 +1,24 @@
-//! By which index rows are found: of the words of a device, and of what a text begins with.
+//! By which index rows are found: of the words of a device, or of its columns where its words are.
 //!
 //! An index finds some rows too many: the condition itself stands beside it.
 
 use crate::{
-    catalogue::{self, Entity, Kind},
-    predicate::{Conditions, Found, find, like, normal},
+    catalogue::{self, Entity, Kind, Search},
+    predicate::{Conditions, Found, find, is_elsewhere, like},
     statement::Parameter,
-    syntax::{Expression, Scalar, Value},
+    syntax::{Expression, Path, Scalar, Value},
 };
 
-/// Characters by which an index goes of what is longer: those of `left(…, 200)` in the catalogue and in the layout.
-const BEGINNING_CHARS: usize = 200;
 /// Letters and digits in a row by which an index of words finds anything.
 const TRIGRAM: usize = 3;
 
 impl Conditions<'_> {
-    /// That a row is among those that an index finds by a field; none where there is no index of it.
+    /// That a row is among those that an index of words finds by a field; none where that finds nothing.
     pub(crate) fn by_index(&mut self, found: &Found, row: &str, value: &Value) -> Option<String> {
         let of = if found.of_device { catalogue::devices() } else { self.entity };
-        if let (Some(relation), Some(items)) = (of.words, words(of, found, value)) {
-            let patterns = items.iter().map(|item| format!("%{}%", like(&loosened(item)).to_lowercase()));
-            return Some(self.by_words(relation, row, patterns.collect(), None));
-        }
-        let kind = found.kind();
-        let begin = found.field.sort_before.filter(|_| matches!(kind, Kind::Text | Kind::Hostname))?;
-        let begin = begin.replace("{e}", row);
-        let cut = |text: &str| text.chars().take(BEGINNING_CHARS).collect::<String>();
-        if let Some(item) = beginning(found, value) {
-            let end = item.wild.first().copied().unwrap_or(item.text.len());
-            let prefix = item.text.get(..end).map(|text| cut(&text.to_lowercase()))?;
-            let prefix = Scalar { text: prefix, wild: Vec::new(), span: item.span };
-            let bound = self.out.bind(Parameter::Text(format!("{}%", like(&prefix))));
-            return Some(format!("{begin} LIKE {bound}"));
-        }
-        let items = items_of(value)?;
-        if items.iter().any(Scalar::is_pattern) {
-            return None;
-        }
-        let texts = items.iter().map(|item| normal(kind, item).map(|text| cut(&text)));
-        let bound = self.out.bind(Parameter::Texts(texts.collect::<Result<_, _>>().ok()?));
-        Some(format!("{begin} = ANY ({bound})"))
+        let (search, items) = of.search.zip(words(of, found, value))?;
+        let patterns = items.iter().map(|item| format!("%{}%", like(&loosened(item)).to_lowercase()));
+        Some(self.by_words(search.relation, row, patterns.collect(), None))
     }
 
     /// That a row is among those whose words an index finds to be like one of these, and, where that is not asked beside
@@ -51,13 +30,19 @@ impl Conditions<'_> {
         found: Vec<String>,
         exact: Option<Vec<String>>,
     ) -> String {
+        let is_here = self.of_search && row == "e";
+        let words = if is_here { "e.words" } else { "w.words" };
         let found = self.out.bind(Parameter::Texts(found));
         // Under CASE no index is asked for it too, and the planner does not think that it leaves fewer.
         let exact = exact.map_or_else(String::new, |exact| {
             let exact = self.out.bind(Parameter::Texts(exact));
-            format!(" AND CASE WHEN w.words LIKE ANY ({exact}) THEN true END")
+            format!(" AND CASE WHEN {words} LIKE ANY ({exact}) THEN true END")
         });
-        format!("{row}.uid IN (SELECT w.uid FROM {relation} w WHERE w.words LIKE ANY ({found}){exact})")
+        let are_like = format!("{words} LIKE ANY ({found}){exact}");
+        match is_here {
+            true => format!("({are_like})"),
+            false => format!("{row}.uid IN (SELECT w.uid FROM {relation} w WHERE {are_like})"),
+        }
     }
 }
 
@@ -96,7 +81,7 @@ fn is_word(scalar: &Scalar) -> bool {
 /// The patterns of a field of an entity, where an index of words finds all of them.
 fn words<'a>(entity: &Entity, found: &Found, value: &'a Value) -> Option<&'a [Scalar]> {
     let is_field = found.key.is_none() && entity.texts.contains(&found.field.names[0]);
-    let items = items_of(value).filter(|_| is_field && entity.words.is_some())?;
+    let items = items_of(value).filter(|_| is_field && entity.search.is_some())?;
     let are_found =
         beginning(found, value).is_none() && items.iter().all(|item| item.is_pattern() && is_word(item));
     are_found.then_some(items)
@@ -114,16 +99,42 @@ fn beginning<'a>(found: &Found, value: &'a Value) -> Option<&'a Scalar> {
     }
 }
 
-/// Whether rows are few that meet these conditions, as an index of words or of beginnings finds them.
+/// Whether rows are few that meet these conditions, as an index of words, of beginnings or of addresses finds them.
 pub(crate) fn is_narrow(entity: &'static Entity, filter: &Expression) -> bool {
     match filter {
         Expression::All(terms) => terms.iter().any(|term| is_narrow(entity, term)),
-        Expression::Free(scalar) => entity.words.is_some() && is_word(scalar),
+        Expression::Free(scalar) => entity.search.is_some() && is_word(scalar),
         Expression::Is(path, value) => find(entity, path).is_ok_and(|found| {
-            let is_found = words(entity, &found, value).is_some() || beginning(&found, value).is_some();
+            let is_found = words(entity, &found, value).is_some()
+                || beginning(&found, value).is_some()
+                || (found.kind() == Kind::Address && is_elsewhere(&found, value));
             !found.of_device && is_found
         }),
         Expression::Any(_) | Expression::Not(_) | Expression::Has(..) => false,
+    }
+}
+
+/// Whether a field is among those of the relation where an entity is searched.
+pub(crate) fn is_searched(entity: &'static Entity, path: &Path) -> bool {
+    let is_in = |found: &Found, search: Search| {
+        !found.of_device && found.key.is_none() && search.fields.contains(&found.field.names[0])
+    };
+    find(entity, path).is_ok_and(|found| entity.search.is_some_and(|search| is_in(&found, search)))
+}
+
+/// Whether all that these conditions are on is there.
+pub(crate) fn is_of_search(entity: &'static Entity, filter: &Expression) -> bool {
+    match filter {
+        Expression::All(terms) | Expression::Any(terms) => {
+            terms.iter().all(|term| is_of_search(entity, term))
+        }
+        Expression::Not(inner) => is_of_search(entity, inner),
+        Expression::Is(path, value) => {
+            let is_of_others = |found: Found| found.of_device || is_elsewhere(&found, value);
+            is_searched(entity, path) || find(entity, path).is_ok_and(is_of_others)
+        }
+        Expression::Free(_) => entity.search.is_some(),
+        Expression::Has(..) => false,
     }
 }
 

@@ -7,13 +7,13 @@ use crate::{
     bucket,
     catalogue::{self, Entity, Field, Kind, Live, Standing},
     error::{Code, QueryError},
-    indexed::is_narrow,
+    indexed::{is_narrow, is_of_search, is_searched},
     live::{CHANGED_MAX, Follow},
     page::{Keyset, Listing, SortKey, type_of},
     parse::parse,
-    predicate::{Conditions, find, is_uid, truth},
+    predicate::{Conditions, Found, find, is_uid, truth},
     statement::{Parameter, Statement},
-    stats,
+    stats::{self, TIMED},
     syntax::{Clause, ClauseKind, Expression, Path, Query, Says, Scalar, Value},
     time_range::{Bounds, Moment},
 };
@@ -167,9 +167,11 @@ impl Planner<'_> {
             });
         }
         let moment = Moment { now: self.now, zone };
+        let search = self.entity.search.filter(|_| !latest && width.is_none() && self.is_of_search());
         let mut filter = Statement::default();
         let mut conditions = Conditions {
             entity: self.entity,
+            of_search: search.is_some(),
             moment: &moment,
             out: &mut filter,
             element: None,
@@ -189,7 +191,7 @@ impl Planner<'_> {
                 conditions.out.sql.push_str(&format!(" AND {within}"));
                 self.entity.view.to_owned()
             }
-            None => self.entity.view.to_owned(),
+            None => search.map_or(self.entity.view, |search| search.relation).to_owned(),
         };
         errors.append(&mut conditions.errors);
         if self.entity.name() == catalogue::devices().name() && !retired && !self.names_state() {
@@ -204,6 +206,7 @@ impl Planner<'_> {
         });
         let mut conditions = Conditions {
             entity: self.entity,
+            of_search: search.is_some(),
             moment: &moment,
             out: &mut out,
             element: None,
@@ -423,9 +426,50 @@ impl Planner<'_> {
         by_groups || names(&self.query.filter, &is_state, is_uid)
     }
 
+    /// Whether the relation where the entity is searched has all that says which rows there are, of groups all that is
+    /// said of them, and of pages the rows are few.
+    fn is_of_search(&self) -> bool {
+        let of_clauses = match (self.last(ClauseKind::Stats).map(|clause| &clause.says), self.extent) {
+            (_, Extent::Live { .. }) => false,
+            (Some(Says::Aggregates(aggregates, keys)), _) => {
+                let is_searched = |path: &Path| is_searched(self.entity, path);
+                keys.iter().all(|key| is_searched(&key.field))
+                    && aggregates.iter().all(|aggregate| {
+                        let is_timed = TIMED.contains(&aggregate.function.as_str());
+                        let only = aggregate.only.as_ref().map(|(path, _)| path);
+                        !is_timed && aggregate.of.iter().chain(only).all(is_searched)
+                    })
+            }
+            (_, Extent::Page { .. }) => {
+                self.is_narrow() && self.order().iter().all(|(path, _)| is_searched(self.entity, path))
+            }
+            _ => false,
+        };
+        of_clauses && self.last(ClauseKind::Time).is_none() && is_of_search(self.entity, &self.query.filter)
+    }
+
+    /// Whether the rows are so few that they are found before they are sorted.
+    fn is_narrow(&self) -> bool {
+        // By their keys they stand as chance has it: the database can tell how many it would go through.
+        let by_key = self.order().first().is_some_and(|(path, _)| {
+            let key = |found: Found| !found.of_device && self.entity.key.first() == found.field.names.first();
+            find(self.entity, path).is_ok_and(key)
+        });
+        !by_key && is_narrow(self.entity, &self.query.filter)
+    }
+
+    /// What rows are in order by.
+    fn order(&self) -> Vec<(Path, Option<bool>)> {
+        let mut order = self.sort();
+        if order.is_empty() {
+            order.extend(self.entity.order.iter().map(|(name, is_down)| (named(name), Some(*is_down))));
+        }
+        order.extend(self.entity.key.iter().map(|name| (named(name), Some(false))));
+        order
+    }
+
     /// Rows as they are: all fields, or those that are asked for.
     fn rows(&self, rows: &mut Conditions<'_>, from: &str) -> Listing {
-        let named = |name: &str| Path { parts: vec![name.to_owned()], span: (0, 0) };
         let asked: Vec<(Path, Option<bool>)> = match self.last(ClauseKind::Fields).map(|clause| &clause.says)
         {
             Some(Says::Fields(fields)) => fields.clone(),
@@ -462,13 +506,8 @@ impl Planner<'_> {
                 Err(error) => rows.errors.push(error),
             }
         }
-        let mut asked = self.sort();
-        if asked.is_empty() {
-            asked.extend(self.entity.order.iter().map(|(name, is_down)| (named(name), Some(*is_down))));
-        }
-        asked.extend(self.entity.key.iter().map(|name| (named(name), Some(false))));
         let mut keys: Vec<SortKey> = Vec::new();
-        for (path, is_down) in asked {
+        for (path, is_down) in self.order() {
             match find(self.entity, &path) {
                 Ok(found) if matches!(found.kind(), Kind::Map | Kind::Nested | Kind::Json) => {
                     let said = format!("nothing can be sorted by {}", found.name());
@@ -491,18 +530,12 @@ impl Planner<'_> {
                 Err(error) => rows.errors.push(error),
             }
         }
-        // By their keys they stand as chance has it: the database can tell how many it would go through.
-        let by_key = keys.first().zip(self.entity.key.first()).is_some_and(|(first, key)| {
-            self.entity.find(key).is_some_and(|field| field.sql.replace("{e}", "e") == first.sql)
-        });
-        let is_narrow = !by_key && is_narrow(self.entity, &self.query.filter);
-        let narrow = is_narrow.then_some(self.entity.view);
         Listing {
             columns,
             select: format!("SELECT {}", values.join(", ")),
             from: from.to_owned(),
             keys,
-            narrow,
+            narrow: self.is_narrow().then_some(self.entity.view),
         }
     }
 }
@@ -535,6 +568,11 @@ fn names(filter: &Expression, is_so: &impl Fn(&Path) -> bool, is_free: fn(&Scala
         // What elements have is theirs.
         Expression::Has(..) => false,
     }
+}
+
+/// The path of a field by its name.
+fn named(name: &str) -> Path {
+    Path { parts: vec![name.to_owned()], span: (0, 0) }
 }
 
 fn word(clause: &Clause) -> Result<&Scalar, QueryError> {

@@ -114,6 +114,8 @@ pub(crate) fn find(entity: &'static Entity, path: &Path) -> Result<Found, QueryE
 /// Writes conditions on the rows `e` of an entity.
 pub(crate) struct Conditions<'a> {
     pub(crate) entity: &'static Entity,
+    /// Whether the rows are those of the relation where the entity is searched.
+    pub(crate) of_search: bool,
     pub(crate) moment: &'a Moment,
     pub(crate) out: &'a mut Statement,
     /// The nested field of whose elements is asked, instead of rows.
@@ -170,11 +172,11 @@ impl Conditions<'_> {
             let is = self.is(&path, &value);
             sql.push(self.noted(is));
         }
-        let words = self.entity.words.map(|words| {
+        let words = self.entity.search.map(|search| {
             let exact: Vec<String> = patterns.iter().map(|pattern| pattern.to_lowercase()).collect();
             let mut found = exact.clone();
             found[0] = format!("%{}%", like(&loosened(scalar)).to_lowercase());
-            self.by_words(words, "e", found, Some(exact))
+            self.by_words(search.relation, "e", found, Some(exact))
         });
         let fields = self.any_text(patterns);
         sql.push(match words {
@@ -193,12 +195,17 @@ impl Conditions<'_> {
     fn any_text(&mut self, patterns: Vec<String>) -> String {
         let bound = self.out.bind(Parameter::Texts(patterns));
         let field = |name: &&'static str| self.entity.find(name);
+        let row = if self.of_search { "d" } else { "e" };
         let like = self.entity.texts.iter().filter_map(field).map(|field| {
-            let value = field.sql.replace("{e}", "e");
+            let value = field.sql.replace("{e}", row);
             let text = if field.kind == Kind::Address { format!("host({value})") } else { value };
             format!("{text} ILIKE ANY ({bound})")
         });
-        format!("({})", like.collect::<Vec<_>>().join(" OR "))
+        let like = format!("({})", like.collect::<Vec<_>>().join(" OR "));
+        match self.of_search {
+            true => format!("EXISTS (SELECT FROM {} d WHERE d.uid = e.uid AND {like})", self.entity.view),
+            false => like,
+        }
     }
 
     pub(crate) fn is(&mut self, path: &Path, value: &Value) -> Sql {
@@ -207,9 +214,7 @@ impl Conditions<'_> {
         }
         let found = find(self.entity, path)?;
         let row = if found.of_device { "d" } else { "e" };
-        // A device has more addresses and MACs than it shows; whether it has any is seen by the one.
-        let is_anything = matches!(value, Value::One(scalar) if scalar.is_anything());
-        let sql = if found.field.elsewhere.is_empty() || is_anything {
+        let sql = if !is_elsewhere(&found, value) {
             let column = found.value_of(row, self.out);
             let sql = self.on_column(&found, found.kind(), &column, value, path.span)?;
             match self.by_index(&found, row, value) {
@@ -457,6 +462,13 @@ impl Conditions<'_> {
         }
         Ok(format!("({})", sql.join(if all { " AND " } else { " OR " })))
     }
+}
+
+/// Whether it is asked in other relations than the row's: a device has more addresses and MACs than it shows; whether it
+/// has any is seen by the one.
+pub(crate) fn is_elsewhere(found: &Found, value: &Value) -> bool {
+    let is_anything = matches!(value, Value::One(scalar) if scalar.is_anything());
+    !found.field.elsewhere.is_empty() && !is_anything
 }
 
 /// True or false, as people write it.

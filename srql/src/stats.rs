@@ -33,6 +33,9 @@ pub(crate) const AGGREGATES: [&str; 14] = [
     "values",
 ];
 
+/// Of them, those that go by time.
+pub(crate) const TIMED: [&str; 3] = ["first", "last", "rate"];
+
 /// A column that is computed, and its SQL.
 pub(crate) struct Computed {
     pub(crate) column: Column,

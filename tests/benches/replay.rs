@@ -96,9 +96,15 @@ fn told(what: &str, since: Instant, wanted: &str) {
 }
 
 struct Stand {
+    servers: String,
     log: Arc<dyn LogStore>,
     database: Database,
     devices: u32,
+}
+
+/// A client of its own, as each process has: of one, all who read wait for each other.
+fn client(servers: &str) -> Result<Arc<dyn LogStore>> {
+    Ok(Arc::new(KafkaLog::new(&KafkaConfig { servers: servers.to_owned(), ..KafkaConfig::default() })?))
 }
 
 impl Stand {
@@ -182,12 +188,12 @@ impl Stand {
 
 async fn all(devices: u32) -> Result<()> {
     let servers = services::kafka().await;
-    let log: Arc<dyn LogStore> = Arc::new(KafkaLog::new(&KafkaConfig { servers, ..KafkaConfig::default() })?);
+    let log = client(&servers)?;
     for topic in log.topics(Some(TENANT)).await? {
         log.delete_topic(&topic.name).await?;
     }
     serviceradar_replay::topics::ensure(&*log, TENANT).await?;
-    let stand = Stand { log, database: Database::migrated_timescale().await, devices };
+    let stand = Stand { servers, log, database: Database::migrated_timescale().await, devices };
     let done = measure(&stand).await;
     for topic in stand.log.topics(Some(TENANT)).await? {
         stand.log.delete_topic(&topic.name).await?;
@@ -215,7 +221,7 @@ async fn measure(stand: &Stand) -> Result<()> {
     told("restart to live", begun, "; wanted 15");
 
     let begun = Instant::now();
-    let candidate = stand.candidate(stand.log.clone()).await?;
+    let candidate = stand.candidate(client(&stand.servers)?).await?;
     candidate.caught_up(|_| {}).await?;
     told("rebuild: from the log's start to ready, all indexes", begun, "; wanted 90");
     println!("{:<56} {:>9.0} events/s", "which is", f64::from(2 * devices) / begun.elapsed().as_secs_f64());
@@ -224,7 +230,7 @@ async fn measure(stand: &Stand) -> Result<()> {
     let verify = Verify {
         tenant: TENANT.to_owned(),
         workers: 1,
-        log: stand.log.clone(),
+        log: client(&stand.servers)?,
         writers: Arc::new(NoRegistry),
         clock: Arc::new(SystemClock),
     };
@@ -253,7 +259,7 @@ async fn measure(stand: &Stand) -> Result<()> {
     let (p50, p99) = stand.latencies(&live).await?;
     println!("{:<56} p50 {p50:>7.1} ms, p99 {p99:>7.1} ms", "observed to committed, nothing beside");
     let rate = NonZeroU32::new(RATE).ok_or("no rate")?;
-    let beside = stand.candidate(Arc::new(RatedLog::new(stand.log.clone(), rate))).await?;
+    let beside = stand.candidate(Arc::new(RatedLog::new(client(&stand.servers)?, rate))).await?;
     let (p50, beside_p99) = stand.latencies(&live).await?;
     println!(
         "{:<56} p50 {p50:>7.1} ms, p99 {beside_p99:>7.1} ms: {:.2} times; wanted 3",

@@ -226,10 +226,9 @@ impl Stored {
     ) -> Result<(), ViewsError> {
         let columns = devices::DEVICE_COLUMNS.replace(" sources,", " '[]'::jsonb AS sources,");
         let select = format!(
-            "SELECT {columns}, words, of_search, search_sources, last_seen_period,
-                date_bin('10 seconds', last_seen, '1970-01-01Z')
-            FROM devices FULL JOIN (SELECT tenant, uid, words, ip AS of_search, discovery_sources AS search_sources
-                FROM device_search WHERE tenant = $1) AS search USING (tenant, uid)
+            "SELECT {columns}, search, search_ip, last_seen_period, date_bin('10 seconds', last_seen, '1970-01-01Z')
+            FROM devices FULL JOIN (SELECT tenant, uid, ip AS search_ip, to_jsonb(s) - '{{tenant,uid}}'::text[] AS search
+                FROM device_search s WHERE tenant = $1) AS searched USING (tenant, uid)
             WHERE tenant = $1 AND (partition IS NULL OR hw_info IS NOT NULL)"
         );
         let rows = self.session.client().query_raw(&select, [&self.tenant]).await.map_err(views_error)?;
@@ -242,17 +241,19 @@ impl Stored {
                 continue;
             }
             let (device, _) = devices::device(&row)?;
-            let stored = json!({
-                "words": row.get::<_, Option<&str>>(32),
-                "ip": address(&row, 33).map_err(views_error)?,
-                "discovery_sources": row.get::<_, Option<Vec<String>>>(34),
-            });
+            let mut stored = row.get::<_, Option<Value>>(32).unwrap_or_default();
+            if let Some(ip) = stored.get_mut("ip") {
+                // As devices write it.
+                *ip = json!(address(&row, 33).map_err(views_error)?);
+            }
             let expected = json!({
-                "words": words_of(&device), "ip": device.ip, "discovery_sources": device.discovery_sources,
+                "words": words_of(&device), "name": device.name, "hostname": device.hostname, "ip": device.ip,
+                "type": device.r#type, "vendor_name": device.vendor_name, "site": device.site,
+                "state": device.state, "discovery_sources": device.discovery_sources,
             });
             found.note("device_search", device.uid.clone(), stored, expected);
             let period = |at| state::micros(&row, at).map_err(views_error);
-            let (stored, expected) = (json!(period(35)?), json!(period(36)?));
+            let (stored, expected) = (json!(period(34)?), json!(period(35)?));
             found.note("device_summaries (last_seen_period)", device.uid.clone(), stored, expected);
             piece.devices.new.push(device);
             if piece.devices.new.len() == DEVICES_IN_PIECE

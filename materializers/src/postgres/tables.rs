@@ -210,7 +210,8 @@ impl Row for SearchRow<'_> {
 impl TableRow for SearchRow<'_> {
     const TABLE: &'static str = "device_search";
     const KEY: &'static [&'static str] = &["uid"];
-    const REST: &'static [&'static str] = &["words", "ip", "discovery_sources"];
+    const REST: &'static [&'static str] =
+        &["words", "name", "hostname", "ip", "type", "vendor_name", "site", "state", "discovery_sources"];
     const MAY_BE_EQUAL: bool = true;
 
     fn put_key(key: &String, rows: &mut CopyRows) {
@@ -220,7 +221,13 @@ impl TableRow for SearchRow<'_> {
     fn put_rest(&self, _: &RowContext<'_>, rows: &mut CopyRows) {
         let device = self.0;
         rows.text(&words_of(device))
+            .option(device.name.as_deref(), CopyRows::text)
+            .option(device.hostname.as_deref(), CopyRows::text)
             .option(device.ip.as_deref().and_then(|ip| ip.parse().ok()), CopyRows::inet)
+            .text(&device.r#type)
+            .option(device.vendor_name.as_deref(), CopyRows::text)
+            .option(device.site.as_deref(), CopyRows::text)
+            .text(&device.state)
             .texts(device.discovery_sources.iter().map(String::as_str));
     }
 }

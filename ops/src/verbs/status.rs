@@ -4,17 +4,21 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
-use serde_json::Value;
-use serviceradar_materializers::{inventory::Held, views::Frontier};
+use serde_json::{Value, json};
+use serviceradar_materializers::{PostgresViews, inventory::Held, postgres::Generation, views::Frontier};
 use serviceradar_replay::{
     DriverStatus,
     clocks::ClockOff,
     drift::{Drift, Expectations, Side, drifts},
     lag::look,
+    operations::Operations,
     status::ScopeStatus,
     topics::{read_by, setting_problems},
 };
-use serviceradar_schemas::time::{self, Clock, SystemClock};
+use serviceradar_schemas::{
+    Operation,
+    time::{self, Clock, SystemClock},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -49,11 +53,13 @@ impl Status {
         // Where the database does not answer, the rest says so.
         let held = lag::held(&context.config).await.unwrap_or_default();
         status["held"] = serde_json::to_value(&held)?;
+        let under_way = under_way(context, &mut status).await;
         let drifts = drifts_of(&status, &context.config.expect);
         status["drift"] = serde_json::to_value(&drifts)?;
         let (figures, partitions, problems) = split(&status);
         let mut told = clocks(&status);
         told.extend(held.iter().map(in_words));
+        told.extend(under_way);
         match context.format {
             Format::Json => output::line(&status.to_string())?,
             Format::Table => {
@@ -106,6 +112,36 @@ async fn ask(context: &Context) -> anyhow::Result<Value> {
         "another pipeline answers there"
     );
     Ok(status)
+}
+
+/// Tells which generations there are, which events are known to be lost, and, in words, what operators began and did not
+/// end. Where log or database do not answer, the rest says so.
+async fn under_way(context: &Context, status: &mut Value) -> Vec<String> {
+    let config = &context.config;
+    let generations = async {
+        let url = lag::database_url(config).context("no database")?;
+        anyhow::Ok(PostgresViews::connect(&url).await?.generations().await?)
+    };
+    let there = |of: &Generation| of.state != "retired";
+    let row = |of: &Generation| json!({"generation": of.id, "state": of.state, "bytes": of.bytes});
+    let generations = generations.await.unwrap_or_default();
+    status["generations"] = generations.iter().filter(|of| there(of)).map(row).collect();
+    let operations = async { anyhow::Ok(Operations::read(&*log_store::reach(config).await?).await?) };
+    let operations = match log_store::is_there(config) {
+        true => operations.await.unwrap_or_default(),
+        false => Operations::default(),
+    };
+    let lost = operations.all().iter().filter(|of| of.action == "accept_gap");
+    status["gaps_accepted"] = lost.flat_map(|of| &of.ranges).map(|range| json!(range.to_string())).collect();
+    let unfinished = operations.unfinished().map(|of| {
+        let Operation { action, actor, event_time, .. } = of;
+        let whose = of.tenant.as_ref().map_or_else(String::new, |tenant| format!(" of tenant {tenant}"));
+        let at = time::format(*event_time);
+        format!(
+            "{action}{whose}, begun by {actor} at {at}, did not come to its end: give the same command again"
+        )
+    });
+    unfinished.collect()
 }
 
 /// What the database and the log say, where both can be asked without a pipeline. What only the pipeline knows is

@@ -33,6 +33,15 @@ async fn a_rule_went_wrong() {
     assert!(said.contains("0 devices would become others"), "{said}");
     of.caught_up().await;
     assert_eq!((of.devices().await, of.active().await), (right, 3));
+    let states = |of: &Deployment| {
+        let status = of.status();
+        let generations = status["generations"].as_array().unwrap().iter();
+        generations.map(|of| of["state"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(states(&of), ["ready", "ready", "active"]);
+    of.sh("serviceradar replay generations --drop 2 --confirm 2");
+    assert!(!of.try_sh("serviceradar replay generations --drop 3 --confirm 3").status.success());
+    assert_eq!(states(&of), ["ready", "active"]);
     of.end().await;
 }
 
@@ -67,6 +76,7 @@ async fn the_broker_lost_data_and_there_is_no_archive() {
     let script = commands("The broker lost data, and there is no archive").concat();
     let said = of.sh(&script);
     assert!(said.contains("accepted that") && said.contains("0-3"), "{said}");
+    assert_eq!(of.status()["gaps_accepted"], serde_json::json!([format!("{topic}/0:0-3")]));
     // The lost ones are no longer in views that are built anew.
     of.sh("serviceradar replay rebuild --promote never");
     of.end_without_verifying().await;

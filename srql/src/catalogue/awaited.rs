@@ -12,7 +12,7 @@ const fn awaited(names: &'static [&'static str], label: &'static str) -> Entity 
         latest: &[],
         order: &[],
         texts: &[],
-        words: None,
+        search: None,
         device: None,
         fields: &[],
         live: Live::None,

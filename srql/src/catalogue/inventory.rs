@@ -1,6 +1,6 @@
 //! What is known now.
 
-use super::{Entity, Field, Kind, Live, Standing, field};
+use super::{Entity, Field, Kind, Live, Search, Standing, field};
 
 const DEVICES: Entity = Entity {
     names: &["devices", "device", "device_inventory"],
@@ -11,7 +11,20 @@ const DEVICES: Entity = Entity {
     latest: &[],
     order: &[("name", false), ("uid", false)],
     texts: &["name", "hostname", "ip", "mac", "vendor_name", "model", "type"],
-    words: Some("device_search"),
+    search: Some(Search {
+        relation: "device_search",
+        fields: &[
+            "uid",
+            "name",
+            "hostname",
+            "ip",
+            "type",
+            "vendor_name",
+            "site",
+            "state",
+            "discovery_sources",
+        ],
+    }),
     device: Some("{e}.uid"),
     fields: &[
         field(&["uid", "device_id"], Kind::Uid, "{e}.uid", "The device, sr:<uuid>"),
@@ -21,24 +34,8 @@ const DEVICES: Entity = Entity {
             "{e}.partition",
             "The network in which its addresses mean one thing",
         ),
-        Field {
-            names: &["name"],
-            kind: Kind::Text,
-            sql: "{e}.name",
-            sort_before: Some("left({e}.name, 200)"),
-            elsewhere: &[],
-            nested: &[],
-            label: "Name shown: the host name where no source names it",
-        },
-        Field {
-            names: &["hostname"],
-            kind: Kind::Hostname,
-            sql: "{e}.hostname",
-            sort_before: Some("left({e}.hostname, 200)"),
-            elsewhere: &[],
-            nested: &[],
-            label: "Host name",
-        },
+        field(&["name"], Kind::Text, "{e}.name", "Name shown: the host name where no source names it"),
+        field(&["hostname"], Kind::Hostname, "{e}.hostname", "Host name"),
         Field {
             names: &["ip", "address"],
             kind: Kind::Address,
@@ -158,7 +155,7 @@ const RECORDS: Entity = Entity {
     latest: &[],
     order: &[("record_key", false)],
     texts: &["record_key"],
-    words: None,
+    search: None,
     device: Some("{e}.uid"),
     fields: &[
         field(&["record_key"], Kind::Text, "{e}.record_key", "partition/kind/instance/native key"),
@@ -210,7 +207,7 @@ const IDENTIFIERS: Entity = Entity {
     latest: &[],
     order: &[("record_key", false), ("namespace", false), ("value", false)],
     texts: &["namespace", "value", "record_key"],
-    words: None,
+    search: None,
     device: Some("{e}.uid"),
     fields: &[
         field(&["uid", "device_id"], Kind::Uid, "{e}.uid", "The device of its record"),
@@ -236,7 +233,7 @@ const ADDRESSES: Entity = Entity {
     latest: &[],
     order: &[("ip", false), ("record_key", false)],
     texts: &["ip", "record_key"],
-    words: None,
+    search: None,
     device: Some("{e}.uid"),
     fields: &[
         field(&["uid", "device_id"], Kind::Uid, "{e}.uid", "The device of its record"),
@@ -264,7 +261,7 @@ const CONFLICTS: Entity = Entity {
     latest: &[],
     order: &[("ip", false), ("partition", false)],
     texts: &["ip", "partition"],
-    words: None,
+    search: None,
     device: None,
     fields: &[
         field(&["partition"], Kind::Text, "{e}.partition", "The partition"),
@@ -284,7 +281,7 @@ const ISSUES: Entity = Entity {
     latest: &[],
     order: &[("kind", false), ("partition", false), ("namespace", false), ("value", false)],
     texts: &["kind", "namespace", "value", "detail"],
-    words: None,
+    search: None,
     device: None,
     fields: &[
         field(&["partition"], Kind::Text, "{e}.partition", "The partition"),
@@ -317,7 +314,7 @@ const COUNTS: Entity = Entity {
     latest: &[],
     order: &[("dimension", false), ("partition", false), ("value", false)],
     texts: &["dimension", "value"],
-    words: None,
+    search: None,
     device: None,
     fields: &[
         field(&["partition"], Kind::Text, "{e}.partition", "The partition"),
@@ -351,7 +348,7 @@ const DECISIONS: Entity = Entity {
     latest: &[],
     order: &[("at", true), ("id", false)],
     texts: &["id", "action", "value", "actor", "reason"],
-    words: None,
+    search: None,
     device: None,
     fields: &[
         field(&["id"], Kind::Text, "{e}.id", "The decision"),
@@ -378,7 +375,7 @@ const SNAPSHOTS: Entity = Entity {
     latest: &["partition", "source_kind", "source_instance"],
     order: &[("begin", true), ("partition", false), ("source_kind", false), ("source_instance", false)],
     texts: &["source_kind", "source_instance", "id", "detail"],
-    words: None,
+    search: None,
     device: None,
     fields: &[
         field(&["partition"], Kind::Text, "{e}.partition", "The partition"),

@@ -12,7 +12,7 @@ pub(super) const ENTITIES: &[Entity] = &[
         latest: &["uid"],
         order: &[("at", true), ("uid", false), ("generation", false), ("epoch", false)],
         texts: &["change", "cause"],
-        words: None,
+        search: None,
         device: Some(
             "coalesce((SELECT r.uid FROM device_redirects r WHERE r.claim_uid = {e}.uid LIMIT 1), {e}.uid)",
         ),
@@ -49,7 +49,7 @@ pub(super) const ENTITIES: &[Entity] = &[
             ("epoch", false),
         ],
         texts: &["kind", "claim", "rule"],
-        words: None,
+        search: None,
         device: Some(
             "coalesce((SELECT r.uid FROM device_redirects r WHERE r.claim_uid = {e}.to_uid LIMIT 1), {e}.to_uid)",
         ),

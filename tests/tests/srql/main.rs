@@ -18,6 +18,7 @@ mod openapi;
 mod pages;
 mod rates;
 mod reference;
+mod search;
 mod service;
 mod values;
 

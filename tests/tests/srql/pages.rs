@@ -56,9 +56,9 @@ async fn filled() -> Database {
 }
 
 /// Rows of a page, and cursors to the next and the one before.
-type Page = (Vec<Vec<Value>>, Option<String>, Option<String>);
+pub(super) type Page = (Vec<Vec<Value>>, Option<String>, Option<String>);
 
-async fn page(
+pub(super) async fn page(
     reader: &mut Reader,
     cursors: &Cursors,
     query: &str,

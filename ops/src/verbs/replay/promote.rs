@@ -9,9 +9,13 @@ use serviceradar_log::LogStore;
 use serviceradar_materializers::{PostgresViews, postgres::Generation};
 use serviceradar_replay::{
     candidate::{Candidate, CandidateConfig, CandidateError, Outcome},
-    operations,
+    operations::{self, Operations},
 };
-use serviceradar_schemas::{operation::Phase, time::SystemClock};
+use serviceradar_schemas::{
+    Operation,
+    operation::Phase,
+    time::{Clock, SystemClock},
+};
 use serviceradar_streams::rules::Rules;
 use tokio_util::sync::CancellationToken;
 
@@ -161,19 +165,32 @@ pub(super) async fn promote(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let id = candidate.generation();
-    let mut said = operation(action, None, &format!("generation {id}"));
-    operations::write(&log, &said).await?;
+    // One that was interrupted is gone on with.
+    let known = Operations::read(&*log).await?;
+    let begun = known.unfinished().find(|of| of.action == action && of.generation == Some(id)).cloned();
+    let mut said = match begun {
+        Some(begun) => begun,
+        None => {
+            let intent = Operation { generation: Some(id), ..operation(action, None, "") };
+            operations::write(&log, &intent).await?;
+            intent
+        }
+    };
     let outcome = match candidate.promote(changes_max).await {
         Ok(outcome) => outcome,
         Err(error) => {
             candidate.stop().await?;
+            // Nothing was changed, and nothing is left to do.
+            (said.phase, said.event_time) = (Phase::Done, SystemClock.now());
+            said.reason = format!("not done: {error}");
+            operations::write(&log, &said).await?;
             return Err(match error {
                 CandidateError::TooMany { .. } => Wanting(error.to_string()).into(),
                 error => error.into(),
             });
         }
     };
-    said.phase = Phase::Done;
+    (said.phase, said.event_time) = (Phase::Done, SystemClock.now());
     operations::write(&log, &said).await?;
     let Outcome { from, changes, paused, .. } = &outcome;
     match context.format {

@@ -156,9 +156,9 @@ async fn preview(
     drop(progress);
     let becomes = placements.becomes();
     if context.format == Format::Json {
-        return Ok(becomes.iter().try_for_each(|each| {
-            output::line(&serde_json::to_string(each)?).map_err(anyhow::Error::from)
-        })?);
+        return becomes
+            .iter()
+            .try_for_each(|each| output::line(&serde_json::to_string(each)?).map_err(anyhow::Error::from));
     }
     output::line("")?;
     if !becomes.is_empty() {
