@@ -35,8 +35,8 @@ use serviceradar_streams::{
     sums::Sums,
 };
 pub use stored::{Contradiction, Contradictions, Stored};
-pub use truncation::{Moved, Truncation};
 use tokio::sync::mpsc;
+pub use truncation::{Moved, Truncation};
 
 use crate::{
     migrations,
@@ -309,7 +309,8 @@ impl Views for PostgresViews {
         session.begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
         let generation = use_target(&mut session, self.target).await?;
         let resume = state::resume(&mut session, tenant, generation).await?;
-        let resume = Resume { truncated: truncation::last(&mut session, tenant, generation).await?, ..resume };
+        let resume =
+            Resume { truncated: truncation::last(&mut session, tenant, generation).await?, ..resume };
         if let Some(put) = put {
             state::read(&mut session, tenant, generation, &put).await?;
         }

@@ -76,14 +76,14 @@ impl Reseed {
         let (partition, source) = (armis.partition.clone(), armis.source());
         let client = ArmisClient::new(armis, Arc::new(SystemClock))?;
         let log = log_store::reach(config).await?;
-        let views = replay::views(context).await?;
+        let views = Arc::new(replay::views(context).await?);
         let operations = Operations::read(&*log).await?;
         let is_ours = |of: &&Operation| of.action == RESEED && of.tenant.as_deref() == Some(tenant);
         let begun = operations.unfinished().find(is_ours).cloned();
         let mut reseed = begun.clone().unwrap_or_else(|| operation(RESEED, Some(tenant), ""));
         let truncation = format!("{}/truncate", reseed.id);
         if !operations.is_done(&truncation) {
-            let Some(work) = self.wanted.confirmed(context).await? else {
+            let Some(work) = self.wanted.confirmed(context, views.clone(), log.clone()).await? else {
                 return Ok(());
             };
             if work.plan.interrupted.as_ref().is_some_and(|other| other.id != truncation) {

@@ -61,7 +61,9 @@ pub(super) struct Wanted {
 
 impl Truncate {
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
-        let Some(work) = self.wanted.confirmed(context).await? else {
+        let (views, log) =
+            (Arc::new(replay::views(context).await?), log_store::reach(&context.config).await?);
+        let Some(work) = self.wanted.confirmed(context, views, log).await? else {
             return Ok(());
         };
         let intent = operation(serviceradar_replay::operations::TRUNCATE, None, "");
@@ -88,9 +90,12 @@ pub(super) struct Work {
 
 impl Wanted {
     /// Shows what would be done, and asks; none where that is all.
-    pub(super) async fn confirmed(self, context: &Context) -> anyhow::Result<Option<Work>> {
-        let views = Arc::new(replay::views(context).await?);
-        let log = log_store::reach(&context.config).await?;
+    pub(super) async fn confirmed(
+        self,
+        context: &Context,
+        views: Arc<PostgresViews>,
+        log: Arc<dyn LogStore>,
+    ) -> anyhow::Result<Option<Work>> {
         let of = self.truncation(context, views, log).await?;
         let mut progress = Progress::begin("log", "reading the log");
         let plan = of.plan(|done, total| progress.at(done, total)).await?;
