@@ -58,7 +58,9 @@ pub enum CandidateError {
     )]
     NoTopics(String),
     /// The log of a tenant is being emptied.
-    #[error("tenant {0} is being truncated, or that was interrupted: give the same command again, until it is done")]
+    #[error(
+        "tenant {0} is being truncated, or that was interrupted: give the same command again, until it is done"
+    )]
     Truncating(String),
     /// What operators did to the log is not known.
     #[error(transparent)]
