@@ -146,7 +146,7 @@ impl Tenant {
 #[derive(Debug, Default)]
 struct Kept {
     fingerprint: Option<String>,
-    rules: Option<Rules>,
+    rules: Option<serde_json::Value>,
     tenants: BTreeMap<String, Tenant>,
 }
 
@@ -182,8 +182,7 @@ impl Views for MemoryViews {
         if found != fingerprint {
             return Err(ViewsError::Fingerprint { found, wanted: fingerprint.to_owned() });
         }
-        let unreadable = |error: serde_json::Error| ViewsError::Refused(error.to_string());
-        kept.rules.get_or_insert(serde_json::from_value(rules.clone()).map_err(unreadable)?);
+        kept.rules.get_or_insert_with(|| rules.clone());
         let of = kept.tenants.entry(tenant.to_owned()).or_default();
         if let Some((holder, beat)) = &of.writer
             && holder != writer
@@ -212,7 +211,8 @@ impl Views for MemoryViews {
     }
 
     async fn rules(&self) -> Result<Option<Rules>, ViewsError> {
-        Ok(self.kept().rules.clone())
+        let unreadable = |error: serde_json::Error| ViewsError::Refused(error.to_string());
+        self.kept().rules.clone().map(serde_json::from_value).transpose().map_err(unreadable)
     }
 
     async fn stand_by(&self, tenant: &str, _writer: &str, epoch: u64) -> Result<(), ViewsError> {
