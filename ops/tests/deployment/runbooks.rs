@@ -1,5 +1,5 @@
 //! The runbooks: each is run as it stands in the docs, command for command, on Kafka and a TimescaleDB, after what it is for
-//! was brought about.
+//! was brought about, as far as that can be: no broker's clock is moved, and there is no other broker and no other layout.
 
 use std::time::Duration;
 
