@@ -19,7 +19,8 @@ Exit codes:
   1    failed
   2    the command line, the configuration or a query is wrong
   3    something needed cannot be reached: the log store, the database, the schema registry, a source
-  4    looked, and found something wrong (doctor, status, schema check, dlq replay, replay verify, reseed; a damaged archive)
+  4    looked, and found something wrong (doctor, status, schema check, dlq replay, reseed,
+       replay plan, verify, rebuild and promote; a damaged archive)
   130  interrupted before it was done";
 
 /// What a check found is not as it should be. The findings are on stdout.
