@@ -47,10 +47,13 @@ impl Conditions<'_> {
 }
 
 /// What an index of words is asked for instead: between what it finds by itself anything may stand. Beginnings and ends of
-/// words are in it too, and some, as of `00:`, are in so many words that reading where takes most of the time.
+/// words are in it too, and some, as of `00:`, are in so many words that reading where takes most of the time. So it is with
+/// the letters of a name before its number: those that have its last three are nearly all that have the name, and the
+/// number tells them apart.
 pub(crate) fn loosened(scalar: &Scalar) -> Scalar {
     let is_part = |byte: &u8| byte.is_ascii_alphanumeric();
     let text = scalar.text.as_bytes();
+    let spared = letters_spared(text);
     let is_between = |at: usize, byte: u8| {
         let (before, after) = (text.get(at.saturating_sub(TRIGRAM)..at), text.get(at + 1..at + 1 + TRIGRAM));
         let are_found =
@@ -60,8 +63,28 @@ pub(crate) fn loosened(scalar: &Scalar) -> Scalar {
     let wild = text
         .iter()
         .enumerate()
-        .filter(|(at, byte)| scalar.wild.binary_search(at).is_ok() || is_between(*at, **byte));
+        .filter(|(at, byte)| scalar.wild.binary_search(at).is_ok() || is_between(*at, **byte) || spared[*at]);
     Scalar { text: scalar.text.clone(), wild: wild.map(|(at, _)| at).collect(), span: scalar.span }
+}
+
+/// Of each byte, whether it is a letter that an index of words need not be asked for: one before the last three of a word,
+/// where there is a number.
+fn letters_spared(text: &[u8]) -> Vec<bool> {
+    let is_number = |run: &[u8]| run.len() > TRIGRAM && run.iter().all(u8::is_ascii_digit);
+    let has_number = text.split(|byte| !byte.is_ascii_alphanumeric()).any(is_number);
+    let mut spared = vec![false; text.len()];
+    let mut letters = 0;
+    for (byte, spared) in text.iter().zip(&mut spared).rev() {
+        // Digits that follow a letter make it rarer.
+        letters = match byte {
+            byte if byte.is_ascii_digit() => usize::MAX,
+            byte if !byte.is_ascii_alphabetic() => 0,
+            _ if letters == usize::MAX => letters,
+            _ => letters + 1,
+        };
+        *spared = has_number && (TRIGRAM + 1..usize::MAX).contains(&letters);
+    }
+    spared
 }
 
 fn items_of(value: &Value) -> Option<&[Scalar]> {
@@ -147,7 +170,11 @@ mod tests {
         let asked = |text: &str, wild: &[usize]| {
             like(&loosened(&Scalar { text: text.to_owned(), wild: wild.to_vec(), span: (0, 0) }))
         };
-        assert_eq!(asked("cisco-0001_lab", &[]), "cisco%0001%lab");
+        assert_eq!(asked("cisco-001_lab", &[]), "cisco%001%lab");
+        // A number tells apart what shares the letters before it.
+        assert_eq!(asked("cisco-0001_labor", &[]), "%%sco%0001%%%bor");
+        assert_eq!(asked("rack0001 cisco", &[]), "rack0001%cisco");
+        assert_eq!(asked("rack17 0001 cisco", &[]), "rack17%0001%%%sco");
         // What is shorter it finds with the end of the word.
         assert_eq!(asked("10.250.3", &[]), "10.250.3");
         assert_eq!(asked("ab-cisco--lab", &[]), "ab-cisco--lab");

@@ -97,20 +97,19 @@ impl Listing {
         let order = self.order(Way::Next);
         out.sql = format!("{}{} ORDER BY {order}", self.select, self.from);
         if let Some(limit) = limit {
-            let bound = out.bind(Parameter::Integer(limit));
-            out.sql.push_str(&format!(" LIMIT {bound}"));
+            out.sql.push_str(&format!(" LIMIT {limit}"));
         }
         out
     }
 
     /// The statements of a page, to be run one after the other until there are rows enough. Behind the columns of a row
-    /// are its keys, as texts.
+    /// are its keys, as texts. The limit is written out: what has no parameters the database plans once, and not each time,
+    /// a third of the work of a first page.
     pub(crate) fn page(&self, bound: &Statement, limit: i64, from: Option<&Keyset>) -> Vec<Statement> {
         let keys: String = self.keys.iter().map(|key| format!(", ({})::text", key.sql)).collect();
         let way = from.map_or(Way::Next, |from| from.way);
         let order = self.order(way);
         let write = |mut out: Statement, condition: &str| {
-            let limit = out.bind(Parameter::Integer(limit));
             let Self { select, from, .. } = self;
             out.sql = match self.narrow {
                 None => format!("{select}{keys}{from}{condition} ORDER BY {order} LIMIT {limit}"),

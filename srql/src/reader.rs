@@ -357,12 +357,13 @@ impl Reader {
 
 /// Makes a transaction one of a tenant's reader.
 const SET: &str = "SELECT set_config('role', 'serviceradar_reader', true),
-    set_config('serviceradar.tenant', $1::text, true), set_config('statement_timeout', $2::text, true),
-    set_config('plan_cache_mode', 'force_custom_plan', true)";
+    set_config('serviceradar.tenant', $1::text, true), set_config('statement_timeout', $2::text, true)";
 
-/// Makes it one of the active generation: its number, its schema, its last epoch, and when that was closed.
+/// Makes it one of the active generation: its number, its schema, its last epoch, and when that was closed. What comes
+/// after it is planned for the values that it has; it itself was planned before.
 const ACTIVE: &str = "SELECT g.id::bigint, g.schema, e.epoch, e.closed_at,
-      set_config('search_path', quote_ident(g.schema || '_read') || ', serviceradar, public', true)
+      set_config('search_path', quote_ident(g.schema || '_read') || ', serviceradar, public', true),
+      set_config('plan_cache_mode', 'force_custom_plan', true)
     FROM serviceradar.pipeline_generations g
     LEFT JOIN LATERAL (
       SELECT epoch, closed_at FROM serviceradar.pipeline_epochs e

@@ -51,8 +51,10 @@ const ASKED: usize = 25;
 /// Epochs whose telling is measured.
 const COMMITS: u64 = 100;
 const PLANNED: u32 = 20_000;
-/// As after a while of being asked: what devices are found and read by is in the memory of the database.
-const WARMED: &str = "CREATE EXTENSION pg_prewarm;
+/// As after a while of being asked: what devices are found and read by is in the memory of the database, and what the load
+/// left there is on disk.
+const WARMED: &str = "CHECKPOINT;
+    CREATE EXTENSION pg_prewarm;
     SELECT pg_prewarm(c.oid) FROM pg_class c
     WHERE c.relnamespace = 'views_1'::regnamespace AND c.relkind IN ('r', 'i')
       AND c.relname ~ '^(device_summaries|device_details|device_search|device_evidence|record_summaries)'";
