@@ -9,6 +9,8 @@ mod indexes;
 mod journals;
 mod outbox;
 mod promotion;
+mod removal;
+mod republishing;
 pub(crate) mod session;
 pub(crate) mod state;
 mod stops;
@@ -28,6 +30,7 @@ pub use examine::{Condition, EXTENSIONS};
 use fail::fail_point;
 pub use generations::Generation;
 pub use promotion::{Asked, Difference, Differing, Kind, Promoted, Promotion, Standing};
+pub use republishing::Republished;
 use serviceradar_schemas::time::Clock;
 use serviceradar_streams::{
     rows::{DeviceRow, State, Uid},

@@ -76,6 +76,8 @@ pub(crate) enum Verb {
     Faker(verbs::faker::Faker),
     /// Fetches a source and publishes what it says
     Sync(verbs::sync::Sync),
+    /// Lists tenants, or removes one
+    Tenants(verbs::tenants::Tenants),
     /// Lists, creates, describes and deletes topics
     Topics(verbs::topics::Topics),
     /// Lists, shows, exports and checks the schemas of events

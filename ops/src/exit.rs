@@ -7,7 +7,10 @@ use serviceradar_log::LogError;
 use serviceradar_materializers::views::ViewsError;
 use serviceradar_ops::{config::ConfigError, postgres::PostgresError};
 use serviceradar_replay::operations::OperationsError;
-use serviceradar_replay::{archive::ArchiveError, restore::RestoreError, truncate::TruncateError};
+use serviceradar_replay::{
+    archive::ArchiveError, removal::RemoveError, republish::RepublishError, restore::RestoreError,
+    truncate::TruncateError,
+};
 use serviceradar_schemas::codec::Unavailable;
 
 use crate::verbs::query::Refused;
@@ -87,5 +90,7 @@ fn is_unreachable(cause: &(dyn std::error::Error + 'static)) -> bool {
         || matches!(cause.downcast_ref::<ArchiveError>(), Some(error) if error.is_unavailable())
         || matches!(cause.downcast_ref::<RestoreError>(), Some(error) if error.is_unavailable())
         || matches!(cause.downcast_ref::<TruncateError>(), Some(error) if error.is_unavailable())
+        || matches!(cause.downcast_ref::<RemoveError>(), Some(error) if error.is_unavailable())
+        || matches!(cause.downcast_ref::<RepublishError>(), Some(error) if error.is_unavailable())
         || database.is_some_and(|error| error.is_closed() || error.as_db_error().is_none())
 }

@@ -20,6 +20,7 @@ pub(crate) mod schema;
 pub(crate) mod serve;
 pub(crate) mod status;
 pub(crate) mod sync;
+pub(crate) mod tenants;
 pub(crate) mod topics;
 pub(crate) mod truncate;
 
@@ -47,6 +48,7 @@ pub(crate) async fn run(verb: Verb, context: Context) -> anyhow::Result<()> {
         Verb::Migrate(migrate) => migrate.run(&context).await,
         Verb::Faker(faker) => faker.run(&context).await,
         Verb::Sync(sync) => sync.run(&context).await,
+        Verb::Tenants(tenants) => tenants.run(&context).await,
         Verb::Topics(topics) => topics.run(&context).await,
         Verb::Schema(schema) => schema.run(&context).await,
         Verb::Explain(explain) => explain.run(&context).await,

@@ -22,6 +22,8 @@ mod outbox;
 pub mod preview;
 pub mod reader;
 pub mod recompute;
+pub mod removal;
+pub mod republish;
 pub mod restore;
 mod stand_by;
 pub mod status;

@@ -7,10 +7,11 @@
 //! and without a rebuild beside. All in one process, on the same two cores as Kafka and the database.
 
 use std::{
+    collections::BTreeMap,
     error::Error,
     num::NonZeroU32,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -292,7 +293,7 @@ async fn change_places(stand: &Stand, live: &DriverHandle, candidate: &Candidate
     let client = Client::builder().tls_certs_only([]).build()?;
 
     let is_over = Arc::new(AtomicBool::new(false));
-    let (asked, failed) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let (asked, failed) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(BTreeMap::new())));
     let asking = {
         let (is_over, asked, failed, devices) =
             (is_over.clone(), asked.clone(), failed.clone(), stand.devices);
@@ -308,10 +309,15 @@ async fn change_places(stand: &Stand, live: &DriverHandle, candidate: &Candidate
                 tokio::spawn(async move {
                     let answered = async {
                         let answer = request.send().await?.error_for_status()?.bytes().await?;
-                        Result::Ok(!answer.ends_with(b"\"results\":[]}"))
+                        match answer.ends_with(b"\"results\":[]}") {
+                            true => Err("nothing was found".into()),
+                            false => Result::Ok(()),
+                        }
                     };
-                    if !matches!(answered.await, Ok(true)) {
-                        failed.fetch_add(1, Ordering::Relaxed);
+                    if let Err(error) = answered.await {
+                        let why = error.to_string().split(" for url").next().unwrap_or_default().to_owned();
+                        let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+                        *failed.entry(why).or_insert(0_u64) += 1;
                     }
                     asked.fetch_add(1, Ordering::Relaxed);
                 });
@@ -332,8 +338,11 @@ async fn change_places(stand: &Stand, live: &DriverHandle, candidate: &Candidate
     println!(
         "{:<56} {:>9} of {}; wanted 0",
         format!("queries that failed, {QUERIES}/s"),
-        failed.load(Ordering::Relaxed),
+        failed.lock().unwrap_or_else(PoisonError::into_inner).values().sum::<u64>(),
         asked.load(Ordering::Relaxed)
     );
+    for (why, queries) in &*failed.lock().unwrap_or_else(PoisonError::into_inner) {
+        println!("  {queries} of them: {why}");
+    }
     Ok(())
 }

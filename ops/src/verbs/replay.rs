@@ -10,6 +10,7 @@ mod generations;
 mod plan;
 mod promote;
 pub(super) mod rebuild;
+mod republish;
 mod restore;
 mod verify;
 
@@ -63,6 +64,8 @@ enum Verb {
     Diff(diff::Diff),
     /// Compares the views with the log, read anew, and with the sums that their writer kept
     Verify(verify::Verify),
+    /// Publishes all device changes again, for consumers that lost theirs
+    Republish(republish::Republish),
     /// Archives what the log holds to a folder or to a store that speaks as S3 does
     Archive(archive::Archive),
     /// Publishes again what an archive has
@@ -82,6 +85,7 @@ impl Replay {
             Verb::Generations(generations) => generations.run(context).await,
             Verb::Diff(diff) => diff.run(context).await,
             Verb::Verify(verify) => verify.run(context).await,
+            Verb::Republish(republish) => republish.run(context).await,
             Verb::Archive(archive) => archive.run(context).await,
             Verb::Restore(restore) => restore.run(context).await,
         }

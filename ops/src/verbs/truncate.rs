@@ -164,9 +164,11 @@ impl Work {
         let working = async {
             let archived = match wanted.archive {
                 // What goes was said already.
-                Some(place) if plan.interrupted.is_none() => {
-                    Some(archive::archive(context, &*of.log, &Place::at(&place)?, Vec::new()).await?.manifest)
-                }
+                Some(place) if plan.interrupted.is_none() => Some(
+                    archive::archive(context, &of.tenant, &*of.log, &Place::at(&place)?, Vec::new())
+                        .await?
+                        .manifest,
+                ),
                 _ => None,
             };
             let mut progress = Progress::begin("truncate", "publishing again what is kept");

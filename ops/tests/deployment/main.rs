@@ -9,6 +9,7 @@ mod chaos;
 mod runbooks;
 
 use std::{
+    io::{BufRead, BufReader},
     path::Path,
     process::{Command, Output, Stdio},
     sync::{
@@ -48,6 +49,8 @@ struct Deployment {
     postgres: String,
     log: Arc<dyn LogStore>,
     pipeline: Option<Running>,
+    /// Where an Armis answers, if one does.
+    armis: Option<String>,
 }
 
 fn services(arguments: &[&str]) -> String {
@@ -108,7 +111,7 @@ impl Deployment {
         let tenant = format!("runbook-{}", SystemClock.now());
         let database = String::new();
         let mut deployment =
-            Self { dir, tenant, kafka, database, postgres, log: Arc::new(log), pipeline: None };
+            Self { dir, tenant, kafka, database, postgres, log: Arc::new(log), pipeline: None, armis: None };
         deployment.use_new_database().await;
         deployment.sh("serviceradar topics create");
         deployment.publish(0..RECORDS).await;
@@ -136,7 +139,24 @@ impl Deployment {
             .env("SERVICERADAR_KAFKA_SERVERS", &self.kafka)
             .env("SERVICERADAR_DATABASE_URL", &self.database);
         command.env("SERVICERADAR_LISTEN", "127.0.0.1:0");
+        if let Some(armis) = &self.armis {
+            command.env("SERVICERADAR_ARMIS_URL", armis);
+            command.env("SERVICERADAR_ARMIS_SECRET", "faker").env("SERVICERADAR_ARMIS_INSTANCE", "faker");
+        }
         command
+    }
+
+    /// A network of its own, which answers as Armis until it is dropped.
+    fn serve_armis(&mut self) -> Running {
+        let mut command = self.command("serviceradar");
+        let set = "faker.listen=127.0.0.1:0";
+        command.args(["faker", "--devices", "60", "--set", set, "--output", "json"]);
+        let mut faker = Running::spawn(command.stdout(Stdio::piped()).stderr(Stdio::null()));
+        let mut announced = String::new();
+        BufReader::new(faker.0.stdout.take().unwrap()).read_line(&mut announced).unwrap();
+        let announced: Value = serde_json::from_str(&announced).unwrap();
+        self.armis = Some(announced["url"].as_str().unwrap().to_owned());
+        faker
     }
 
     fn try_sh(&self, script: &str) -> Output {
@@ -197,6 +217,25 @@ impl Deployment {
         client.batch_execute(&format!("SET serviceradar.tenant = '{}'", self.tenant)).await.unwrap();
         let select = "SELECT uid::text, records FROM serviceradar.devices ORDER BY 1";
         client.query(select, &[]).await.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect()
+    }
+
+    /// How many rows each table has of the tenant, where it has some; but for what operators did.
+    async fn rows_of_tenant(&self) -> Vec<(String, i64)> {
+        let client = connect(&self.database).await;
+        let tables = "SELECT format('%I.%I', table_schema, table_name) FROM information_schema.columns
+            JOIN information_schema.tables USING (table_schema, table_name)
+            WHERE column_name = 'tenant' AND table_type = 'BASE TABLE' AND table_name <> 'pipeline_operations'
+            ORDER BY 1";
+        let mut found = Vec::new();
+        for table in client.query(tables, &[]).await.unwrap() {
+            let table: String = table.get(0);
+            let count = format!("SELECT count(*) FROM {table} WHERE tenant = $1");
+            let rows: i64 = client.query_one(&count, &[&self.tenant]).await.unwrap().get(0);
+            if rows > 0 {
+                found.push((table, rows));
+            }
+        }
+        found
     }
 
     async fn active(&self) -> i32 {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Deployment, RECORDS, SERVERS};
+use super::{Deployment, RECORDS, SERVERS, process::text};
 
 const RUNBOOKS: &str = include_str!("../../../docs/runbooks.md");
 
@@ -173,5 +173,51 @@ async fn upgrade() {
     of.sh(&commands("Upgrade").concat());
     of.caught_up().await;
     assert_eq!((of.devices().await, of.active().await), (right, 2));
+    of.end().await;
+}
+
+#[tokio::test]
+async fn reset_the_demo() {
+    let _servers = SERVERS.read().await;
+    let mut of = Deployment::new().await;
+    let _faker = of.serve_armis();
+    of.sh("serviceradar sync");
+    of.caught_up().await;
+    let right = of.devices().await;
+    assert!(right.len() > RECORDS as usize / 2, "the crawl brought devices");
+    let [reseed, verify] = &commands("Reset the demo")[..] else { panic!() };
+    let said = of.sh(&reseed.replace("50000", &right.len().to_string()));
+    assert!(said.contains("goes, and is crawled again") && said.contains("is kept"), "{said}");
+    of.caught_up().await;
+    assert_eq!(of.devices().await, right);
+    of.sh(verify);
+    of.end().await;
+}
+
+#[tokio::test]
+async fn a_tenant_removed() {
+    let _servers = SERVERS.read().await;
+    let mut of = Deployment::new().await;
+    let [remove] = &commands("A tenant removed")[..] else { panic!() };
+    let refused = of.try_sh(remove);
+    assert!(text(&refused.stderr).contains("stop its pipeline"), "{}", text(&refused.stderr));
+    assert_eq!(of.devices().await.len(), RECORDS as usize / 2, "nothing has gone");
+    // Another tenant of the same database and broker keeps what it has.
+    let other = format!("{}-other", of.tenant);
+    of.sh(&format!("SERVICERADAR_TENANT={other} serviceradar topics create"));
+    of.stop();
+    let said = of.sh(remove);
+    assert!(said.contains("deleted 4 topics"), "{said}");
+    assert!(!said.lines().any(|line| line.split_whitespace().next() == Some(&of.tenant)), "{said}");
+    assert!(said.lines().any(|line| line.split_whitespace().next() == Some(&other)), "{said}");
+    assert_eq!(of.rows_of_tenant().await, Vec::<(String, i64)>::new());
+    let again =
+        of.try_sh(&format!("serviceradar tenants remove {} --no-archive --yes-i-mean acme", of.tenant));
+    assert!(text(&again.stderr).contains("there is no tenant"), "{}", text(&again.stderr));
+    // What was archived makes it again.
+    of.sh("serviceradar replay restore --from farewell");
+    of.start().await;
+    assert_eq!(of.devices().await.len(), RECORDS as usize / 2);
+    of.sh(&format!("serviceradar tenants remove {other} --no-archive --yes-i-mean {other}"));
     of.end().await;
 }

@@ -38,21 +38,22 @@ impl Archive {
         let log = log_store::reach(&context.config).await?;
         let shutdown = shutdown::on_signal()?;
         let archived = tokio::select! {
-            archived = archive(context, &*log, &place, self.topic) => archived?,
+            archived = archive(context, &context.config.tenant, &*log, &place, self.topic) => archived?,
             () = shutdown.cancelled() => return Err(Interrupted.into()),
         };
         rows(context, &archived.manifest)
     }
 }
 
-/// Archives what the log of the tenant holds, and says so.
+/// Archives what the log of a tenant holds, and says so.
 pub(in crate::verbs) async fn archive(
     context: &Context,
+    tenant: &str,
     log: &dyn LogStore,
     place: &Place,
     topics: Vec<String>,
 ) -> anyhow::Result<Archived> {
-    let wanted = Wanted { tenant: context.config.tenant.clone(), topics, file_bytes_max: FILE_BYTES_MAX };
+    let wanted = Wanted { tenant: tenant.to_owned(), topics, file_bytes_max: FILE_BYTES_MAX };
     let mut progress = Progress::begin("archive", "archiving");
     let told = |done, total| progress.at(done, total);
     let archived = archive::archive(log, &*writers(context)?, place, &wanted, told).await?;
