@@ -66,7 +66,14 @@ async fn observations_of_files_become_devices_and_the_same_ones_once_more_change
     let pipeline = ["run", "--listen", "127.0.0.1:0", "--database", postgres.url()];
     let mut pipeline = Running::spawn(serviceradar(&dir, &pipeline).stderr(Stdio::null()));
     until_ready_as(&dir, &mut pipeline, "writer").await;
-    let devices = ["query", "--database", postgres.url(), "in:devices include_retired:true", "--as", "ndjson"];
+    let devices = [
+        "query",
+        "--database",
+        postgres.url(),
+        "in:devices include_retired:true fields:hostname",
+        "--as",
+        "ndjson",
+    ];
     let devices = run(&dir, &devices);
     let devices: Vec<Value> =
         text(&devices.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();

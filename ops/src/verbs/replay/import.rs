@@ -110,7 +110,7 @@ async fn check(inputs: &[Input], shutdown: &CancellationToken) -> anyhow::Result
     let mut progress = Progress::begin("check", "checking");
     let total = inputs.iter().map(Input::bytes).sum::<std::io::Result<u64>>()?;
     let (mut found, mut done) = (Found::default(), 0);
-    let mut reading = Reading::begin(inputs);
+    let mut reading = Reading::begin(inputs.to_vec());
     while let Some(chunk) = reading.next().await? {
         if shutdown.is_cancelled() {
             return Err(Interrupted.into());
@@ -142,7 +142,7 @@ async fn publish(
     let observations = Observations::new(log.clone(), Stream::Observations.topic(tenant), framing);
     let intent = begin(&log, tenant, reason).await?;
     let mut progress = Progress::begin("import", "importing");
-    let (mut reading, mut published) = (Reading::begin(inputs), 0);
+    let (mut reading, mut published) = (Reading::begin(inputs.to_vec()), 0);
     while let Some(chunk) = reading.next().await? {
         if shutdown.is_cancelled() {
             let told = format!("{published} of {count} observations were published");

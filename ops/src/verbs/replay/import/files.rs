@@ -132,8 +132,8 @@ pub(super) struct Reading(Option<Chunks>);
 
 impl Reading {
     /// From their start.
-    pub(super) fn begin(inputs: &[Input]) -> Self {
-        Self(Some(Box::new(inputs.to_vec().into_iter().flat_map(Input::chunks))))
+    pub(super) fn begin(inputs: Vec<Input>) -> Self {
+        Self(Some(Box::new(inputs.into_iter().flat_map(Input::chunks))))
     }
 
     /// The next chunk; none at the end.
