@@ -50,7 +50,7 @@ impl Input {
             Ok((file, false)) => Box::new(Lines { name: self.name, pieces: Pieces::of(file), line: 0 }),
             Err(error) => {
                 let error = anyhow::Error::new(error).context(format!("cannot read {}", self.name.display()));
-                Box::new(iter::once(Err(error)))
+                Box::new(iter::once(Err::<Chunk, _>(error)))
             }
         }
     }
