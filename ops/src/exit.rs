@@ -2,7 +2,10 @@
 
 use std::{io, path::PathBuf, process::ExitCode};
 
-use serviceradar_ingest::sync::armis::{CrawlError, FetchError};
+use serviceradar_ingest::{
+    publish::PublishError,
+    sync::armis::{CrawlError, FetchError},
+};
 use serviceradar_log::LogError;
 use serviceradar_materializers::views::ViewsError;
 use serviceradar_ops::{config::ConfigError, postgres::PostgresError};
@@ -23,7 +26,7 @@ Exit codes:
   2    the command line, the configuration or a query is wrong
   3    something needed cannot be reached: the log store, the database, the schema registry, a source
   4    looked, and found something wrong (doctor, status, schema check, dlq replay, reseed,
-       replay plan, verify, rebuild and promote; a damaged archive)
+       replay plan, verify, rebuild, promote and import; a damaged archive)
   130  interrupted before it was done";
 
 /// What a check found is not as it should be. The findings are on stdout.
@@ -80,6 +83,7 @@ fn is_unreachable(cause: &(dyn std::error::Error + 'static)) -> bool {
     let database = cause.downcast_ref::<tokio_postgres::Error>();
     cause.downcast_ref().is_some_and(Refused::is_unavailable)
         || matches!(cause.downcast_ref(), Some(LogError::Unavailable(_)))
+        || matches!(cause.downcast_ref(), Some(PublishError::Log(LogError::Unavailable(_))))
         || matches!(cause.downcast_ref(), Some(OperationsError::Log(LogError::Unavailable(_))))
         || matches!(cause.downcast_ref(), Some(ViewsError::Unavailable(_)))
         || cause.is::<NotRunning>()

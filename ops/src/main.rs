@@ -7,6 +7,7 @@ mod crawls;
 mod exit;
 mod found;
 mod http;
+mod json_lines;
 mod lag;
 mod log_store;
 mod output;

@@ -5,7 +5,6 @@
 //! what it holds. A file is put under its name once it is whole, what it holds after it, the manifest last: whoever is
 //! killed in between leaves an archive as it was, and files with which the next run goes on.
 
-mod container;
 pub(crate) mod files;
 pub mod manifest;
 mod place;

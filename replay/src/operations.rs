@@ -23,6 +23,8 @@ pub(crate) const RESTORE: &str = "restore";
 pub const TRUNCATE: &str = "truncate";
 /// The action that says that a clock had leapt ahead.
 pub const BOUND_INTAKE: &str = "bound_intake";
+/// The action of an import.
+pub const IMPORT: &str = "import";
 /// Actions of which the offsets hold nothing that could be read, and nothing that is missed.
 const EMPTYING: [&str; 2] = [TRUNCATE, "accept_gap"];
 

@@ -4,6 +4,7 @@
 //! [`Decoder`] how an event of any writer is read. The cross-check with the `apache-avro` crate in
 //! the tests holds the two together.
 
+pub mod container;
 pub mod datum;
 mod decoder;
 pub mod dissect;

@@ -7,6 +7,7 @@ mod as_of;
 mod bound_intake;
 mod diff;
 mod generations;
+mod import;
 mod plan;
 mod promote;
 pub(super) mod rebuild;
@@ -35,7 +36,8 @@ pub(super) async fn views(context: &Context) -> anyhow::Result<PostgresViews> {
     Ok(PostgresViews::connect(&url).await?)
 }
 
-/// Makes views anew from the log, and sees that they are what it says; shows the past; keeps the log in files, and restores it
+/// Makes views anew from the log, and sees that they are what it says; shows the past; keeps the log in files, and restores it;
+/// imports observations
 #[derive(Debug, Args)]
 pub(crate) struct Replay {
     #[command(subcommand)]
@@ -70,6 +72,8 @@ enum Verb {
     Archive(archive::Archive),
     /// Publishes again what an archive has
     Restore(restore::Restore),
+    /// Publishes observations of files as new ones
+    Import(import::Import),
 }
 
 impl Replay {
@@ -88,6 +92,7 @@ impl Replay {
             Verb::Republish(republish) => republish.run(context).await,
             Verb::Archive(archive) => archive.run(context).await,
             Verb::Restore(restore) => restore.run(context).await,
+            Verb::Import(import) => import.run(context).await,
         }
     }
 }

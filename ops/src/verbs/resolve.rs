@@ -4,17 +4,16 @@ use std::{
     collections::BTreeSet,
     fmt::Display,
     fs::File,
-    io::{self, BufRead, Read, Write},
+    io::{self, Read, Write},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use clap::Args;
 use futures_util::{StreamExt, stream};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use serviceradar_schemas::json as event_json;
 use serviceradar_streams::{
     decisions::Taken,
     resolve::{Placed, Resolver},
@@ -23,18 +22,16 @@ use serviceradar_streams::{
 use tokio::runtime::Handle;
 
 use super::Context;
-use crate::output::{self, Format};
+use crate::{
+    json_lines::{self, At, Pieces, Refused},
+    output::{self, Format},
+};
 
-/// Longest line that is read, bytes: as long as an event may be, with room for what JSON adds.
-const LINE_BYTES_MAX: usize = 8 << 20;
-/// Bytes of lines that are read at a time, and how many such chunks are being read, or wait for those before.
-const CHUNK_BYTES: u64 = 2 << 20;
+/// Pieces of a file that are being read, or wait for those before.
 const CHUNKS_UNDER_WAY: usize = 4;
 /// Records whose lines are written at a time, and how long a line is, bytes, about.
 const RECORDS_WRITTEN: usize = 20_000;
 const LINE_BYTES: usize = 128;
-/// Refused lines that are told one by one.
-const REFUSED_TOLD: u64 = 20;
 
 /// Shows what a file of observations would become, with no log and no database
 ///
@@ -75,7 +72,7 @@ impl Resolve {
             None => Rules::default(),
         };
         let mut resolver = Resolver::start(tenant, rules)?;
-        let mut refused = Refused(0);
+        let mut refused = Refused::default();
         // One event is not more work to take in than to read: both cores read, while the dataflow takes in.
         each_chunk(
             &self.file,
@@ -90,22 +87,8 @@ impl Resolve {
             };
             each_chunk(path, |decision| Taken::read(decision, None), decide, &mut refused)?;
         }
-        if refused.0 > REFUSED_TOLD {
-            tracing::warn!(lines = refused.0, "refused in all");
-        }
+        refused.tell_all();
         Ok(resolver)
-    }
-}
-
-/// Lines that the pipeline would put among the dead letters: how many.
-struct Refused(u64);
-
-impl Refused {
-    fn tell(&mut self, file: &Path, line: usize, why: &dyn Display) {
-        self.0 += 1;
-        if self.0 <= REFUSED_TOLD {
-            tracing::warn!(file = %file.display(), line, %why, "refused, as the pipeline would");
-        }
     }
 }
 
@@ -117,8 +100,7 @@ fn each_chunk<E: DeserializeOwned, T: Send + 'static, R: Display + Send + 'stati
     mut take: impl FnMut(Vec<T>) -> anyhow::Result<()>,
     refused: &mut Refused,
 ) -> anyhow::Result<()> {
-    let texts = Texts::open(path)?;
-    let mut chunks = stream::iter(texts)
+    let mut chunks = stream::iter(pieces(path)?)
         .map(|text| tokio::task::spawn_blocking(move || Ok::<_, anyhow::Error>(read_lines(&text?, read))))
         .buffered(CHUNKS_UNDER_WAY);
     let mut line = 0;
@@ -127,7 +109,7 @@ fn each_chunk<E: DeserializeOwned, T: Send + 'static, R: Display + Send + 'stati
             let Chunk { lines, events, refused: some, failed } =
                 chunk?.with_context(|| format!("{}, after line {line}", path.display()))?;
             for (of_chunk, why) in some {
-                refused.tell(path, line + of_chunk, &why);
+                refused.tell(path, At::Line(line + of_chunk), &why);
             }
             if let Some((of_chunk, why)) = failed {
                 return Err(why.context(format!("{}, line {}", path.display(), line + of_chunk)));
@@ -140,46 +122,12 @@ fn each_chunk<E: DeserializeOwned, T: Send + 'static, R: Display + Send + 'stati
 }
 
 /// A file in pieces of whole lines.
-struct Texts {
-    file: Box<dyn Read + Send>,
-    /// What was read behind the end of the last whole line.
-    rest: Vec<u8>,
-}
-
-impl Texts {
-    fn open(path: &Path) -> anyhow::Result<Self> {
-        let file: Box<dyn Read + Send> = match path.to_str() {
-            Some("-") => Box::new(io::stdin()),
-            _ => Box::new(File::open(path).with_context(|| format!("cannot open {}", path.display()))?),
-        };
-        Ok(Self { file, rest: Vec::new() })
-    }
-}
-
-impl Iterator for Texts {
-    type Item = anyhow::Result<Vec<u8>>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let mut text = std::mem::take(&mut self.rest);
-        text.reserve(CHUNK_BYTES as usize + 1);
-        loop {
-            match self.file.by_ref().take(CHUNK_BYTES).read_to_end(&mut text) {
-                Err(error) => return Some(Err(error.into())),
-                Ok(0) => return (!text.is_empty()).then_some(Ok(text)),
-                Ok(read) => {
-                    let new = text.len() - read;
-                    if let Some(end) = text[new..].iter().rposition(|byte| *byte == b'\n') {
-                        self.rest = text.split_off(new + end + 1);
-                        return Some(Ok(text));
-                    }
-                    // No line is longer: whoever reads it says so.
-                    if text.len() > LINE_BYTES_MAX {
-                        return Some(Ok(text));
-                    }
-                }
-            }
-        }
-    }
+fn pieces(path: &Path) -> anyhow::Result<Pieces<Box<dyn Read + Send>>> {
+    let file: Box<dyn Read + Send> = match path.to_str() {
+        Some("-") => Box::new(io::stdin()),
+        _ => Box::new(File::open(path).with_context(|| format!("cannot open {}", path.display()))?),
+    };
+    Ok(Pieces::of(file))
 }
 
 /// What some lines of a file hold. Lines count from 1 in each chunk.
@@ -194,24 +142,13 @@ struct Chunk<T, R> {
 
 fn read_lines<E: DeserializeOwned, T, R>(text: &[u8], read: impl Fn(E) -> Result<T, R>) -> Chunk<T, R> {
     let mut chunk = Chunk { lines: 0, events: Vec::new(), refused: Vec::new(), failed: None };
-    let (mut rest, mut line) = (text, Vec::new());
-    while !rest.is_empty() {
-        line.clear();
-        // Of bytes that are there.
-        _ = rest.read_until(b'\n', &mut line);
+    for line in json_lines::lines(text) {
         chunk.lines += 1;
-        if line.len() > LINE_BYTES_MAX {
-            let why = anyhow!("longer than {LINE_BYTES_MAX} bytes: one event is one line");
-            chunk.failed = Some((chunk.lines, why));
-            break;
-        }
-        if line.trim_ascii().is_empty() {
-            continue;
-        }
-        match event_json::read(&line).map(&read) {
-            Ok(Ok(event)) => chunk.events.push(event),
-            Ok(Err(why)) => chunk.refused.push((chunk.lines, why)),
-            Err(error) => {
+        match json_lines::event::<E>(line).map(|event| event.map(&read)) {
+            None => {}
+            Some(Ok(Ok(event))) => chunk.events.push(event),
+            Some(Ok(Err(why))) => chunk.refused.push((chunk.lines, why)),
+            Some(Err(error)) => {
                 chunk.failed = Some((chunk.lines, error.into()));
                 break;
             }

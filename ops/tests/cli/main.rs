@@ -12,6 +12,7 @@ mod demo;
 mod dlq;
 mod drift;
 mod explain;
+mod import;
 mod lag;
 mod pipeline;
 mod query;

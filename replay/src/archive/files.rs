@@ -5,15 +5,18 @@ use std::{collections::BTreeMap, time::Duration};
 use serviceradar_log::{Event, LogError, LogStore, Read, ReadLimit};
 use serviceradar_schemas::{
     ArchivedRecord,
-    archived_record::Header,
-    codec::{WriterSchemas, registry_id},
+    archived_record::{Header, SCHEMA},
+    codec::{
+        WriterSchemas,
+        container::{Block, Blocks, ContainerError, ContainerWriter},
+        registry_id,
+    },
     hex,
 };
 use sha2::{Digest, Sha256};
 
 use super::{
     ArchiveError, Fault,
-    container::{Blocks, Writer},
     manifest::{ArchivedFile, IntakeSpan, seal},
     place::{PIECE_BYTES, Place, Upload},
 };
@@ -106,7 +109,7 @@ impl Files<'_> {
 /// A file under way.
 struct Making<'a> {
     upload: Upload<'a>,
-    container: Writer,
+    container: ContainerWriter,
     hash: Sha256,
     path: &'a str,
     from_offset: u64,
@@ -131,7 +134,7 @@ impl<'a> Making<'a> {
         let name = Sha256::digest(format!("{partition}/{from_offset}"));
         let mut sync = [0; 16];
         sync.copy_from_slice(&name[..16]);
-        let container = Writer::new(sync);
+        let container = ContainerWriter::new(SCHEMA, sync);
         let mut making = Self {
             upload: place.upload(path),
             hash: Sha256::new(),
@@ -263,8 +266,9 @@ impl<'a> FileReader<'a> {
     /// The next records; none at the end, where all of it has been found to be as it was written.
     pub(crate) async fn next(&mut self) -> Result<Option<Vec<ArchivedRecord>>, ArchiveError> {
         loop {
-            let block = self.blocks.next().map_err(|error| self.fault(&error.to_string()))?;
-            if let Some(records) = block {
+            let block = self.blocks.next_block().map_err(|error| self.fault(&error.to_string()))?;
+            if let Some(block) = block {
+                let records = self.records_of(&block).map_err(|error| self.fault(&error.to_string()))?;
                 self.records += records.len() as u64;
                 return Ok(Some(records));
             }
@@ -279,6 +283,13 @@ impl<'a> FileReader<'a> {
             return Err(self.fault(&why));
         }
         Ok(None)
+    }
+
+    fn records_of(&self, block: &Block) -> Result<Vec<ArchivedRecord>, ContainerError> {
+        if self.blocks.schema() != Some(SCHEMA) {
+            return Err(ContainerError::Header("its data are no archived records".to_owned()));
+        }
+        block.read()
     }
 
     async fn feed(&mut self) -> Result<bool, ArchiveError> {

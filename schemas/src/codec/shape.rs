@@ -77,12 +77,25 @@ pub(super) fn walk<'a>(
     values_max: usize,
     visit: &mut impl Visit<'a>,
 ) -> Result<(), DecodeError> {
+    match walk_one(schema, datum, values_max, visit)? {
+        0 => Ok(()),
+        left => Err(DecodeError::LeftOver(left)),
+    }
+}
+
+/// The same of the datum that `bytes` begin with: returns how many are left behind it.
+pub(super) fn walk_one<'a>(
+    schema: &'a Schema,
+    bytes: &'a [u8],
+    values_max: usize,
+    visit: &mut impl Visit<'a>,
+) -> Result<usize, DecodeError> {
     let names =
         ResolvedSchema::try_from(schema).map_err(|error| DecodeError::WriterSchema(error.to_string()))?;
     let mut walk = Walk { names: names.get_names(), values_left: values_max, visit };
-    let mut reader = Reader::new(datum);
+    let mut reader = Reader::new(bytes);
     walk.value(schema, &None, &mut reader, 0)?;
-    reader.finish()
+    Ok(reader.left())
 }
 
 struct Walk<'w, 'a, V> {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod containers;
 mod dissect;
 mod garbage;
 mod golden;
