@@ -1,13 +1,18 @@
-//! Reading what an explanation needs: a device by whatever somebody knows it by, all that its rows say, and its past.
+//! Reading what an explanation needs: a device by whatever somebody knows it by, all that its rows say, and its past; what
+//! there is of a claim; and of what an inventory is made up.
+
+mod count;
+mod missing;
 
 use std::net::IpAddr;
 
+pub use count::{Cause, Counted, EpochAt, Line, Placed, Since, Told, sum};
+pub use missing::{NotWanted, Over, Standing, TRACES_MAX, Trace, Wanted};
 use serde::Serialize;
 use serde_json::Value;
 use serviceradar_schemas::time;
 use serviceradar_streams::{
     explain::Known,
-    normalise::{ClaimKey, claim_key, mac},
     rows::{DeviceRow, IssueRow, RecordRow, Uid, WatermarkRow},
     rules::Rules,
 };
@@ -111,17 +116,12 @@ impl Inventory {
                 return Ok(found);
             }
         }
-        let claim = match what.split_once(':') {
-            Some((namespace, value)) => claim_key(namespace, value).ok(),
-            None => None,
-        };
-        if let Some(claim) = mac(what).ok().map(ClaimKey::Mac).or(claim) {
-            let (namespace, value) = claim.text();
+        if let Ok(Wanted { namespace, value }) = Wanted::read(what) {
             // Where it links it means one device; where it does not, all that ever made it.
             let select = "SELECT uid, min(record_key), '' FROM device_identifiers
                 WHERE namespace = $1 AND value = $2 AND uid IS NOT NULL
                 GROUP BY uid ORDER BY bool_or(state = 'linking') DESC, uid LIMIT $3";
-            let found = self.found(select, &[&namespace, &&*value, &FOUND_MAX]).await?;
+            let found = self.found(select, &[&namespace, &value, &FOUND_MAX]).await?;
             if !found.is_empty() {
                 return Ok(found);
             }
@@ -178,14 +178,7 @@ impl Inventory {
         let claims = evidence.iter().map(|row| (&*row.namespace, &*row.value));
         let (namespaces, values): (Vec<&str>, Vec<&str>) =
             claims.chain(keys.iter().map(|key| ("record", *key))).unzip();
-        let issues = "SELECT i.partition, i.kind, i.namespace, i.value, i.uids, i.detail
-            FROM (SELECT DISTINCT * FROM unnest($2::text[], $3::text[]) AS u (namespace, value)) AS u
-            JOIN identity_issues i USING (namespace, value)
-            WHERE i.partition = $1 AND i.kind = ANY ($4) ORDER BY i.kind, i.namespace, i.value";
-        let kinds = IssueRow::KINDS;
-        let rows =
-            self.session.query(issues, &[&device.partition, &namespaces, &values, &&kinds[..]]).await?;
-        let issues = rows.iter().filter_map(issue).collect();
+        let issues = self.issues_of(&device.partition, &namespaces, &values).await?;
         let accepted = "SELECT source_kind, source_instance, max(begin) FROM snapshots
             WHERE partition = $1 AND verdict = 'accepted'
               AND (source_kind, source_instance) IN (SELECT * FROM unnest($2::text[], $3::text[]))
@@ -207,6 +200,22 @@ impl Inventory {
         };
         let watermarks = rows.iter().map(read).collect();
         Ok(Some(Known { device, records, evidence, decisions, issues, accepted, watermarks }))
+    }
+
+    /// The issues of a partition that are of these claims, or, by the namespace `record`, of these records.
+    async fn issues_of(
+        &mut self,
+        partition: &str,
+        namespaces: &[&str],
+        values: &[&str],
+    ) -> Result<Vec<IssueRow>, ViewsError> {
+        let select = "SELECT i.partition, i.kind, i.namespace, i.value, i.uids, i.detail
+            FROM (SELECT DISTINCT * FROM unnest($2::text[], $3::text[]) AS u (namespace, value)) AS u
+            JOIN identity_issues i USING (namespace, value)
+            WHERE i.partition = $1 AND i.kind = ANY ($4) ORDER BY i.kind, i.namespace, i.value";
+        let kinds = IssueRow::KINDS;
+        let rows = self.session.query(select, &[&partition, &namespaces, &values, &&kinds[..]]).await?;
+        Ok(rows.iter().filter_map(issue).collect())
     }
 
     /// What became of a device, the latest first: as many as given at most.

@@ -26,13 +26,18 @@ Exit codes:
   2    the command line, the configuration or a query is wrong
   3    something needed cannot be reached: the log store, the database, the schema registry, a source
   4    looked, and found something wrong (doctor, status, schema check, dlq replay, reseed,
-       replay plan, verify, rebuild, promote and import; a damaged archive)
+       explain count, replay plan, verify, rebuild, promote and import; a damaged archive)
   130  interrupted before it was done";
 
 /// What a check found is not as it should be. The findings are on stdout.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Wanting(pub(crate) String);
+
+/// The command line asks for what cannot be, which the parser does not see.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Mistaken(pub(crate) String);
 
 /// No pipeline answers for a data folder.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +56,8 @@ pub(crate) struct Interrupted;
 pub(crate) fn code(error: &anyhow::Error) -> ExitCode {
     for cause in error.chain() {
         let refused: Option<&Refused> = cause.downcast_ref();
-        let found = if cause.is::<ConfigError>() || refused.is_some_and(Refused::is_mistaken) {
+        let is_mistaken = cause.is::<Mistaken>() || refused.is_some_and(Refused::is_mistaken);
+        let found = if cause.is::<ConfigError>() || is_mistaken {
             2
         } else if cause.is::<Wanting>() || is_damage(cause) {
             4

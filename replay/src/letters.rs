@@ -96,6 +96,27 @@ impl Letter {
         let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
         of(&self.key) + of(&self.value) + headers
     }
+
+    /// Whether the event's key or value has one of these texts, whatever the case of ASCII letters: as a string of Avro,
+    /// or not within a longer word.
+    pub fn mentions(&self, texts: &[String]) -> bool {
+        let of = |bytes: &Bytes| texts.iter().any(|text| has_word(bytes, text.as_bytes()));
+        self.key.iter().chain(&self.value).any(of)
+    }
+}
+
+fn has_word(bytes: &[u8], text: &[u8]) -> bool {
+    if text.is_empty() {
+        return false;
+    }
+    let is_of_word = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+    bytes.windows(text.len()).enumerate().any(|(at, found)| {
+        let before = at.checked_sub(1).and_then(|before| bytes.get(before));
+        // The byte before a string of Avro is its length, which may be a letter by chance; so may be what follows.
+        let is_string = before.is_some_and(|byte| usize::from(*byte) == 2 * text.len());
+        let is_word = || !is_of_word(before) && !is_of_word(bytes.get(at + text.len()));
+        found.eq_ignore_ascii_case(text) && (is_string || is_word())
+    })
 }
 
 /// What stands in the topic of dead letters.
@@ -154,6 +175,22 @@ mod tests {
         for text in ["", "t", "t/1", "/1/2", "t/x/2", "t/1/-2", "t/1/2/", "t/4294967296/1"] {
             assert_eq!(text.parse::<LetterId>(), Err(NoLetterId), "{text}");
         }
+    }
+
+    #[test]
+    fn a_letter_mentions_whole_words_and_strings_of_avro() {
+        let mentions = |value: &[u8], text: &str| {
+            let own = [("dead-letter-id", "t.observations/0/3"), ("dead-letter-reason", "10.0.0.9")];
+            let event = Event { value: Some(Bytes::copy_from_slice(value)), ..event(&own) };
+            let Some(Entry::Letter(letter)) = Entry::read(0, event) else { panic!("no letter") };
+            letter.mentions(&[text.to_owned()])
+        };
+        assert!(mentions(b"ip=10.0.0.1;", "10.0.0.1"));
+        assert!(mentions(b"serial Acme:X1", "ACME:x1"));
+        assert!(!mentions(b"10.0.0.12 and 110.0.0.1", "10.0.0.1"));
+        // Its length, and a neighbour that is a digit by chance.
+        assert!(mentions(b"\x1010.0.0.10", "10.0.0.1") && !mentions(b"\x1210.0.0.10", "10.0.0.1"));
+        assert!(!mentions(b"anything", "") && !mentions(b"?", "10.0.0.9"), "the reason is not the event's");
     }
 
     /// A producer cannot pass its event off as another letter, or as a mark: only the last headers are the pipeline's.

@@ -349,20 +349,23 @@ pub fn claim_key(namespace: &str, value: &str) -> Result<ClaimKey, &'static str>
     }
 }
 
+/// Why [`mac`] refuses what is no MAC at all.
+pub const NO_MAC: &str = "no MAC";
+
 /// Reads a MAC in any of its usual spellings, and refuses those that are nobody's.
 pub fn mac(value: &str) -> Result<u64, &'static str> {
     let mut mac = 0u64;
     let mut digits = 0;
     for character in value.chars().filter(|c| !matches!(c, ':' | '-' | '.') && !c.is_whitespace()) {
-        let digit = character.to_digit(16).ok_or("no MAC")?;
+        let digit = character.to_digit(16).ok_or(NO_MAC)?;
         digits += 1;
         if digits > 12 {
-            return Err("no MAC");
+            return Err(NO_MAC);
         }
         mac = mac << 4 | u64::from(digit);
     }
     if digits != 12 {
-        return Err("no MAC");
+        return Err(NO_MAC);
     }
     let redundancy =
         matches!(mac >> 8, 0x00_005e_0001 | 0x00_005e_0002 | 0x00_000c_07ac) || mac >> 12 == 0x0_0000_c9ff;

@@ -72,7 +72,7 @@ impl Which {
 }
 
 /// An instant, or one so long before now.
-fn since(text: &str) -> Result<i64, String> {
+pub(super) fn since(text: &str) -> Result<i64, String> {
     const WRONG: &str = "give an instant such as 2026-03-01T00:00:00Z, or how long ago, in s, m, h or d";
     if let Some(at) = time::parse(text) {
         return Ok(at);

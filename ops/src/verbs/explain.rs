@@ -1,7 +1,11 @@
-//! `explain`: why these records are one device, why those devices are not, and why a device shows what it shows.
+//! `explain`: why these records are one device, why those devices are not, and why a device shows what it shows; why there
+//! are as many as there are, and why something is not there.
+
+mod count;
+mod missing;
 
 use anyhow::{Context as _, anyhow, bail};
-use clap::Args;
+use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use serviceradar_materializers::{
     explain::{Found, Happened},
@@ -18,6 +22,7 @@ use serviceradar_streams::{
 
 use super::Context;
 use crate::{
+    exit::Mistaken,
     lag,
     output::{self, Format},
 };
@@ -27,14 +32,20 @@ const TIMELINE_MAX: u32 = 100;
 /// Most values of an attribute that are shown in a table; JSON has all.
 const RUNNERS_UP_SHOWN: usize = 4;
 
-/// Explains why these records are one device, why two devices are not one, and why a value is shown
+/// Explains why these records are one device, why two devices are not one, and why a value is shown; why there are as many,
+/// and why something is not there
 ///
 /// A device is given by what is known of it: a uid (old ones lead to where they went), the key of a record, an address, a
-/// MAC, a claim such as serial:acme:123, a name or a host name. Two of them are compared.
+/// MAC, a claim such as serial:acme:123, a name or a host name. Two of them are compared. One that is called `count` or
+/// `missing` is given behind `--`.
 #[derive(Debug, Args)]
+#[command(subcommand_negates_reqs = true, disable_help_subcommand = true)]
 pub(crate) struct Explain {
+    #[command(subcommand)]
+    verb: Option<Verb>,
     /// The device
-    device: String,
+    #[arg(required = true)]
+    device: Option<String>,
     /// Another, to be compared with it
     #[arg(conflicts_with = "attribute")]
     other: Option<String>,
@@ -43,22 +54,35 @@ pub(crate) struct Explain {
     attribute: Option<String>,
 }
 
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Says why the inventory shows as many devices as it does
+    Count(count::Count),
+    /// Says why something is not there
+    Missing(missing::Missing),
+}
+
 impl Explain {
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
-        let config = &context.config;
-        let url = lag::database_url(config).with_context(|| {
-            format!("no database: give --database, or start a pipeline on {}", config.dir.display())
-        })?;
-        let mut inventory = Inventory::connect(&url, &config.tenant).await?;
-        inventory.hold_still().await?;
+        let Self { verb, device, other, attribute } = self;
+        let device = match (verb, device) {
+            (None, Some(device)) => device,
+            (Some(Verb::Count(count)), None) if attribute.is_none() => return count.run(context).await,
+            (Some(Verb::Missing(missing)), None) if attribute.is_none() => return missing.run(context).await,
+            _ => {
+                let why = "`count` and `missing` are asked of no device: leave that out, or put `--` before one of that name";
+                return Err(Mistaken(why.to_owned()).into());
+            }
+        };
+        let mut inventory = still(context).await?;
         let rules = inventory.rules().await?.unwrap_or_default();
-        let (record, known) = look_up(&mut inventory, &self.device).await?;
-        if let Some(other) = &self.other {
+        let (record, known) = look_up(&mut inventory, &device).await?;
+        if let Some(other) = &other {
             let (other_record, of_other) = look_up(&mut inventory, other).await?;
             let comparison = compare((&record, &known), (&other_record, &of_other));
             return tell_comparison(context.format, &comparison);
         }
-        if let Some(name) = &self.attribute {
+        if let Some(name) = &attribute {
             return tell_attribute(context.format, &known, &rules, name);
         }
         let explanation = explain::device(&known, &rules).map_err(|error| anyhow!(error))?;
@@ -66,6 +90,17 @@ impl Explain {
         let timeline = inventory.timeline(uid, TIMELINE_MAX).await?;
         tell(context.format, &explanation, &timeline)
     }
+}
+
+/// The inventory, as it is at this moment.
+async fn still(context: &Context) -> anyhow::Result<Inventory> {
+    let config = &context.config;
+    let url = lag::database_url(config).with_context(|| {
+        format!("no database: give --database, or start a pipeline on {}", config.dir.display())
+    })?;
+    let mut inventory = Inventory::connect(&url, &config.tenant).await?;
+    inventory.hold_still().await?;
+    Ok(inventory)
 }
 
 /// The device that is meant, and the record by which: where the device itself is meant, the one that it is named by.
