@@ -6,6 +6,7 @@
 mod process;
 
 mod chaos;
+mod republish;
 mod runbooks;
 
 use std::{

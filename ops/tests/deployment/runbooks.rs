@@ -181,7 +181,7 @@ async fn reset_the_demo() {
     let _servers = SERVERS.read().await;
     let mut of = Deployment::new().await;
     let _faker = of.serve_armis();
-    of.sh("serviceradar sync");
+    of.sh("serviceradar sync armis --once");
     of.caught_up().await;
     let right = of.devices().await;
     assert!(right.len() > RECORDS as usize / 2, "the crawl brought devices");
