@@ -103,8 +103,8 @@ impl Listing {
     }
 
     /// The statements of a page, to be run one after the other until there are rows enough. Behind the columns of a row
-    /// are its keys, as texts. The limit is written out: what has no parameters the database plans once, and not each time,
-    /// a third of the work of a first page.
+    /// are its keys, as texts. The limit is written out: what has no parameters the database plans once, and not each time:
+    /// 0.6 ms of some 2 of a first page.
     pub(crate) fn page(&self, bound: &Statement, limit: i64, from: Option<&Keyset>) -> Vec<Statement> {
         let keys: String = self.keys.iter().map(|key| format!(", ({})::text", key.sql)).collect();
         let way = from.map_or(Way::Next, |from| from.way);

@@ -1,6 +1,6 @@
 //! `tenants`: whose data there are, and one that goes.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
@@ -39,7 +39,7 @@ enum Verb {
     List,
     /// Deletes all topics of a tenant and all of its rows, journals too, for ever
     ///
-    /// Stop its pipelines and its producers before: it is refused while one of them writes. What operators did to it stays
+    /// Stop its pipelines and its producers before: it is refused while a pipeline writes it. What operators did to it stays
     /// in the operations. Whatever it is interrupted by, the same command goes on.
     Remove(Remove),
 }
@@ -79,25 +79,15 @@ impl Tenants {
 
 async fn list(context: &Context) -> anyhow::Result<()> {
     let (log, views) = (log_store::reach(&context.config).await?, replay::views(context).await?);
-    let mut tenants: BTreeMap<String, (u64, u64)> = BTreeMap::new();
-    for topic in log.topics(None).await? {
-        let Some((tenant, _)) = split(&topic.name).filter(|(tenant, _)| *tenant != SYSTEM) else {
-            continue;
-        };
-        let (topics, events) = tenants.entry(tenant.to_owned()).or_default();
-        *topics += 1;
-        for log_partition in 0..topic.log_partitions {
-            let offsets = log.offsets(&topic.name, log_partition).await?;
-            *events += offsets.end.saturating_sub(offsets.start);
-        }
-    }
-    for tenant in views.tenants().await? {
-        tenants.entry(tenant).or_default();
-    }
+    let mut tenants: BTreeSet<String> = views.tenants().await?.into_iter().collect();
+    let topics = log.topics(None).await?;
+    let names = topics.iter().filter_map(|topic| split(&topic.name));
+    tenants.extend(names.map(|(tenant, _)| tenant.to_owned()).filter(|tenant| tenant != SYSTEM));
     let mut rows = Vec::new();
-    for (tenant, (topics, events)) in tenants {
+    for tenant in tenants {
+        let Holding { topics, events, .. } = removal::look(&*log, &views, &tenant).await?;
         let devices = views.devices(&tenant).await?;
-        rows.push(vec![Value::from(tenant), topics.into(), events.into(), devices.into()]);
+        rows.push(vec![Value::from(tenant), topics.len().into(), events.into(), devices.into()]);
     }
     Ok(output::rows(context.format, &["tenant", "topics", "events", "devices"], &rows)?)
 }
