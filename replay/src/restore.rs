@@ -2,7 +2,7 @@
 //!
 //! What can be known before is looked at first, and nothing is written where it is not as it must be. Then an operation
 //! says which offsets are filled, the events follow, and the operation's end. Whoever is killed in between goes on
-//! behind the last event that is there: it has the header `archive-offset`.
+//! behind the last event that is there: it has the header `archive-offset`. By that, too, is known what is restored already.
 
 mod decisions;
 mod framing;
@@ -194,6 +194,7 @@ impl Plan {
             operation.action == RESTORE && operation.manifest.as_deref() == Some(&sha256)
         };
         let interrupted = operations.unfinished().find(is_same).filter(|_| !wanted.begin_anew).cloned();
+        let finished = operations.all().iter().rfind(|of| is_same(of) && of.phase == Phase::Done);
         let mut fillings = Vec::new();
         for topic in &topics {
             for log_partition in 0..manifest.topics[topic].log_partitions.len() as u32 {
@@ -201,7 +202,11 @@ impl Plan {
                 let records = manifest.records_of(topic, log_partition);
                 let is_missing = missing.contains_key(topic);
                 let looking = Looking { log, partition, records, is_missing };
-                fillings.extend(looking.look(interrupted.as_ref(), wanted).await?);
+                let filling = match &interrupted {
+                    Some(interrupted) => looking.look_on(interrupted).await?,
+                    None => Some(looking.look_anew(finished, wanted).await?),
+                };
+                fillings.extend(filling);
             }
         }
         fillings.retain(|filling| !filling.offsets.is_empty());
@@ -216,6 +221,12 @@ impl Plan {
     /// All that are not.
     pub async fn verify(&self, place: &Place, told: impl FnMut(u64, u64)) -> Result<(), RestoreError> {
         Ok(verify(place, &self.manifest, told).await?)
+    }
+
+    /// Whether all of it is there since an earlier restore, and nothing behind it.
+    pub fn is_done(&self) -> bool {
+        let is_whole = |filling: &Filling| filling.done == filling.offsets.end - filling.offsets.start;
+        self.interrupted.is_none() && !self.fillings.is_empty() && self.fillings.iter().all(is_whole)
     }
 
     /// Events that are to be published.
@@ -370,29 +381,8 @@ struct Looking<'a> {
 }
 
 impl Looking<'_> {
-    async fn look(
-        self,
-        interrupted: Option<&Operation>,
-        wanted: &Wanted,
-    ) -> Result<Option<Filling>, RestoreError> {
-        let Some(interrupted) = interrupted else {
-            return self.look_anew(wanted).await.map(Some);
-        };
-        let is_of = |range: &&OffsetRange| {
-            range.topic == self.partition.topic
-                && range.log_partition == self.partition.log_partition.cast_signed()
-        };
-        match interrupted.ranges.iter().find(is_of) {
-            Some(range) => {
-                let offsets = range.from.cast_unsigned()..range.to.cast_unsigned();
-                self.look_on(offsets).await.map(Some)
-            }
-            None => Ok(None),
-        }
-    }
-
-    /// Where nothing was restored yet.
-    async fn look_anew(self, wanted: &Wanted) -> Result<Filling, RestoreError> {
+    /// Where no restore was interrupted. `finished` is the last one of this archive.
+    async fn look_anew(self, finished: Option<&Operation>, wanted: &Wanted) -> Result<Filling, RestoreError> {
         let Partition { topic, log_partition } = &self.partition;
         let end = if self.is_missing {
             0
@@ -400,7 +390,13 @@ impl Looking<'_> {
             let offsets = self.log.offsets(topic, *log_partition).await?;
             let events = offsets.end - offsets.start;
             if events > 0 && !wanted.append {
-                return Err(RestoreError::NotEmpty { partition: self.partition.to_string(), events });
+                let there = finished.and_then(|finished| self.filled_by(finished));
+                let there = match there.filter(|filled| filled.end == offsets.end) {
+                    Some(filled) => self.there_of(filled, offsets.end).await?,
+                    None => None,
+                };
+                let partition = self.partition.to_string();
+                return there.ok_or(RestoreError::NotEmpty { partition, events });
             }
             offsets.end
         };
@@ -408,25 +404,44 @@ impl Looking<'_> {
         Ok(Filling { partition: self.partition, offsets, done: 0, after: None })
     }
 
-    /// Where a restore was interrupted.
-    async fn look_on(self, offsets: Range<u64>) -> Result<Filling, RestoreError> {
+    /// Where one was; none: it fills nothing of this log partition.
+    async fn look_on(self, interrupted: &Operation) -> Result<Option<Filling>, RestoreError> {
+        let Some(offsets) = self.filled_by(interrupted) else {
+            return Ok(None);
+        };
         let Partition { topic, log_partition } = &self.partition;
         let end = if self.is_missing { 0 } else { self.log.offsets(topic, *log_partition).await?.end };
+        let partition = self.partition.to_string();
         if end < offsets.start {
-            let partition = self.partition.to_string();
             return Err(RestoreError::MadeAnew { partition, end, begun: offsets.start });
         }
         if end == offsets.start {
-            return Ok(Filling { partition: self.partition, offsets, done: 0, after: None });
+            return Ok(Some(Filling { partition: self.partition, offsets, done: 0, after: None }));
         }
+        match self.there_of(offsets, end).await? {
+            None => Err(RestoreError::Disturbed { partition, offset: end - 1 }),
+            there => Ok(there),
+        }
+    }
+
+    /// The offsets that a restore fills of it.
+    fn filled_by(&self, restore: &Operation) -> Option<Range<u64>> {
+        let Partition { topic, log_partition } = &self.partition;
+        let is_of = |range: &&OffsetRange| {
+            range.topic == *topic && range.log_partition == log_partition.cast_signed()
+        };
+        let range = restore.ranges.iter().find(is_of)?;
+        Some(range.from.cast_unsigned()..range.to.cast_unsigned())
+    }
+
+    /// What is there of these offsets in a log partition that ends at `end`; none where its last event is not of an archive.
+    async fn there_of(&self, offsets: Range<u64>, end: u64) -> Result<Option<Filling>, LogError> {
+        let Partition { topic, log_partition } = &self.partition;
         let last = self.log.last_event(topic, *log_partition).await?;
-        let after = last.as_ref().filter(|last| last.offset + 1 == end && end <= offsets.end);
-        let after = after.and_then(|last| marked(&last.headers, ARCHIVE_OFFSET));
-        if after.is_none() {
-            return Err(RestoreError::Disturbed { partition: self.partition.to_string(), offset: end - 1 });
-        }
-        let done = end - offsets.start;
-        Ok(Filling { partition: self.partition, offsets, done, after })
+        let last = last.filter(|last| last.offset + 1 == end && end <= offsets.end);
+        let after = last.and_then(|last| marked(&last.headers, ARCHIVE_OFFSET));
+        let partition = self.partition.clone();
+        Ok(after.map(|after| Filling { partition, done: end - offsets.start, offsets, after: Some(after) }))
     }
 }
 

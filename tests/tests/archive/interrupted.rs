@@ -15,7 +15,7 @@ use serviceradar_log::{LogError, LogStore, Publisher};
 use serviceradar_replay::{
     archive::{ArchiveError, read_manifest},
     operations::Operations,
-    restore::{RestoreError, Wanted},
+    restore::{Plan, RestoreError, Wanted},
 };
 use serviceradar_schemas::{operation::Phase, topics::Stream};
 use serviceradar_tests::stand::{Between, TENANT};
@@ -125,6 +125,34 @@ async fn a_restore_killed_at_any_append_goes_on_without_loss_or_doubling() {
     assert_eq!(phases, [Phase::Intent, Phase::Done], "one restore, however often it was killed");
     let filled: i64 = operations.all()[0].ranges.iter().map(|range| range.to - range.from).sum();
     assert_eq!(filled, i64::try_from(archived.records).unwrap());
+}
+
+/// Whoever was killed when all was done, and before anybody was told, asks again.
+#[tokio::test]
+async fn what_is_restored_already_is_known_to_be() {
+    let old = plain_log().await;
+    let dir = tempfile::tempdir().unwrap();
+    let place = folder(dir.path());
+    let archived =
+        archive_in_small_files(&old, &serviceradar_schemas::codec::NoRegistry, &place).await.unwrap();
+    let new = new_log();
+    assert!(!Plan::make(&*new, &place, &into_empty()).await.unwrap().is_done());
+    restore_all(&new, &place).await.unwrap();
+    assert!(Plan::make(&*new, &place, &into_empty()).await.unwrap().is_done());
+    assert_restored(&old, &new, &archived.manifest).await;
+    // One topic that was made anew since is filled again, and the other is left.
+    let decisions = Stream::Decisions.topic(TENANT);
+    new.delete_topic(&decisions).await.unwrap();
+    let plan = Plan::make(&*new, &place, &into_empty()).await.unwrap();
+    assert!(!plan.is_done());
+    assert_eq!(plan.missing.keys().collect::<Vec<_>>(), [&decisions]);
+    restore_all(&new, &place).await.unwrap();
+    assert_restored(&old, &new, &archived.manifest).await;
+    // Behind it there may be anything: that it is no longer what was archived, is said.
+    let publisher = Publisher::new(new.clone(), decisions);
+    publisher.publish(vec![serviceradar_log::NewEvent::default()]).await.unwrap();
+    let refused = restore_all(&new, &place).await.unwrap_err();
+    assert!(matches!(refused, RestoreError::NotEmpty { .. }), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -82,7 +82,10 @@ impl Restore {
         for (topic, log_partition, from, to) in plan.manifest.gaps() {
             tracing::warn!("{topic}/{log_partition}:{from}-{to} was lost before it was archived");
         }
-        if self.dry_run {
+        if plan.is_done() {
+            tracing::info!("all of it is in the log since an earlier restore: nothing is published");
+        }
+        if self.dry_run || plan.is_done() {
             return rows(context, &plan.fillings);
         }
         let ids = register(context, &plan).await?;
