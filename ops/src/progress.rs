@@ -20,6 +20,11 @@ pub(crate) fn on_terminal() -> bool {
     io::stderr().is_terminal()
 }
 
+/// Does what writes to the screen: bars make way meanwhile.
+pub(crate) fn aside<T>(write: impl FnOnce() -> T) -> T {
+    BARS.suspend(write)
+}
+
 /// A piece of work under way. Gone from the screen when dropped.
 pub(crate) struct Progress {
     step: &'static str,
