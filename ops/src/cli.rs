@@ -1,8 +1,8 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::{iter, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgMatches, Args, Parser, Subcommand};
 
 use crate::{exit, output::Format, verbs};
 
@@ -123,6 +123,12 @@ impl Verb {
             _ => Vec::new(),
         }
     }
+}
+
+/// The words of the verb that was given, such as `replay archive`.
+pub(crate) fn words(matches: &ArgMatches) -> String {
+    let verbs = iter::successors(matches.subcommand(), |(_, of)| of.subcommand());
+    verbs.map(|(word, _)| word).collect::<Vec<_>>().join(" ")
 }
 
 /// The simulated network.

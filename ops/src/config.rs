@@ -188,6 +188,7 @@ pub struct Config {
     /// Whether somebody asked for that address.
     pub listen_given: bool,
     pub log_level: String,
+    pub metrics_textfile_dir: Option<PathBuf>,
     /// The document, read.
     pub rules: Option<Rules>,
     pub schema_registry: SchemaRegistry,
@@ -227,6 +228,7 @@ impl Config {
             listen: parse(layers, "listen")?,
             listen_given: layers.get("listen")?.origin != Origin::Default,
             log_level: parse(layers, "log_level")?,
+            metrics_textfile_dir: optional(layers, "metrics.textfile_dir")?.map(PathBuf::from),
             rules: rules(layers)?,
             schema_registry: SchemaRegistry {
                 password: optional(layers, "schema_registry.password")?.map(Secret),

@@ -16,22 +16,25 @@ mod progress;
 mod registry;
 mod shutdown;
 mod telemetry;
+mod textfile;
 mod verbs;
 
 use std::{io::Write, process::ExitCode};
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 use cli::Cli;
 use serviceradar_ops::config::{self, Config, Layers, Origin};
+use textfile::{TEXTFILE, Textfile};
 
 /// A load makes and drops millions of small values: the system's allocator takes a quarter of its time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     serviceradar_ops::memory::use_small_pages();
-    match run(cli) {
+    match run(cli, &cli::words(&matches)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if exit::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
@@ -42,7 +45,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> anyhow::Result<()> {
+fn run(cli: Cli, words: &str) -> anyhow::Result<()> {
     if let cli::Verb::Completions(completions) = &cli.verb {
         return completions.run();
     }
@@ -50,7 +53,14 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     let level_given = context.layers.get("log_level")?.origin != Origin::Default;
     telemetry::start(&context.config.log_level, level_given)?;
     let runtime = serviceradar_ops::memory::runtime()?;
-    runtime.block_on(verbs::run(cli.verb, context))
+    let config = &context.config;
+    let begin = |dir| TEXTFILE.get_or_init(|| Textfile::begin(dir, &config.tenant, words));
+    let textfile = config.metrics_textfile_dir.as_deref().map(begin);
+    let ran = runtime.block_on(verbs::run(cli.verb, context));
+    if let Some(textfile) = textfile {
+        textfile.end(ran.as_ref().is_err_and(|error| !exit::is_broken_pipe(error)));
+    }
+    ran
 }
 
 fn context(cli: &Cli) -> anyhow::Result<verbs::Context> {

@@ -36,6 +36,14 @@ pub enum Metric {
     Running,
     SettingProblems,
     Stalled,
+    StepDone,
+    StepPerSecond,
+    StepSeconds,
+    StepSize,
+    VerbFailed,
+    VerbLastSuccess,
+    VerbRunning,
+    VerbSeconds,
 }
 
 /// How a metric behaves.
@@ -83,9 +91,13 @@ const OF: &[&str] = &["log_partition"];
 const PARTITION: &[&str] = &["partition"];
 /// A metric of queries: where they are asked.
 const ROUTE: &[&str] = &["route"];
+/// A metric of a verb that ends.
+const VERB: &[&str] = &["tenant", "verb"];
+/// A metric of a step of such a verb.
+const STEP: &[&str] = &["tenant", "verb", "step"];
 
 #[rustfmt::skip]
-const ROWS: [(Metric, Row); 29] = [
+const ROWS: [(Metric, Row); 37] = [
     (Metric::BiggestBlock, row("serviceradar_biggest_block", Kind::Gauge, &[], "Nodes of the biggest block: what identity must decide at once.")),
     (Metric::BlocksDecided, row("serviceradar_blocks_decided_total", Kind::Counter, &[], "Blocks decided since the start.")),
     (Metric::CaughtUp, row("serviceradar_caught_up", Kind::Gauge, &[], "1 while everything in the log is in the views, else 0.")),
@@ -115,6 +127,14 @@ const ROWS: [(Metric, Row); 29] = [
     (Metric::Running, row("serviceradar_running", Kind::Gauge, &[], "1 while the pipeline writes views, else 0.")),
     (Metric::SettingProblems, row("serviceradar_setting_problems", Kind::Gauge, &[], "Settings of the log that contradict what its streams need; `status` says which, and what mends them.")),
     (Metric::Stalled, row("serviceradar_stalled", Kind::Gauge, OF, "1 while the log partition cannot be read, else 0; `status` says why.")),
+    (Metric::StepDone, row("serviceradar_step_done", Kind::Gauge, STEP, "How far the step has come: events, rows or bytes, as the step goes by.")),
+    (Metric::StepPerSecond, row("serviceradar_step_per_second", Kind::Gauge, STEP, "The same for each second since the step began.")),
+    (Metric::StepSeconds, row("serviceradar_step_seconds", Kind::Gauge, STEP, "Seconds that the step takes, or took.")),
+    (Metric::StepSize, row("serviceradar_step_size", Kind::Gauge, STEP, "How far the step is to come.")),
+    (Metric::VerbFailed, row("serviceradar_verb_failed", Kind::Gauge, VERB, "1 if the last run that ended did so with an exit code other than 0, else 0.")),
+    (Metric::VerbLastSuccess, row("serviceradar_verb_last_success_timestamp_seconds", Kind::Gauge, VERB, "When a run ended with exit code 0 last, seconds since the Unix epoch; 0 if none did.")),
+    (Metric::VerbRunning, row("serviceradar_verb_running", Kind::Gauge, VERB, "1 from the first step of a run until it ends, else 0.")),
+    (Metric::VerbSeconds, row("serviceradar_verb_seconds", Kind::Gauge, VERB, "Seconds that the run takes, or took.")),
 ];
 
 impl Metric {

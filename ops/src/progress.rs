@@ -1,4 +1,5 @@
-//! How far a piece of work has come, on stderr: a bar on a terminal, a JSON line a second elsewhere.
+//! How far a piece of work has come, on stderr: a bar on a terminal, a JSON line a second elsewhere; and as metrics, where
+//! they are wanted.
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -9,8 +10,10 @@ use std::{
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::json;
 
-/// Between two lines about the same work.
-const LINE_EVERY: Duration = Duration::from_secs(1);
+use crate::textfile::TEXTFILE;
+
+/// Between two times that the same work is told of.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// All bars of the process: what else is written to stderr makes way for them.
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
@@ -20,16 +23,23 @@ pub(crate) fn on_terminal() -> bool {
     io::stderr().is_terminal()
 }
 
+/// Does what writes to the screen: bars make way meanwhile.
+pub(crate) fn aside<T>(write: impl FnOnce() -> T) -> T {
+    BARS.suspend(write)
+}
+
 /// A piece of work under way. Gone from the screen when dropped.
 pub(crate) struct Progress {
     step: &'static str,
     begun: Instant,
     told: Option<Instant>,
+    done: u64,
+    total: u64,
     bar: Option<ProgressBar>,
 }
 
 impl Progress {
-    /// Begins; `what` is shown beside the bar, `step` is its name in the lines.
+    /// Begins; `what` is shown beside the bar, `step` is its name in lines and metrics.
     pub(crate) fn begin(step: &'static str, what: &str) -> Self {
         let bar = on_terminal().then(|| {
             let template =
@@ -40,38 +50,43 @@ impl Progress {
             bar.enable_steady_tick(Duration::from_millis(100));
             bar
         });
-        Self { step, begun: Instant::now(), told: None, bar }
+        let progress = Self { step, begun: Instant::now(), told: None, done: 0, total: 0, bar };
+        progress.measure(true);
+        progress
     }
 
     /// It has come to `done` of `total`.
     pub(crate) fn at(&mut self, done: u64, total: u64) {
-        match &self.bar {
-            Some(bar) => {
-                bar.set_length(total);
-                bar.set_position(done);
-            }
-            None if self.told.is_none_or(|told| told.elapsed() >= LINE_EVERY) => {
-                self.told = Some(Instant::now());
-                self.tell(done, total);
-            }
-            None => {}
+        (self.done, self.total) = (done, total);
+        if let Some(bar) = &self.bar {
+            bar.set_length(total);
+            bar.set_position(done);
+        }
+        if self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+            self.told = Some(Instant::now());
+            self.tell();
+            self.measure(false);
         }
     }
 
     /// It is done; what came of it stays on the screen.
-    pub(crate) fn end(self, done: u64, result: &str) {
-        let seconds = self.begun.elapsed().as_secs_f64();
-        match &self.bar {
-            Some(bar) => {
-                bar.finish_and_clear();
-                // Nothing can be done about a stderr that is gone.
-                BARS.println(format!("✓ {result} ({seconds:.1} s)")).ok();
-            }
-            None => self.tell(done, done),
+    pub(crate) fn end(mut self, done: u64, result: &str) {
+        (self.done, self.total) = (done, done);
+        self.tell();
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+            let seconds = self.begun.elapsed().as_secs_f64();
+            // Nothing can be done about a stderr that is gone.
+            BARS.println(format!("✓ {result} ({seconds:.1} s)")).ok();
         }
     }
 
-    fn tell(&self, done: u64, total: u64) {
+    /// Where no bar tells it.
+    fn tell(&self) {
+        if self.bar.is_some() {
+            return;
+        }
+        let (done, total) = (self.done, self.total);
         let seconds = self.begun.elapsed().as_millis() as f64 / 1_000.0;
         let per_second = (seconds > 0.0 && done > 0).then(|| done as f64 / seconds);
         let left = per_second.map(|rate| (total.saturating_sub(done) as f64 / rate).round());
@@ -81,6 +96,12 @@ impl Progress {
         });
         writeln!(io::stderr(), "{line}").ok();
     }
+
+    fn measure(&self, at_once: bool) {
+        if let Some(textfile) = TEXTFILE.get() {
+            textfile.step(self.step, (self.done, self.total), self.begun.elapsed(), at_once);
+        }
+    }
 }
 
 impl Drop for Progress {
@@ -88,6 +109,7 @@ impl Drop for Progress {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+        self.measure(true);
     }
 }
 

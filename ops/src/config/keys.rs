@@ -28,7 +28,7 @@ pub const VARIABLE_PREFIX: &str = "SERVICERADAR_";
 pub const FILE_SUFFIX: &str = "_file";
 
 /// All keys, in order of their names.
-pub const KEYS: [Key; 42] = [
+pub const KEYS: [Key; 43] = [
     key("armis.aql", "in:devices", "Which devices to fetch, in Armis' query language."),
     key("armis.concurrency", "4", "Pages fetched at once, 1 to 32."),
     key(
@@ -104,6 +104,11 @@ pub const KEYS: [Key; 42] = [
         "log_level",
         "info",
         "What is told on stderr: error, warn, info, debug, trace, or directives like `info,serviceradar_log=debug`.",
+    ),
+    key(
+        "metrics.textfile_dir",
+        "",
+        "A folder for metrics of verbs that show progress (`replay`, `truncate`, `reseed`, `dlq replay` and others), which end before anybody scrapes them: that of the node exporter's textfile collector. Unset: such metrics go nowhere.",
     ),
     key(
         "retention.journals_d",

@@ -21,6 +21,7 @@ mod resolve;
 mod schema;
 mod shell;
 mod terminal;
+mod textfile;
 mod tutorial;
 
 use std::{

@@ -45,6 +45,11 @@ impl Scan {
         Ok(Self { log, topic, left, since })
     }
 
+    /// How many events are left to be read, at most.
+    pub fn left(&self) -> u64 {
+        self.left.iter().map(|(_, next, end)| end.saturating_sub(*next)).sum()
+    }
+
     /// The next of them; `None` at the end. A piece may be empty.
     pub async fn next(&mut self) -> Result<Option<Vec<Entry>>, LettersError> {
         let limit = ReadLimit { events: READ_EVENTS, bytes: READ_BYTES, wait: READ_WAIT };

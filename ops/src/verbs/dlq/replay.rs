@@ -15,7 +15,12 @@ use serviceradar_schemas::{
 };
 
 use super::{Context, Which, show::writers};
-use crate::{exit::Wanting, log_store, output, registry};
+use crate::{
+    exit::Wanting,
+    log_store, output,
+    progress::{self, Progress},
+    registry,
+};
 
 /// Publishes dead letters again.
 #[derive(Debug, Args)]
@@ -60,7 +65,9 @@ impl Replay {
         let mut scan = Scan::begin(log, &config.tenant, since).await?;
         let mut told = Told::default();
         let mut missing = choice.ids.clone();
+        let (mut progress, total) = (Progress::begin("dead letters", "reading dead letters"), scan.left());
         while let Some(mut letters) = scan.next_letters().await? {
+            progress.at(total.saturating_sub(scan.left()), total);
             letters.retain(|letter| choice.takes(letter));
             if letters.is_empty() {
                 continue;
@@ -71,6 +78,7 @@ impl Replay {
             }
             told.tell(context, &letters, &outcomes)?;
         }
+        drop(progress);
         told.end(self.dry_run, missing.into_iter().collect())
     }
 }
@@ -97,7 +105,7 @@ impl Told {
         for outcome in outcomes {
             *self.counts.entry(word(outcome)).or_default() += 1;
         }
-        output::rows(context.format, &Self::COLUMNS, &rows)
+        progress::aside(|| output::rows(context.format, &Self::COLUMNS, &rows))
     }
 
     /// Sums up on stderr; says by its code whether anything stays that was meant.
