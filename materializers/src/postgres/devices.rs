@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
 use serviceradar_streams::rows::{DeviceRow, Uid};
-use tokio_postgres::Row;
+use tokio_postgres::{Row, types::Json};
 use uuid::Uuid;
 
 use super::{
@@ -59,7 +59,7 @@ pub(crate) fn device(row: &Row) -> Result<(DeviceRow, u64), ViewsError> {
 
 fn read_device(row: &Row) -> Result<(DeviceRow, u64), Unreadable> {
     fn json<T: DeserializeOwned>(row: &Row, at: usize) -> Result<T, Unreadable> {
-        Ok(serde_json::from_value(row.try_get(at)?)?)
+        Ok(row.try_get::<_, Json<T>>(at)?.0)
     }
     let strings = |at| json::<BTreeMap<String, String>>(row, at);
     let device = DeviceRow {
@@ -73,7 +73,7 @@ fn read_device(row: &Row) -> Result<(DeviceRow, u64), Unreadable> {
         type_id: row.try_get(7)?,
         vendor_name: row.try_get(8)?,
         model: row.try_get(9)?,
-        os: row.try_get::<_, Option<serde_json::Value>>(10)?.map(serde_json::from_value).transpose()?,
+        os: row.try_get::<_, Option<Json<_>>>(10)?.map(|Json(os)| os),
         hw_info: strings(11)?,
         risk_score: row.try_get(12)?,
         risk_level: row.try_get(13)?,

@@ -7,7 +7,7 @@ use futures_util::TryStreamExt;
 use serde_json::{Value, json};
 use serviceradar_streams::{
     evidence::canonical_attributes,
-    rows::{CountRow, EpochOutput, IssueRow, State},
+    rows::{CountRow, DeviceRow, EpochOutput, IssueRow, State},
     rules::Rules,
     sums::Sums,
 };
@@ -19,7 +19,7 @@ use super::{
     session::{Session, views_error},
     state::{self, address},
     sums,
-    tables::words_of,
+    tables::{SearchRow, TableRow, words_of},
 };
 use crate::{
     migrations,
@@ -32,16 +32,25 @@ const EVIDENCE_IN_PIECE: usize = 10_000;
 /// Pieces of the state that wait between the database and whoever takes them.
 const PIECES_WAITING: usize = 2;
 /// Columns that are empty all or none, of a table.
-const TOGETHER: [(&str, &[&str]); 8] = [
-    ("record_summaries", &["place", "place_time", "place_hash"]),
-    ("record_summaries", &["assert_time", "assert_hash", "assert_event_time"]),
-    ("record_summaries", &["full_time", "full_hash", "full_event_time"]),
-    ("record_summaries", &["end_time", "end_hash"]),
-    ("record_summaries", &["probe_up", "probe_at"]),
-    ("record_summaries", &["collector_agent", "collector_gateway", "collector_address"]),
-    ("device_evidence", &["last_time", "last_hash"]),
-    ("device_evidence", &["last_time", "last_seen"]),
+const TOGETHER: [(&str, &[&[&str]]); 2] = [
+    (
+        "record_summaries",
+        &[
+            &["place", "place_time", "place_hash"],
+            &["assert_time", "assert_hash", "assert_event_time"],
+            &["full_time", "full_hash", "full_event_time"],
+            &["end_time", "end_hash"],
+            &["probe_up", "probe_at"],
+            &["collector_agent", "collector_gateway", "collector_address"],
+        ],
+    ),
+    ("device_evidence", &[&["last_time", "last_hash", "last_seen"]]),
 ];
+/// Places of the columns behind those of a device: periods of `last_seen`, and what searches go by (its tenant and uid before).
+const PERIODS_AT: usize = 32;
+const SEARCH_AT: usize = 36;
+/// Room for what is read of a million devices and their words side by side.
+const WORK_MEM: &str = "SET LOCAL work_mem = '256MB'";
 /// Contradictions that are told; of more, how many there are.
 const CONTRADICTIONS_MAX: usize = 1_000;
 
@@ -92,6 +101,7 @@ impl PostgresViews {
         migrations::check(session.client()).await?;
         session.become_writer().await?;
         session.begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        session.begin(WORK_MEM).await?;
         let generation = super::use_target(&mut session, self.target).await?;
         Ok(Stored { session, tenant: tenant.to_owned(), generation })
     }
@@ -139,18 +149,19 @@ impl Stored {
     /// follow from records. Returns where rows contradict each other.
     pub async fn rows(&mut self, put: &mpsc::Sender<EpochOutput>) -> Result<Contradictions, ViewsError> {
         let mut found = Contradictions::default();
-        self.halves("device_summaries", "device_details", "'sr:' || uid", &mut found).await?;
-        self.halves("record_summaries", "record_attributes", "record_key", &mut found).await?;
+        let devices = self.devices(put, &mut found).await?;
+        self.halves(["device_summaries", "device_details"], "'sr:' || uid", devices, &mut found).await?;
         self.together(&mut found).await?;
-        self.devices(put, &mut found).await?;
         self.parts_of_keys(&mut found).await?;
         self.evidence(put).await?;
         let mut rest = EpochOutput::default();
         rest.issues.new = self.issues().await?;
         rest.counts.new = self.counts().await?;
         let (give, mut take) = mpsc::channel::<State>(PIECES_WAITING);
+        let mut records = 0;
         let passing = async {
             while let Some(mut piece) = take.recv().await {
+                records += piece.records.len();
                 let mut output = EpochOutput::default();
                 for row in &mut piece.records {
                     if let Some(canonical) = canonical_attributes(&row.attributes) {
@@ -175,6 +186,7 @@ impl Stored {
         };
         let (read, ()) = tokio::join!(read, passing);
         read?;
+        self.halves(["record_summaries", "record_attributes"], "record_key", records, &mut found).await?;
         // Whoever has gone needs none.
         let _ = put.send(rest).await;
         Ok(found)
@@ -182,30 +194,45 @@ impl Stored {
 
     /// Notes where of columns that are empty all or none some are.
     async fn together(&mut self, found: &mut Contradictions) -> Result<(), ViewsError> {
-        for (table, columns) in TOGETHER {
-            let list = columns.join(", ");
-            let count = columns.len();
+        for (table, groups) in TOGETHER {
+            let empty: Vec<String> =
+                groups.iter().map(|columns| format!("num_nulls({})", columns.join(", "))).collect();
+            let is_part =
+                |(empty, columns): (&String, &&[&str])| format!("{empty} NOT IN (0, {})", columns.len());
+            let are_part: Vec<String> = empty.iter().zip(groups).map(is_part).collect();
             let select = format!(
-                "SELECT record_key, num_nulls({list}) FROM {table}
-                 WHERE tenant = $1 AND num_nulls({list}) NOT IN (0, {count})"
+                "SELECT record_key, {} FROM {table} WHERE tenant = $1 AND ({})",
+                empty.join(", "),
+                are_part.join(" OR ")
             );
             for row in self.session.query(&select, &[&self.tenant]).await? {
-                let empty: i32 = row.get(1);
-                let stored = json!(format!("{empty} of {list} are empty"));
-                found.note(table, row.get(0), stored, json!("all of them, or none"));
+                for (at, columns) in groups.iter().enumerate() {
+                    let empty: i32 = row.get(at + 1);
+                    if empty != 0 && usize::try_from(empty) != Ok(columns.len()) {
+                        let stored = json!(format!("{empty} of {} are empty", columns.join(", ")));
+                        found.note(table, row.get(0), stored, json!("all of them, or none"));
+                    }
+                }
             }
         }
         Ok(())
     }
 
-    /// Notes of two tables that are one row by row where a row has no other half.
+    /// Notes of two tables that are one row by row where a row has no other half, if not all have one: that many rows were
+    /// read of both together.
     async fn halves(
         &mut self,
-        one: &'static str,
-        other: &'static str,
+        [one, other]: [&'static str; 2],
         key: &str,
+        whole: usize,
         found: &mut Contradictions,
     ) -> Result<(), ViewsError> {
+        let count = |table| format!("(SELECT count(*) FROM {table} WHERE tenant = $1)");
+        let counts = format!("SELECT {}, {}", count(one), count(other));
+        let counts = self.session.query_one(&counts, &[&self.tenant]).await?;
+        if (0..2).all(|at| counts.get::<_, i64>(at) == whole as i64) {
+            return Ok(());
+        }
         for (table, without) in [(one, other), (other, one)] {
             let column = key.rsplit(' ').next().unwrap_or(key);
             let select = format!(
@@ -219,21 +246,26 @@ impl Stored {
         Ok(())
     }
 
+    /// Reads the devices; returns how many there are.
     async fn devices(
         &mut self,
         put: &mpsc::Sender<EpochOutput>,
         found: &mut Contradictions,
-    ) -> Result<(), ViewsError> {
+    ) -> Result<usize, ViewsError> {
         let columns = devices::DEVICE_COLUMNS.replace(" sources,", " '[]'::jsonb AS sources,");
+        let searched: Vec<String> =
+            SearchRow::REST.iter().map(|column| format!("{column} AS search_{column}")).collect();
         let select = format!(
-            "SELECT {columns}, search, search_ip, last_seen_period, date_bin('10 seconds', last_seen, '1970-01-01Z')
-            FROM devices FULL JOIN (SELECT tenant, uid, ip AS search_ip, to_jsonb(s) - '{{tenant,uid}}'::text[] AS search
-                FROM device_search s WHERE tenant = $1) AS searched USING (tenant, uid)
-            WHERE tenant = $1 AND (partition IS NULL OR hw_info IS NOT NULL)"
+            "SELECT {columns}, last_seen_period, date_bin('10 seconds', last_seen, '1970-01-01Z'), searched.*
+            FROM devices FULL JOIN (SELECT tenant, uid, {} FROM device_search WHERE tenant = $1) AS searched
+                USING (tenant, uid)
+            WHERE tenant = $1 AND (partition IS NULL OR hw_info IS NOT NULL)",
+            searched.join(", ")
         );
         let rows = self.session.client().query_raw(&select, [&self.tenant]).await.map_err(views_error)?;
         let mut rows = pin!(rows);
         let mut piece = EpochOutput::default();
+        let mut count = 0;
         while let Some(row) = rows.try_next().await.map_err(views_error)? {
             if row.get::<_, Option<&str>>(1).is_none() {
                 let key = serviceradar_streams::rows::Uid(row.get(0)).to_string();
@@ -241,29 +273,23 @@ impl Stored {
                 continue;
             }
             let (device, _) = devices::device(&row)?;
-            let mut stored = row.get::<_, Option<Value>>(32).unwrap_or_default();
-            if let Some(ip) = stored.get_mut("ip") {
-                // As devices write it.
-                *ip = json!(address(&row, 33).map_err(views_error)?);
+            is_searched(&row, &device, found).map_err(views_error)?;
+            let period = |at| state::micros(&row, PERIODS_AT + at).map_err(views_error);
+            let (stored, expected) = (period(0)?, period(1)?);
+            if stored != expected {
+                let table = "device_summaries (last_seen_period)";
+                found.note(table, device.uid.clone(), json!(stored), json!(expected));
             }
-            let expected = json!({
-                "words": words_of(&device), "name": device.name, "hostname": device.hostname, "ip": device.ip,
-                "type": device.r#type, "vendor_name": device.vendor_name, "site": device.site,
-                "state": device.state, "discovery_sources": device.discovery_sources,
-            });
-            found.note("device_search", device.uid.clone(), stored, expected);
-            let period = |at| state::micros(&row, at).map_err(views_error);
-            let (stored, expected) = (json!(period(34)?), json!(period(35)?));
-            found.note("device_summaries (last_seen_period)", device.uid.clone(), stored, expected);
             piece.devices.new.push(device);
+            count += 1;
             if piece.devices.new.len() == DEVICES_IN_PIECE
                 && put.send(std::mem::take(&mut piece)).await.is_err()
             {
-                return Ok(());
+                return Ok(count);
             }
         }
         let _ = put.send(piece).await;
-        Ok(())
+        Ok(count)
     }
 
     /// Records repeat the parts of their keys in columns of their own.
@@ -335,6 +361,38 @@ impl Stored {
         };
         self.session.query(select, &[&self.tenant]).await?.iter().map(read).collect()
     }
+}
+
+/// Notes where what searches of a device go by is not what the device says.
+fn is_searched(
+    row: &Row,
+    device: &DeviceRow,
+    found: &mut Contradictions,
+) -> Result<(), tokio_postgres::Error> {
+    let text = |at| row.try_get::<_, Option<&str>>(SEARCH_AT + at);
+    let (words, ip) = (words_of(device), address(row, SEARCH_AT + 3)?.map(|ip| ip.to_string()));
+    let stored = (
+        (text(0)?, text(1)?, text(2)?, ip.as_deref(), text(4)?, text(5)?, text(6)?, text(7)?),
+        row.try_get::<_, Option<Vec<&str>>>(SEARCH_AT + 8)?,
+    );
+    let expected = (
+        (
+            Some(&*words),
+            device.name.as_deref(),
+            device.hostname.as_deref(),
+            device.ip.as_deref(),
+            Some(&*device.r#type),
+            device.vendor_name.as_deref(),
+            device.site.as_deref(),
+            Some(&*device.state),
+        ),
+        Some(device.discovery_sources.iter().map(String::as_str).collect::<Vec<_>>()),
+    );
+    if stored != expected {
+        let stored = if stored.0.0.is_some() { json!(stored) } else { Value::Null };
+        found.note(SearchRow::TABLE, device.uid.clone(), stored, json!(expected));
+    }
+    Ok(())
 }
 
 fn no_such(table: &str, column: &str, found: &str) -> ViewsError {
