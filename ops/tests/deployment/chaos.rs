@@ -1,5 +1,5 @@
-//! Chaos: rebuilds, promotions, rollbacks, archives and restores are killed at random points, and so are pipelines, Kafka and
-//! PostgreSQL. Afterwards the views are what the log says, read anew, and nothing needs a hand.
+//! Chaos: rebuilds, promotions, rollbacks, archives, restores and reseeds are killed at random points, and so are pipelines, Kafka
+//! and PostgreSQL. Afterwards the views are what the log says, read anew, and nothing needs a hand.
 
 use std::{
     process::Stdio,
@@ -18,6 +18,8 @@ use super::{Deployment, RECORDS, Running, SERVERS, services};
 
 /// How often something is killed, where CHAOS_KILLS does not say; 200 is what a release is tried with.
 const KILLS: u32 = 20;
+/// How often a reseed is.
+const RESEED_KILLS: u32 = 8;
 /// The longest that something is let run before.
 const LIVES_MS: u64 = 4_000;
 /// The longest that a restore is let run before: it takes some two seconds here.
@@ -171,5 +173,43 @@ async fn whatever_is_killed_the_views_are_what_the_log_says() {
     of.sh("serviceradar replay rebuild --rules default.toml --promote auto --max-changes 1000000 --leave");
     of.start().await;
     assert_eq!(of.devices().await, devices);
+    of.end().await;
+}
+
+/// A tenant that is emptied and crawled again, killed wherever it is, comes to the devices that it had, by their uids.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reseed_that_is_killed_goes_on() {
+    let _servers = SERVERS.read().await;
+    let seed =
+        std::env::var("CHAOS_SEED").map_or(SystemClock.now().cast_unsigned(), |seed| seed.parse().unwrap());
+    println!("CHAOS_SEED={seed}");
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut of = Deployment::new().await;
+    let _faker = of.serve_armis();
+    of.sh("serviceradar sync armis --once");
+    of.caught_up().await;
+    let right = of.devices().await;
+    assert!(right.len() > RECORDS as usize / 2, "the crawl brought devices");
+    let devices = right.len();
+    let reseed = format!(
+        "serviceradar reseed --no-archive --expect {devices} --tolerance 0% --yes-i-mean {}",
+        of.tenant
+    );
+    let kills = std::env::var("CHAOS_KILLS").map_or(RESEED_KILLS, |kills| kills.parse().unwrap());
+    for kill in 0..kills {
+        let lives = Duration::from_millis(random.random_range(0..LIVES_MS));
+        println!("{kill}: reseed, killed after {lives:?}");
+        of.kill(&reseed, lives).await;
+        if random.random_range(0..3) == 0 {
+            let mut pipeline = of.pipeline.take().unwrap();
+            pipeline.0.kill().ok();
+            pipeline.0.wait().unwrap();
+        }
+        of.see_to_the_pipeline();
+    }
+    of.writes().await;
+    of.sh(&reseed);
+    of.caught_up().await;
+    assert_eq!(of.devices().await, right);
     of.end().await;
 }
