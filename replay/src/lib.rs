@@ -19,6 +19,7 @@ pub mod letters;
 mod load;
 pub mod operations;
 mod outbox;
+pub mod past;
 pub mod preview;
 pub mod reader;
 pub mod recompute;
