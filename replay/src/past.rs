@@ -4,7 +4,7 @@ use serviceradar_materializers::{
     LAYOUT_VERSION, PostgresViews,
     views::{Epoch, Pieces, Resume, TenantWriter, Views, ViewsError},
 };
-use serviceradar_streams::rows::EpochOutput;
+use serviceradar_streams::{rows::EpochOutput, rules::Rules};
 
 use crate::{
     as_of::Then,
@@ -41,11 +41,11 @@ impl Then {
         writer: &str,
         at: i64,
     ) -> Result<(), FillError> {
-        let views = views.of_past(generation);
-        let (mut taken, resume) = self.take(&views, writer).await?;
+        let (views, Self { recomputed, rules, past, .. }) = (views.of_past(generation), self);
+        let (mut taken, resume) = take(&views, &past.tenant, writer, &rules).await?;
         // All rows came with one epoch, or none did.
         let written = match resume.epoch {
-            0 => write(self.recomputed, &mut *taken, at).await,
+            0 => write(recomputed, &mut *taken, at).await,
             _ => Ok(()),
         };
         let left = taken.leave().await;
@@ -54,25 +54,27 @@ impl Then {
         views.make_indexes(generation).await?;
         Ok(views.set_past(generation).await?)
     }
+}
 
-    async fn take(
-        &self,
-        views: &PostgresViews,
-        writer: &str,
-    ) -> Result<(Box<dyn TenantWriter>, Resume), ViewsError> {
-        let (fingerprint, rules) = (self.rules.fingerprint(LAYOUT_VERSION), self.rules.canonical());
-        let mut is_waiting = false;
-        loop {
-            match views.take(&self.past.tenant, writer, &fingerprint, &rules).await {
-                Err(ViewsError::Held { writer, .. }) => {
-                    if !is_waiting {
-                        tracing::info!(writer, "somebody fills this generation, or was stopped: waiting");
-                    }
-                    is_waiting = true;
-                    tokio::time::sleep(RETRY).await;
+/// Takes the tenant for writing, once nobody else has it.
+async fn take(
+    views: &PostgresViews,
+    tenant: &str,
+    writer: &str,
+    rules: &Rules,
+) -> Result<(Box<dyn TenantWriter>, Resume), ViewsError> {
+    let (fingerprint, rules) = (rules.fingerprint(LAYOUT_VERSION), rules.canonical());
+    let mut is_waiting = false;
+    loop {
+        match views.take(tenant, writer, &fingerprint, &rules).await {
+            Err(ViewsError::Held { writer, .. }) => {
+                if !is_waiting {
+                    tracing::info!(writer, "somebody fills this generation, or was stopped: waiting");
                 }
-                taken => return taken,
+                is_waiting = true;
+                tokio::time::sleep(RETRY).await;
             }
+            taken => return taken,
         }
     }
 }
