@@ -13,7 +13,7 @@ async fn a_generation_of_the_past_is_listed_compared_and_dropped_and_never_promo
     data(&dir, &["demo", "--once", "--devices", "60"]);
     let server = PrivatePostgres::start(&dir.path().join("postgres")).await.unwrap();
     let database = ["--database", server.url()];
-    let json = |arguments: &[&str]| data(&dir, &[&["replay"], arguments, &database].concat());
+    let json = |arguments: &[&str]| data(&dir, &[&["replay"][..], arguments, &database].concat());
     let states = || -> Vec<Value> {
         json(&["generations"]).into_iter().map(|of| json!([of["generation"], of["state"]])).collect()
     };
@@ -36,7 +36,7 @@ async fn a_generation_of_the_past_is_listed_compared_and_dropped_and_never_promo
         (&["rollback"], "no generation that was active before is ready"),
         (&["diff", "1", "2", "--tenant", "other"], "is of tenant default alone"),
     ] {
-        let (_, why) = failure(&dir, &[&["replay"], refused, &database].concat());
+        let (_, why) = failure(&dir, &[&["replay"][..], refused, &database].concat());
         assert!(why.contains(word), "{refused:?}: {why}");
     }
     let drop = ["replay", "generations", "--drop", "2", "--confirm", "2"];

@@ -21,8 +21,7 @@ const SHOWN: usize = 50;
 ///
 /// Which devices appeared, vanished, were merged, split or changed, from the first to the second, at one moment. Where the
 /// two stand at different places of the log, what changed within the last minute is left out; not beside one of the past, which
-/// stands still. JSON has a line for each
-/// device, with both rows.
+/// stands still. JSON has a line for each device, with both rows.
 #[derive(Debug, Args)]
 pub(crate) struct Diff {
     /// The first
