@@ -7,6 +7,7 @@ pub mod candidate;
 mod chores;
 pub mod clocks;
 mod commit;
+mod count;
 pub mod drift;
 pub mod driver;
 pub mod epochs;

@@ -3,7 +3,7 @@
 
 mod accept_gap;
 pub(super) mod archive;
-mod as_of;
+pub(super) mod as_of;
 mod bound_intake;
 mod diff;
 mod generations;

@@ -1,5 +1,5 @@
 //! `replay as-of --into-generation`: a generation of the past is made, listed, compared, refused to whoever would promote it,
-//! and dropped.
+//! and dropped. `explain count --at`.
 
 use serde_json::{Value, json};
 use serviceradar_ops::postgres::PrivatePostgres;
@@ -39,6 +39,10 @@ async fn a_generation_of_the_past_is_listed_compared_and_dropped_and_never_promo
         let (_, why) = failure(&dir, &[&["replay"][..], refused, &database].concat());
         assert!(why.contains(word), "{refused:?}: {why}");
     }
+    let count = |at: &str| data(&dir, &[&["explain", "count", "--at", at][..], &database].concat()).remove(0);
+    let counted = count(&now);
+    assert_eq!((&counted["devices"], &counted["faults"]), (&made["devices"], &json!([])), "{counted}");
+    assert_eq!(count("2000-01-01T00:00:00Z")["records"], 0);
     let drop = ["replay", "generations", "--drop", "2", "--confirm", "2"];
     assert!(run(&dir, &[&drop[..], &database].concat()).status.success());
     assert_eq!(states(), [json!([1, "active"]), json!([2, "retired"])]);

@@ -6,6 +6,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use serviceradar_log::LogStore;
 use serviceradar_materializers::{
     PostgresViews,
+    explain::sum,
+    inventory::Inventory,
     postgres::{Promotion, Truncation},
     views::ViewsError,
 };
@@ -13,11 +15,14 @@ use serviceradar_replay::{
     as_of::Moment,
     candidate::{Candidate, CandidateError},
 };
-use serviceradar_schemas::time::{Clock, DAY, HOUR, SystemClock};
+use serviceradar_schemas::{
+    Claim, Observation,
+    time::{Clock, DAY, HOUR, SystemClock},
+};
 use serviceradar_streams::{rules::Rules, sums::Sums};
 use serviceradar_tests::{
     database::Database,
-    stand::{TENANT, drive, observations},
+    stand::{TENANT, drive, observation, observations},
 };
 
 use super::{
@@ -206,4 +211,37 @@ async fn a_filling_that_was_interrupted_is_seen_gone_on_with_or_dropped() {
     views.retire(half).await.unwrap();
     let refused = again.fill(&views, half, "past", SystemClock.now()).await.unwrap_err();
     assert!(refused.to_string().contains("not there any more"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_inventory_is_made_up_of_is_counted_alike_from_the_log_and_in_the_views() {
+    let mut stand = Stand::new(200).await;
+    let lonely = |n: i64| Observation {
+        claims: vec![Claim { namespace: "hostname".into(), value: format!("lonely-{n}.example").into() }],
+        ..observation(&format!("lonely-{n}"), SystemClock.now())
+    };
+    let days = (0..30).flat_map(|day| (0..20).map(move |thing| seen(day, thing)));
+    observations(&stand.log).publish(days.chain((0..3).map(lonely))).await.unwrap();
+    stand.live().caught_up().await.unwrap();
+    stand.stop_live().await;
+    let of_views = Inventory::connect(stand.database.url(), TENANT).await.unwrap().counted().await.unwrap();
+    let mut then = inventory(&stand.log, Moment::Known(SystemClock.now()), false).await.unwrap();
+    let of_log = tokio::task::spawn_blocking(move || then.counted().unwrap()).await.unwrap();
+    assert_eq!(of_log, of_views);
+    assert_eq!(sum(&of_log).1, [""; 0]);
+    let of = |reason: Option<&str>| {
+        of_log
+            .placed
+            .iter()
+            .filter(|placed| placed.reason.as_deref() == reason)
+            .map(|of| of.records)
+            .sum::<i64>()
+    };
+    assert!(of(Some("corroborating")) >= 3 && of(None) > 100, "{of_log:?}");
+
+    // Nothing was there before the first.
+    let early = Moment::Event(SystemClock.now() - 3_000 * DAY);
+    let mut then = inventory(&stand.log, early, false).await.unwrap();
+    let none = tokio::task::spawn_blocking(move || then.counted().unwrap()).await.unwrap();
+    assert_eq!((none.devices, none.records), (0, 0));
 }

@@ -77,30 +77,41 @@ impl AsOf {
             (None, Some(text)) => Moment::Known(known_at(config, text).await?),
             (None, None) => bail!("give an instant, or --known-at"),
         };
-        let rules = match &self.rules {
-            Some(path) => rules::read(path)?,
-            None => rules_of(config).await?,
-        };
-        let mut progress = Progress::begin("log", "reading the log");
+        let rules = self.rules.as_deref().map(rules::read).transpose()?;
         let log = log_store::reach(config).await?;
-        let inventory = Inventory {
-            tenant: config.tenant.clone(),
-            rules,
-            workers: WORKERS,
-            log: log.clone(),
-            writers: registry::register(config).await?.writers,
-            clock: Arc::new(SystemClock),
-            moment,
-            partial: self.partial,
-        };
-        let then = inventory.run(|done, total| progress.at(done, total)).await?;
-        drop(progress);
+        let then = then(config, log.clone(), moment, rules, self.partial).await?;
         if self.into_generation {
             return keep(context, log, then, self.dry_run).await;
         }
         let format = context.format;
         tokio::task::spawn_blocking(move || print(then, format)).await?
     }
+}
+
+/// The inventory of a moment, by these rules or those of the views.
+pub(in crate::verbs) async fn then(
+    config: &Config,
+    log: Arc<dyn LogStore>,
+    moment: Moment,
+    rules: Option<Rules>,
+    partial: bool,
+) -> anyhow::Result<Then> {
+    let rules = match rules {
+        Some(rules) => rules,
+        None => rules_of(config).await?,
+    };
+    let mut progress = Progress::begin("log", "reading the log");
+    let inventory = Inventory {
+        tenant: config.tenant.clone(),
+        rules,
+        workers: WORKERS,
+        log,
+        writers: registry::register(config).await?.writers,
+        clock: Arc::new(SystemClock),
+        moment,
+        partial,
+    };
+    Ok(inventory.run(|done, total| progress.at(done, total)).await?)
 }
 
 /// The instant that is meant by a text: one itself, or the intake time up to which an epoch took in.
