@@ -6,7 +6,7 @@ mod missing;
 
 use std::net::IpAddr;
 
-pub use count::{Cause, Counted, EpochAt, Line, Placed, Since, Told, sum};
+pub use count::{Cause, Counted, EpochAt, Line, Placed, REASONS, Since, Told, sum};
 pub use missing::{NotWanted, Over, Standing, TRACES_MAX, Trace, Wanted};
 use serde::Serialize;
 use serde_json::Value;

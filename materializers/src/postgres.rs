@@ -28,7 +28,7 @@ use std::{
 
 pub use examine::{Condition, EXTENSIONS};
 use fail::fail_point;
-pub use generations::Generation;
+pub use generations::{Generation, Past};
 pub use promotion::{Asked, Difference, Differing, Kind, Promoted, Promotion, Standing};
 pub use republishing::Republished;
 use serviceradar_schemas::time::Clock;
@@ -56,8 +56,10 @@ use state::Micros;
 enum Target {
     /// Whichever is active.
     Active,
-    /// That one.
+    /// That one, which follows the log.
     Generation(i32),
+    /// That one, which does not: it is of the past.
+    Past(i32),
 }
 
 impl Target {
@@ -66,13 +68,15 @@ impl Target {
         match self {
             Target::Active => "state = 'active'".to_owned(),
             Target::Generation(id) => format!("id = {id} AND state IN ('building', 'ready', 'active')"),
+            Target::Past(id) => format!("id = {id} AND state IN ('filling', 'past')"),
         }
     }
 
     fn missing(self) -> ViewsError {
         ViewsError::Schema(match self {
             Target::Active => "no generation is active".to_owned(),
-            Target::Generation(id) => format!("generation {id} is not there any more"),
+            Target::Generation(id) => format!("generation {id} is not there any more, or is of the past"),
+            Target::Past(id) => format!("generation {id} is not there any more, or is not of the past"),
         })
     }
 }

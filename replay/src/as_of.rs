@@ -2,12 +2,18 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     ops::Range,
     sync::Arc,
 };
 
 use serviceradar_log::LogStore;
-use serviceradar_schemas::{Action, Observation, Source, codec::WriterSchemas, time::Clock};
+use serviceradar_materializers::postgres::Past;
+use serviceradar_schemas::{
+    Action, Observation, Source,
+    codec::WriterSchemas,
+    time::{self, Clock},
+};
 use serviceradar_streams::{
     normalise::{Refusal, normalise},
     rows::{DeviceRow, Uid},
@@ -30,6 +36,15 @@ pub enum Moment {
     Event(i64),
     /// What was known then: what the log had taken in.
     Known(i64),
+}
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Event(at) => write!(f, "event time {}", time::format(*at)),
+            Self::Known(at) => write!(f, "intake time {}", time::format(*at)),
+        }
+    }
 }
 
 /// Why the inventory of an instant cannot be told.
@@ -76,7 +91,10 @@ pub struct AsOf {
 
 /// The devices of an instant.
 pub struct Then {
-    recomputed: Recomputed,
+    pub(crate) recomputed: Recomputed,
+    /// By which it was made.
+    pub(crate) rules: Rules,
+    pub(crate) past: Past,
     devices: usize,
 }
 
@@ -87,12 +105,15 @@ impl AsOf {
         let of_log = |error| AsOfError::Recompute(RecomputeError::Log(error));
         let operations = Operations::read(&*log).await.map_err(RecomputeError::from)?;
         let (Moment::Event(instant) | Moment::Known(instant)) = self.moment;
-        let mut ends = BTreeMap::new();
+        let (mut ends, mut is_whole) = (BTreeMap::new(), true);
         for partition in topics::read_by(&*log, &self.tenant).await.map_err(of_log)? {
             let offsets = log.offsets(&partition.topic, partition.log_partition).await.map_err(of_log)?;
             let missing = operations.not_truncated(&partition, 0..offsets.start, instant);
-            if let Some(range) = missing.into_iter().next().filter(|_| !self.partial) {
-                return Err(AsOfError::Partial { partition: partition.to_string(), range });
+            if let Some(range) = missing.into_iter().next() {
+                if !self.partial {
+                    return Err(AsOfError::Partial { partition: partition.to_string(), range });
+                }
+                is_whole = false;
             }
             ends.insert(partition, offsets.end);
         }
@@ -101,6 +122,9 @@ impl AsOf {
             Moment::Known(_) => None,
         };
         let watermark = event_until.map(|instant| normalise(tick(instant), Some(instant))).transpose()?;
+        let left = if is_whole { "" } else { ", of what is left of the log" };
+        let past = Past { tenant: self.tenant.clone(), moment: format!("{}{left}", self.moment) };
+        let rules = self.rules.clone();
         let recompute = Recompute {
             tenant: self.tenant,
             rules: self.rules,
@@ -128,7 +152,7 @@ impl AsOf {
                 devices += piece.devices.new.len();
                 true
             });
-            counted.map(|()| Then { recomputed, devices })
+            counted.map(|()| Then { recomputed, rules, past, devices })
         });
         let counted = counting.await.map_err(|error| RecomputeError::Task(error.to_string()))?;
         Ok(counted.map_err(RecomputeError::from)?)
@@ -139,6 +163,11 @@ impl Then {
     /// How many devices there were.
     pub fn devices(&self) -> usize {
         self.devices
+    }
+
+    /// What a generation that is filled with it shows.
+    pub fn past(&self) -> &Past {
+        &self.past
     }
 
     /// Tells all devices, in the order of their uids. Blocks. Ends with the first error of whoever is told.

@@ -66,7 +66,7 @@ pub struct Operation {
     /// Before, or after.
     pub phase: Phase,
     /// `rebuild`, `promote`, `rollback`, `truncate`, `restore`, `accept_gap`, `remove_tenant`, `bound_intake`,
-    /// `reseed`, `republish`, `import`.
+    /// `reseed`, `republish`, `import`, `as_of`.
     pub action: String,
     /// Whose; none where it is of all.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -19,7 +19,7 @@ const TOLD_MAX: i64 = 20;
 /// Records that are told of each of them.
 const RECORDS_TOLD_MAX: i32 = 5;
 /// Why a record is not placed: the first of these words of `device_evidence.state` that one of its claims or addresses has.
-const REASONS: [&str; 10] = [
+pub const REASONS: [&str; 10] = [
     "quarantined",
     "generic",
     "ambiguous",

@@ -4,7 +4,11 @@ use std::{collections::HashMap, sync::Mutex, time::Duration};
 
 use serviceradar_streams::rules::Rules;
 
-use super::{PostgresViews, Target, session::Session, state::Micros};
+use super::{
+    PostgresViews, Target,
+    session::{Parameter, Session},
+    state::Micros,
+};
 use crate::{
     migrations,
     views::{Views, ViewsError},
@@ -23,7 +27,7 @@ const SHOW_PAUSE: Duration = Duration::from_millis(500);
 pub struct Generation {
     /// Its number.
     pub id: i32,
-    /// `building`, `ready`, `active`, `retired` or `failed`.
+    /// `building`, `ready`, `active`, `retired` or `failed`; of one of the past `filling`, `past` or `retired`.
     pub state: String,
     /// Of layout and rules; none until a writer takes it first.
     pub fingerprint: Option<String>,
@@ -33,12 +37,28 @@ pub struct Generation {
     pub promoted_at: Option<i64>,
     /// What its tables and indexes take on disk, bytes.
     pub bytes: u64,
+    /// Of one of the past, what it shows.
+    pub past: Option<Past>,
+}
+
+/// What a generation of the past shows: it is filled once, follows no log, and never takes the active one's place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Past {
+    /// Whose inventory.
+    pub tenant: String,
+    /// At which moment, in words, by which it is known again.
+    pub moment: String,
 }
 
 impl PostgresViews {
     /// The same database, for one of its generations.
     pub fn of_generation(&self, id: i32) -> Self {
         Self { url: self.url.clone(), target: Target::Generation(id), beats: Mutex::new(HashMap::new()) }
+    }
+
+    /// The same database, for one of its generations of the past, `filling` or `past`.
+    pub fn of_past(&self, id: i32) -> Self {
+        Self { url: self.url.clone(), target: Target::Past(id), beats: Mutex::new(HashMap::new()) }
     }
 
     /// All generations there are or were, by their numbers.
@@ -48,7 +68,8 @@ impl PostgresViews {
         session.become_writer().await?;
         let select = "SELECT g.id, g.state, g.fingerprint, g.started_at, g.promoted_at,
                 (SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class c
-                 WHERE c.relnamespace = to_regnamespace(g.schema) AND c.relkind = 'r')
+                 WHERE c.relnamespace = to_regnamespace(g.schema) AND c.relkind = 'r'),
+                g.of_tenant, g.moment
             FROM serviceradar_base.pipeline_generations g ORDER BY g.id";
         let rows = session.query(select, &[]).await?;
         let generation = |row: &tokio_postgres::Row| Generation {
@@ -58,6 +79,10 @@ impl PostgresViews {
             started_at: row.get::<_, Micros>(3).0,
             promoted_at: row.get::<_, Option<Micros>>(4).map(|at| at.0),
             bytes: row.get::<_, i64>(5).cast_unsigned(),
+            past: row
+                .get::<_, Option<String>>(6)
+                .zip(row.get::<_, Option<String>>(7))
+                .map(|(tenant, moment)| Past { tenant, moment }),
         };
         Ok(rows.iter().map(generation).collect())
     }
@@ -78,23 +103,47 @@ impl PostgresViews {
 
     /// A generation that is being built by these rules: one whose build was interrupted, or a new one.
     pub async fn building(&self, fingerprint: &str, rules: &serde_json::Value) -> Result<i32, ViewsError> {
+        self.begun(fingerprint, rules, None).await
+    }
+
+    /// A generation of the past that is being filled by these rules: one whose filling was interrupted, or a new one.
+    pub async fn filling(
+        &self,
+        past: &Past,
+        fingerprint: &str,
+        rules: &serde_json::Value,
+    ) -> Result<i32, ViewsError> {
+        self.begun(fingerprint, rules, Some(past)).await
+    }
+
+    async fn begun(
+        &self,
+        fingerprint: &str,
+        rules: &serde_json::Value,
+        past: Option<&Past>,
+    ) -> Result<i32, ViewsError> {
+        let state = if past.is_some() { "filling" } else { "building" };
+        let (tenant, moment) = (past.map(|past| &*past.tenant), past.map(|past| &*past.moment));
         let mut session = Session::connect(&self.url).await?;
         migrations::check(session.client()).await?;
         session.become_writer().await?;
         session.begin("BEGIN").await?;
         session.execute("SELECT pg_advisory_xact_lock($1)", &[&ADVISORY_LOCK]).await?;
         let interrupted = "SELECT max(id) FROM serviceradar_base.pipeline_generations
-            WHERE state = 'building' AND fingerprint = $1";
-        if let Some(id) = session.query_one(interrupted, &[&fingerprint]).await?.get(0) {
+            WHERE state = $1 AND fingerprint = $2
+              AND of_tenant IS NOT DISTINCT FROM $3 AND moment IS NOT DISTINCT FROM $4";
+        let parameters: [Parameter<'_>; 4] = [&state, &fingerprint, &tenant, &moment];
+        if let Some(id) = session.query_one(interrupted, &parameters).await?.get(0) {
             session.begin("COMMIT").await?;
             return Ok(id);
         }
         let last = "SELECT max(id) FROM serviceradar_base.pipeline_generations";
         let id = session.query_one(last, &[]).await?.get::<_, Option<i32>>(0).unwrap_or_default() + 1;
         migrations::create_generation(session.client(), id).await?;
-        let update =
-            "UPDATE serviceradar_base.pipeline_generations SET fingerprint = $2, rules = $3 WHERE id = $1";
-        session.execute(update, &[&id, &fingerprint, rules]).await?;
+        let update = "UPDATE serviceradar_base.pipeline_generations
+            SET state = $2, fingerprint = $3, rules = $4, of_tenant = $5, moment = $6 WHERE id = $1";
+        let parameters: [Parameter<'_>; 6] = [&id, &state, &fingerprint, rules, &tenant, &moment];
+        session.execute(update, &parameters).await?;
         session.begin("COMMIT").await?;
         Ok(id)
     }
@@ -108,22 +157,37 @@ impl PostgresViews {
         session.execute(update, &[&id]).await.map(drop)
     }
 
+    /// Says that a generation of the past has all of its moment. Nobody follows it: which keys it has is forgotten.
+    ///
+    /// # Errors
+    /// `Refused` where it was dropped meanwhile.
+    pub async fn set_past(&self, id: i32) -> Result<(), ViewsError> {
+        let mut session = Session::connect(&self.url).await?;
+        session.become_writer().await?;
+        session.begin("BEGIN").await?;
+        let update = "UPDATE serviceradar_base.pipeline_generations SET state = 'past'
+            WHERE id = $1 AND state IN ('filling', 'past')";
+        if session.execute(update, &[&id]).await? == 0 {
+            return Err(ViewsError::Refused(format!("generation {id} was dropped while it was filled")));
+        }
+        session.execute("DELETE FROM serviceradar_base.view_changes WHERE generation = $1", &[&id]).await?;
+        session.begin("COMMIT").await
+    }
+
     /// Drops the tables of a generation that is not the active one; its row stays, `retired`.
     pub async fn retire(&self, id: i32) -> Result<(), ViewsError> {
         let mut session = Session::connect(&self.url).await?;
         session.become_writer().await?;
         session.begin("BEGIN").await?;
         let update = "UPDATE serviceradar_base.pipeline_generations SET state = 'retired', shown = false
-            WHERE id = $1 AND state IN ('building', 'ready', 'failed') RETURNING schema";
+            WHERE id = $1 AND state IN ('building', 'ready', 'failed', 'filling', 'past') RETURNING schema";
         let rows = session.query(update, &[&id]).await?;
         let Some(row) = rows.first() else {
             return Err(ViewsError::Refused(format!(
                 "generation {id} is the active one, retired already, or was never there"
             )));
         };
-        let schema: String = row.get(0);
-        session.begin("SET LOCAL client_min_messages = warning").await?;
-        session.begin(&format!("DROP SCHEMA {schema}_read, {schema} CASCADE")).await?;
+        drop_tables(&mut session, row.get(0)).await?;
         for table in ["writers", "frontiers", "watermarks", "hashes", "outbox", "stops", "stand_bys"] {
             let delete = format!("DELETE FROM serviceradar_base.pipeline_{table} WHERE generation = $1");
             session.execute(&delete, &[&id]).await?;
@@ -161,4 +225,10 @@ impl PostgresViews {
         }
         session.begin("COMMIT").await
     }
+}
+
+/// Drops the tables of a generation, where they are there.
+pub(super) async fn drop_tables(session: &mut Session, schema: &str) -> Result<(), ViewsError> {
+    session.begin("SET LOCAL client_min_messages = warning").await?;
+    session.begin(&format!("DROP SCHEMA IF EXISTS {schema}_read, {schema} CASCADE")).await
 }

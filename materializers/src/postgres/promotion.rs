@@ -450,8 +450,11 @@ async fn differing(session: &mut Session, from: i32, to: i32, tenant: &str) -> R
         return Ok(Differing { epochs, ..Differing::default() });
     }
     let uids = differing_uids(session, from, to, tenant).await?;
+    // One of the past stands still: what the other has at this moment is compared with it.
+    let past = "SELECT count(*) FROM pipeline_generations WHERE id IN ($1, $2) AND moment IS NOT NULL";
+    let is_past = session.query_one(past, &[&from, &to]).await?.get::<_, i64>(0) > 0;
     let mut unsure = BTreeSet::new();
-    if !stand_alike && !uids.is_empty() {
+    if !stand_alike && !is_past && !uids.is_empty() {
         let select = "SELECT least(
             (SELECT coalesce(max(epoch), 0) FROM pipeline_epochs WHERE tenant = $1 AND generation = $2
              AND committed_at < now() - $3::text::interval), $4)";

@@ -1,6 +1,6 @@
 //! Removal: all that the database has of a tenant goes, journals too, at once or not at all.
 
-use super::{PostgresViews, session::Session};
+use super::{PostgresViews, generations, session::Session};
 use crate::views::ViewsError;
 
 /// The tables that have rows of tenants: those of all generations, journals, and progress. What operators did stays.
@@ -13,8 +13,8 @@ const TABLES: &str = "SELECT format('%I.%I', n.nspname, c.relname)
     ORDER BY 1";
 
 impl PostgresViews {
-    /// Deletes all rows of a tenant, of all generations; returns how many there were. Whoever writes the tenant is fenced, so
-    /// that nothing is written afterwards.
+    /// Deletes all rows of a tenant, of all generations that follow the log; returns how many there were. Its generations of
+    /// the past are dropped. Whoever writes the tenant is fenced, so that nothing is written afterwards.
     pub async fn remove_tenant(&self, tenant: &str) -> Result<u64, ViewsError> {
         let mut session = Session::connect(&self.url).await?;
         session.become_writer().await?;
@@ -24,6 +24,11 @@ impl PostgresViews {
         session.query(hold, &[]).await?;
         let fence = "UPDATE serviceradar_base.pipeline_writers SET token = token + 1 WHERE tenant = $1";
         session.execute(fence, &[&tenant]).await?;
+        let past = "UPDATE serviceradar_base.pipeline_generations
+            SET state = 'retired', of_tenant = NULL, moment = NULL WHERE of_tenant = $1 RETURNING schema";
+        for row in session.query(past, &[&tenant]).await? {
+            generations::drop_tables(&mut session, row.get(0)).await?;
+        }
         let mut rows = 0;
         for table in session.query(TABLES, &[]).await? {
             let delete = format!("DELETE FROM {} WHERE tenant = $1", table.get::<_, String>(0));

@@ -1,5 +1,5 @@
-//! Truncation: a tenant's rows go from all generations, its writers are fenced, and one epoch tells it: all at once, or
-//! not at all. Journals stay.
+//! Truncation: a tenant's rows go from all generations that follow the log, its writers are fenced, and one epoch tells it:
+//! all at once, or not at all. Journals stay, and generations of the past: what was so then was so.
 
 use serde_json::json;
 use serviceradar_streams::rows::{EpochOutput, HistoryRow, Uid};
@@ -185,7 +185,10 @@ async fn truncate(session: &mut Session, truncation: &Truncation) -> Result<u64,
         }
     }
     for table in PROGRESS {
-        let delete = format!("DELETE FROM serviceradar_base.pipeline_{table} WHERE tenant = $1");
+        let delete = format!(
+            "DELETE FROM serviceradar_base.pipeline_{table} WHERE tenant = $1 AND generation NOT IN (
+                SELECT id FROM serviceradar_base.pipeline_generations WHERE state IN ('filling', 'past'))"
+        );
         session.execute(&delete, &[tenant]).await?;
     }
     let epoch = Epoch {

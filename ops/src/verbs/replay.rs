@@ -3,7 +3,7 @@
 
 mod accept_gap;
 pub(super) mod archive;
-mod as_of;
+pub(super) mod as_of;
 mod bound_intake;
 mod diff;
 mod generations;
@@ -15,9 +15,13 @@ mod republish;
 mod restore;
 mod verify;
 
+use std::sync::Arc;
+
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
+use serviceradar_log::LogStore;
 use serviceradar_materializers::PostgresViews;
+use serviceradar_replay::operations::{self, Operations};
 use serviceradar_schemas::{
     Operation,
     operation::Phase,
@@ -26,6 +30,9 @@ use serviceradar_schemas::{
 
 use super::{Context, decide};
 use crate::lag;
+
+/// The action of a generation that is made of an instant.
+const AS_OF: &str = "as_of";
 
 /// The database of the configuration, or the private one of a pipeline that runs.
 pub(super) async fn views(context: &Context) -> anyhow::Result<PostgresViews> {
@@ -50,7 +57,7 @@ enum Verb {
     AcceptGap(accept_gap::AcceptGap),
     /// Says that a broker's clock had leapt ahead, so that what it took meanwhile is not of the future
     BoundIntake(bound_intake::BoundIntake),
-    /// Prints the inventory as it was, or as it was known, at an instant
+    /// Prints the inventory as it was, or as it was known, at an instant, or makes a generation of it
     AsOf(as_of::AsOf),
     /// Says what a rebuild would read, and what is missing
     Plan(plan::Plan),
@@ -109,4 +116,22 @@ pub(crate) fn operation(action: &str, tenant: Option<&str>, reason: &str) -> Ope
         event_time: SystemClock.now(),
         ..Operation::default()
     }
+}
+
+/// Writes the intent of an operation on a generation; one that was interrupted is gone on with.
+async fn begin(log: &Arc<dyn LogStore>, generation: i32, new: Operation) -> anyhow::Result<Operation> {
+    let known = Operations::read(&**log).await?;
+    let is_it = |of: &&Operation| of.action == new.action && of.generation == Some(generation);
+    if let Some(begun) = known.unfinished().find(is_it) {
+        return Ok(begun.clone());
+    }
+    let intent = Operation { generation: Some(generation), ..new };
+    operations::write(log, &intent).await?;
+    Ok(intent)
+}
+
+/// Writes that an operation has come to its end.
+async fn end(log: &Arc<dyn LogStore>, begun: Operation) -> anyhow::Result<()> {
+    let done = Operation { phase: Phase::Done, event_time: SystemClock.now(), ..begun };
+    Ok(operations::write(log, &done).await?)
 }

@@ -6,6 +6,7 @@
 mod process;
 
 mod archive;
+mod as_of;
 mod bench;
 mod decide;
 mod demo;

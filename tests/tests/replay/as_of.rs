@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use serviceradar_log::{LogStore, MemoryLog, NewEvent, Publisher};
 use serviceradar_materializers::PostgresViews;
 use serviceradar_replay::{
-    as_of::{AsOf, AsOfError, Moment},
+    as_of::{AsOf, AsOfError, Moment, Then},
     operations,
 };
 use serviceradar_schemas::{
@@ -22,9 +22,13 @@ use serviceradar_tests::{
 };
 use tokio::sync::mpsc;
 
-type Devices = BTreeMap<String, DeviceRow>;
+pub(super) type Devices = BTreeMap<String, DeviceRow>;
 
-async fn as_of(log: &Arc<dyn LogStore>, moment: Moment, partial: bool) -> Result<Devices, AsOfError> {
+pub(super) async fn inventory(
+    log: &Arc<dyn LogStore>,
+    moment: Moment,
+    partial: bool,
+) -> Result<Then, AsOfError> {
     let inventory = AsOf {
         tenant: TENANT.to_owned(),
         rules: Rules::default(),
@@ -35,7 +39,15 @@ async fn as_of(log: &Arc<dyn LogStore>, moment: Moment, partial: bool) -> Result
         moment,
         partial,
     };
-    let mut then = inventory.run(|_, _| {}).await?;
+    inventory.run(|_, _| {}).await
+}
+
+pub(super) async fn as_of(
+    log: &Arc<dyn LogStore>,
+    moment: Moment,
+    partial: bool,
+) -> Result<Devices, AsOfError> {
+    let mut then = inventory(log, moment, partial).await?;
     let told = tokio::task::spawn_blocking(move || {
         let (mut devices, mut order) = (Devices::new(), Vec::new());
         then.tell(|mut device| {
@@ -52,13 +64,12 @@ async fn as_of(log: &Arc<dyn LogStore>, moment: Moment, partial: bool) -> Result
 }
 
 /// What the views hold now, and at which epoch.
-async fn stored(url: &str) -> (Devices, u64) {
-    let views = PostgresViews::connect(url).await.unwrap();
+pub(super) async fn stored(views: &PostgresViews) -> (Devices, u64) {
     let mut stored = views.stored(TENANT).await.unwrap();
     let (put, mut take) = mpsc::channel(1);
     let reading = tokio::spawn(async move {
         let epoch = stored.resume().await.unwrap().epoch;
-        stored.rows(&put).await.unwrap();
+        assert_eq!(stored.rows(&put).await.unwrap().count, 0, "rows that contradict each other");
         epoch
     });
     let mut devices = Devices::new();
@@ -68,14 +79,14 @@ async fn stored(url: &str) -> (Devices, u64) {
     (devices, reading.await.unwrap())
 }
 
-async fn new_log() -> Arc<dyn LogStore> {
+pub(super) async fn new_log() -> Arc<dyn LogStore> {
     let log: Arc<dyn LogStore> = Arc::new(MemoryLog::new(Arc::new(SystemClock)));
     make_topics(&log).await;
     log
 }
 
 /// Sightings over days: things come, move, change their names, and are over.
-fn seen(day: i64, thing: i64) -> Observation {
+pub(super) fn seen(day: i64, thing: i64) -> Observation {
     let now = SystemClock.now();
     let mut seen = observation(&format!("{thing}"), now - 40 * DAY + day * DAY + thing);
     seen.id = format!("{day}/{thing}");
@@ -100,7 +111,7 @@ async fn what_was_known_at_an_epoch_is_what_the_views_held_then() {
         network.crawl(&log).await.unwrap();
         observations(&log).publish((0..20).map(|thing| seen(day * 5, thing))).await.unwrap();
         driver.caught_up().await.unwrap();
-        then.push(stored(database.url()).await);
+        then.push(stored(&database.views().await).await);
     }
     driver.stop().await.unwrap();
     let views = PostgresViews::connect(database.url()).await.unwrap();
@@ -143,7 +154,7 @@ async fn what_was_so_at_an_instant_is_what_a_pipeline_makes_of_the_events_up_to_
         let driver = drive(until, database.url()).await;
         driver.caught_up().await.unwrap();
         driver.stop().await.unwrap();
-        let (devices, _) = stored(database.url()).await;
+        let (devices, _) = stored(&database.views().await).await;
         assert_eq!(as_of(&log, Moment::Event(instant), false).await.unwrap(), devices, "day {days}");
     }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod as_of;
+mod past;
 mod promotion;
 mod truncate;
 mod verify;

@@ -89,7 +89,7 @@ impl Stand {
         candidate
     }
 
-    fn config(&self, views: Arc<PostgresViews>) -> CandidateConfig {
+    pub(super) fn config(&self, views: Arc<PostgresViews>) -> CandidateConfig {
         CandidateConfig {
             writer: "candidate".to_owned(),
             workers: 1,
@@ -107,7 +107,7 @@ impl Stand {
         self.database.client().await.query_one(sql, &[]).await.unwrap().get(0)
     }
 
-    async fn states(&self) -> Vec<(i32, String)> {
+    pub(super) async fn states(&self) -> Vec<(i32, String)> {
         let generations = self.views().await.generations().await.unwrap();
         generations.into_iter().map(|of| (of.id, of.state)).collect()
     }

@@ -3,22 +3,31 @@
 use clap::Args;
 use serde_json::{Value, json};
 use serviceradar_materializers::explain::{Counted, EpochAt, Line, Since, sum};
+use serviceradar_replay::as_of::Moment;
 use serviceradar_schemas::time;
 
 use super::{Context, at, row, section, still};
 use crate::{
     exit::Wanting,
+    log_store,
     output::{self, Format},
-    verbs::dlq::since,
+    verbs::{dlq::since, replay::as_of},
 };
 
 /// Says why the inventory shows as many devices as it does
 ///
 /// Devices by state, and all records as a sum: those that are a device each, the others of these devices, those that are
 /// attached by an address, and those that make none, each with its reason. With --since: how many devices came and went,
-/// by cause, which ones, and by which records. All is of one epoch. What does not add up is said, and makes exit code 4.
+/// by cause, which ones, and by which records. All is of one epoch. With --at: as it was so at an event time, made of the log, as
+/// `replay as-of` tells it. What does not add up is said, and makes exit code 4.
 #[derive(Debug, Args)]
 pub(super) struct Count {
+    /// As it was then: an instant, or how long ago, e.g. 2026-03-01T00:00:00Z or 12h
+    #[arg(long, value_name = "WHEN", value_parser = since, conflicts_with = "since")]
+    at: Option<i64>,
+    /// With --at: leaves out without a word what the log no longer has
+    #[arg(long, requires = "at")]
+    partial: bool,
     /// What changed it since then: an instant, or how long ago, e.g. 2026-03-01T00:00:00Z or 12h
     #[arg(long, value_name = "WHEN", value_parser = since)]
     since: Option<i64>,
@@ -26,26 +35,40 @@ pub(super) struct Count {
 
 impl Count {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<()> {
-        let mut inventory = still(context).await?;
-        let epoch = inventory.epoch_at().await?;
-        let counted = inventory.counted().await?;
-        let since = match self.since {
-            Some(at) => Some(inventory.since(at, counted.devices).await?),
-            None => None,
+        let (epoch, counted, since) = match self.at {
+            Some(at) => (None, then(context, at, self.partial).await?, None),
+            None => {
+                let mut inventory = still(context).await?;
+                let epoch = inventory.epoch_at().await?;
+                let counted = inventory.counted().await?;
+                let since = match self.since {
+                    Some(at) => Some(inventory.since(at, counted.devices).await?),
+                    None => None,
+                };
+                (epoch, counted, since)
+            }
         };
         let (lines, mut faults) = sum(&counted);
         faults.extend(since.as_ref().and_then(unaccounted));
         match context.format {
             Format::Json => {
                 let told = json!({
-                    "epoch": epoch, "devices": counted.devices, "states": counted.states,
+                    "epoch": epoch, "at": self.at.map(time::format), "devices": counted.devices, "states": counted.states,
                     "records": counted.records, "open": counted.open, "sum": lines,
                     "since": since.as_ref().map(told).transpose()?, "faults": faults,
                 });
                 output::line(&told.to_string())?;
             }
             Format::Table => {
-                tell(epoch, &counted, &lines)?;
+                output::line(&match (self.at, epoch) {
+                    (Some(at), _) => format!("at event time {}", time::format(at)),
+                    (None, Some(EpochAt { generation, epoch, closed_at })) => {
+                        let closed_at = time::format(closed_at);
+                        format!("epoch {epoch} of generation {generation}, closed at {closed_at}")
+                    }
+                    (None, None) => "no epoch yet".to_owned(),
+                })?;
+                tell(&counted, &lines)?;
                 since.as_ref().map_or(Ok(()), tell_since)?;
             }
         }
@@ -67,14 +90,14 @@ fn told(since: &Since) -> serde_json::Result<Value> {
     Ok(told)
 }
 
-fn tell(epoch: Option<EpochAt>, counted: &Counted, lines: &[Line]) -> anyhow::Result<()> {
-    let told = match epoch {
-        Some(EpochAt { generation, epoch, closed_at }) => {
-            format!("epoch {epoch} of generation {generation}, closed at {}", time::format(closed_at))
-        }
-        None => "no epoch yet".to_owned(),
-    };
-    output::line(&told)?;
+/// Counts what was so at an event time, by the log.
+async fn then(context: &Context, at: i64, partial: bool) -> anyhow::Result<Counted> {
+    let log = log_store::reach(&context.config).await?;
+    let mut then = as_of::then(&context.config, log, Moment::Event(at), None, partial).await?;
+    Ok(tokio::task::spawn_blocking(move || then.counted()).await??)
+}
+
+fn tell(counted: &Counted, lines: &[Line]) -> anyhow::Result<()> {
     let states: Vec<String> =
         counted.states.iter().map(|(state, devices)| format!("{devices} {state}")).collect();
     output::line(&format!("{} devices: {}", counted.devices, states.join(" + ")))?;

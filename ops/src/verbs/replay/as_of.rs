@@ -1,4 +1,4 @@
-//! `replay as-of`: the inventory at an instant, made of the log.
+//! `replay as-of`: the inventory at an instant, made of the log: printed, or in a generation of its own.
 
 use std::{
     io::{self, Write},
@@ -9,17 +9,24 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::Args;
 use serde_json::{Value, json};
-use serviceradar_materializers::{PostgresViews, views::Views as _};
+use serviceradar_log::LogStore;
+use serviceradar_materializers::{PostgresViews, postgres::Past, views::Views as _};
 use serviceradar_ops::config::Config;
 use serviceradar_replay::as_of::{AsOf as Inventory, Moment, Then};
-use serviceradar_schemas::time::{self, SystemClock};
+use serviceradar_schemas::{
+    Operation,
+    time::{self, Clock as _, SystemClock},
+};
 use serviceradar_streams::{rows::DeviceRow, rules::Rules};
 
-use super::super::{Context, rules};
+use super::{
+    super::{Context, rules},
+    AS_OF, begin, end, operation,
+};
 use crate::{
     lag, log_store,
     output::{self, Format},
-    pipeline::WORKERS,
+    pipeline::{WORKERS, writer},
     progress::Progress,
     registry,
 };
@@ -27,11 +34,15 @@ use crate::{
 /// Devices that a table shows; JSON has all.
 const DEVICES_SHOWN: usize = 1_000;
 
-/// Prints the inventory as it was, or as it was known, at an instant
+/// Prints the inventory as it was, or as it was known, at an instant, or makes a generation of it
 ///
-/// The log is read anew, and no view is touched. By event time: what was so then, by what is known today; only
+/// The log is read anew, and what the pipeline writes is not touched. By event time: what was so then, by what is known today; only
 /// observations and decisions up to then count, and time stands there. With --known-at: what was known then, by what the log
 /// had taken in. JSON has a line for each device, in the order of uids, times as RFC 3339.
+///
+/// With --into-generation it stands in tables of its own, beside those of the pipeline: `replay generations` lists it as
+/// `past`, what may be read of it is the schema views_N_read, `replay diff` compares it, and it is never promoted. What was
+/// interrupted is listed as `filling`, and gone on with: give the same command again.
 #[derive(Debug, Args)]
 pub(crate) struct AsOf {
     /// An instant such as 2026-03-01T00:00:00Z
@@ -43,6 +54,12 @@ pub(crate) struct AsOf {
     /// Leaves out without a word what the log no longer has
     #[arg(long)]
     partial: bool,
+    /// Makes a generation of it, and prints no devices
+    #[arg(long)]
+    into_generation: bool,
+    /// Says of how many devices the generation would be, and makes none
+    #[arg(long, requires = "into_generation")]
+    dry_run: bool,
     /// Rules, a TOML document [default: those of the views, where there are any]
     #[arg(long, value_name = "FILE")]
     rules: Option<PathBuf>,
@@ -60,26 +77,41 @@ impl AsOf {
             (None, Some(text)) => Moment::Known(known_at(config, text).await?),
             (None, None) => bail!("give an instant, or --known-at"),
         };
-        let rules = match &self.rules {
-            Some(path) => rules::read(path)?,
-            None => rules_of(config).await?,
-        };
-        let mut progress = Progress::begin("log", "reading the log");
-        let inventory = Inventory {
-            tenant: config.tenant.clone(),
-            rules,
-            workers: WORKERS,
-            log: log_store::reach(config).await?,
-            writers: registry::register(config).await?.writers,
-            clock: Arc::new(SystemClock),
-            moment,
-            partial: self.partial,
-        };
-        let then = inventory.run(|done, total| progress.at(done, total)).await?;
-        drop(progress);
+        let rules = self.rules.as_deref().map(rules::read).transpose()?;
+        let log = log_store::reach(config).await?;
+        let then = then(config, log.clone(), moment, rules, self.partial).await?;
+        if self.into_generation {
+            return keep(context, log, then, self.dry_run).await;
+        }
         let format = context.format;
         tokio::task::spawn_blocking(move || print(then, format)).await?
     }
+}
+
+/// The inventory of a moment, by these rules or those of the views.
+pub(in crate::verbs) async fn then(
+    config: &Config,
+    log: Arc<dyn LogStore>,
+    moment: Moment,
+    rules: Option<Rules>,
+    partial: bool,
+) -> anyhow::Result<Then> {
+    let rules = match rules {
+        Some(rules) => rules,
+        None => rules_of(config).await?,
+    };
+    let mut progress = Progress::begin("log", "reading the log");
+    let inventory = Inventory {
+        tenant: config.tenant.clone(),
+        rules,
+        workers: WORKERS,
+        log,
+        writers: registry::register(config).await?.writers,
+        clock: Arc::new(SystemClock),
+        moment,
+        partial,
+    };
+    Ok(inventory.run(|done, total| progress.at(done, total)).await?)
 }
 
 /// The instant that is meant by a text: one itself, or the intake time up to which an epoch took in.
@@ -105,6 +137,39 @@ async fn rules_of(config: &Config) -> anyhow::Result<Rules> {
         Some(url) => Ok(PostgresViews::connect(&url).await?.rules().await?.unwrap_or_default()),
         None => Ok(Rules::default()),
     }
+}
+
+/// Fills a generation with it.
+async fn keep(context: &Context, log: Arc<dyn LogStore>, then: Then, dry_run: bool) -> anyhow::Result<()> {
+    let (views, devices) = (super::views(context).await?, then.devices());
+    let Past { tenant, moment } = then.past().clone();
+    if dry_run {
+        return Ok(output::line(&format!(
+            "would make a generation of {devices} devices: tenant {tenant} at {moment}"
+        ))?);
+    }
+    let writer = writer(&context.config)?;
+    let id = then.generation(&views).await?;
+    let begun = begin(&log, id, operation(AS_OF, Some(&tenant), &moment)).await?;
+    let progress = Progress::begin("write", "writing rows and indexes");
+    let filled = then.fill(&views, id, &writer, SystemClock.now()).await;
+    drop(progress);
+    if let Err(error) = filled {
+        let reason = format!("{moment}, not done: {error}");
+        end(&log, Operation { reason, ..begun }).await?;
+        return Err(anyhow::Error::from(error).context(format!(
+            "generation {id} is not whole: give the same command again, or drop it (`serviceradar replay generations --drop {id}`)"
+        )));
+    }
+    end(&log, begun).await?;
+    Ok(output::line(&match context.format {
+        Format::Json => {
+            json!({ "generation": id, "tenant": tenant, "moment": moment, "devices": devices }).to_string()
+        }
+        Format::Table => format!(
+            "generation {id} has the {devices} devices of tenant {tenant} at {moment}: read them in the schema views_{id}_read, compare them (`serviceradar replay diff {id} GENERATION`), drop them when done (`serviceradar replay generations --drop {id}`)"
+        ),
+    })?)
 }
 
 fn print(mut then: Then, format: Format) -> anyhow::Result<()> {

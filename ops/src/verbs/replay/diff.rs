@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::bail;
 use clap::Args;
 use serde_json::{Value, json};
 use serviceradar_materializers::{
@@ -19,8 +20,8 @@ const SHOWN: usize = 50;
 /// Says how two generations differ
 ///
 /// Which devices appeared, vanished, were merged, split or changed, from the first to the second, at one moment. Where the
-/// two stand at different places of the log, what changed within the last minute is left out. JSON has a line for each
-/// device, with both rows.
+/// two stand at different places of the log, what changed within the last minute is left out; not beside one of the past, which
+/// stands still. JSON has a line for each device, with both rows.
 #[derive(Debug, Args)]
 pub(crate) struct Diff {
     /// The first
@@ -32,8 +33,17 @@ pub(crate) struct Diff {
 impl Diff {
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
         let views = super::views(context).await?;
-        let (from, to) = (self.from, self.to);
-        print(context, &views, &context.config.tenant, (from, to)).await.map(drop)
+        let (from, to, tenant) = (self.from, self.to, &context.config.tenant);
+        for of in views.generations().await?.iter().filter(|of| [from, to].contains(&of.id)) {
+            if let Some(past) = of.past.as_ref().filter(|past| past.tenant != *tenant) {
+                bail!(
+                    "generation {} has nothing of tenant {tenant}: it is of tenant {} alone, give --tenant",
+                    of.id,
+                    past.tenant
+                );
+            }
+        }
+        print(context, &views, tenant, (from, to)).await.map(drop)
     }
 }
 

@@ -2,14 +2,16 @@
 
 use clap::Args;
 use serde_json::Value;
-use serviceradar_schemas::time;
+use serviceradar_replay::operations::Operations;
+use serviceradar_schemas::{Operation, time};
 
-use super::super::Context;
-use crate::{ask::ask, output};
+use super::{super::Context, AS_OF, end};
+use crate::{ask::ask, log_store, output};
 
 /// Lists the generations of the views, or drops one
 ///
 /// One is active, and what is read. Those that are ready can take its place: the one before, or one that was built beside it.
+/// Those of the past (`replay as-of --into-generation`) show a tenant's inventory of a moment, and cannot.
 /// A row stays of each that was dropped: `retired`.
 #[derive(Debug, Args)]
 pub(crate) struct Generations {
@@ -37,16 +39,20 @@ impl Generations {
                     of.promoted_at.map(time::format).into(),
                     of.bytes.into(),
                     of.fingerprint.clone().into(),
+                    of.past.as_ref().map(|past| past.tenant.as_str()).into(),
+                    of.past.as_ref().map(|past| past.moment.as_str()).into(),
                 ]
             };
-            let columns = ["generation", "state", "started", "promoted", "bytes", "fingerprint"];
+            let columns =
+                ["generation", "state", "started", "promoted", "bytes", "fingerprint", "tenant", "moment"];
             return Ok(output::rows(
                 context.format,
                 &columns,
                 &generations.iter().map(row).collect::<Vec<_>>(),
             )?);
         };
-        let bytes = generations.iter().find(|of| of.id == id).map_or(0, |of| of.bytes);
+        let found = generations.iter().find(|of| of.id == id);
+        let bytes = found.map_or(0, |of| of.bytes);
         if self.dry_run {
             return Ok(output::line(&format!("would drop generation {id}, {bytes} bytes of it"))?);
         }
@@ -59,7 +65,21 @@ impl Generations {
                 "generation {id} was not confirmed, and is as it was: type its number, or give `--confirm {id}`"
             );
         }
+        if found.is_some_and(|of| of.state == "filling") && log_store::is_there(&context.config) {
+            give_up(context, id).await?;
+        }
         views.retire(id).await?;
         Ok(output::line(&format!("dropped generation {id}, {bytes} bytes of it"))?)
     }
+}
+
+/// Ends what was begun to fill a generation: nobody goes on with it.
+async fn give_up(context: &Context, id: i32) -> anyhow::Result<()> {
+    let log = log_store::reach(&context.config).await?;
+    let known = Operations::read(&*log).await?;
+    for begun in known.unfinished().filter(|of| of.action == AS_OF && of.generation == Some(id)) {
+        let reason = format!("{}, not done: dropped", begun.reason);
+        end(&log, Operation { reason, ..begun.clone() }).await?;
+    }
+    Ok(())
 }

@@ -7,19 +7,12 @@ use clap::Args;
 use serde_json::json;
 use serviceradar_log::LogStore;
 use serviceradar_materializers::{PostgresViews, postgres::Generation};
-use serviceradar_replay::{
-    candidate::{Candidate, CandidateConfig, CandidateError, Outcome},
-    operations::{self, Operations},
-};
-use serviceradar_schemas::{
-    Operation,
-    operation::Phase,
-    time::{Clock, SystemClock},
-};
+use serviceradar_replay::candidate::{Candidate, CandidateConfig, CandidateError, Outcome};
+use serviceradar_schemas::{Operation, time::SystemClock};
 use serviceradar_streams::rules::Rules;
 use tokio_util::sync::CancellationToken;
 
-use super::{super::Context, operation, rebuild};
+use super::{super::Context, begin, end, operation, rebuild};
 use crate::{
     exit::{Interrupted, Wanting},
     log_store,
@@ -70,7 +63,7 @@ impl Promote {
             Some(_) => generations.iter().find(ready),
             None => generations.iter().filter(ready).rfind(|of| of.promoted_at.is_none()),
         };
-        let id = newest.context("no such generation is ready: see `serviceradar replay generations`, and build one with `serviceradar replay rebuild`")?.id;
+        let id = newest.context("no such generation is ready (one of the past never is): see `serviceradar replay generations`, and build one with `serviceradar replay rebuild`")?.id;
         let promotion = Promotion { action: "promote", changes_max: self.max_changes, leave: self.leave };
         take_place(context, views, id, promotion, self.dry_run).await
     }
@@ -165,33 +158,20 @@ pub(super) async fn promote(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let id = candidate.generation();
-    // One that was interrupted is gone on with.
-    let known = Operations::read(&*log).await?;
-    let begun = known.unfinished().find(|of| of.action == action && of.generation == Some(id)).cloned();
-    let mut said = match begun {
-        Some(begun) => begun,
-        None => {
-            let intent = Operation { generation: Some(id), ..operation(action, None, "") };
-            operations::write(&log, &intent).await?;
-            intent
-        }
-    };
+    let begun = begin(&log, id, operation(action, None, "")).await?;
     let outcome = match candidate.promote(changes_max).await {
         Ok(outcome) => outcome,
         Err(error) => {
             candidate.stop().await?;
             // Nothing was changed, and nothing is left to do.
-            (said.phase, said.event_time) = (Phase::Done, SystemClock.now());
-            said.reason = format!("not done: {error}");
-            operations::write(&log, &said).await?;
+            end(&log, Operation { reason: format!("not done: {error}"), ..begun }).await?;
             return Err(match error {
                 CandidateError::TooMany { .. } => Wanting(error.to_string()).into(),
                 error => error.into(),
             });
         }
     };
-    (said.phase, said.event_time) = (Phase::Done, SystemClock.now());
-    operations::write(&log, &said).await?;
+    end(&log, begun).await?;
     let Outcome { from, changes, paused, .. } = &outcome;
     match context.format {
         Format::Json => output::line(
