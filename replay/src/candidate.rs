@@ -29,6 +29,10 @@ use crate::{
 pub const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 /// How long the candidate's drivers have to do what they are told.
 const DOES_WITHIN: Duration = Duration::from_secs(10);
+/// How often what changed while two generations were compared is compared again before the writers stop, and how many devices
+/// are too few for that.
+const COMPARED_AGAIN_MAX: u32 = 5;
+const DEVICES_FEW: usize = 500;
 /// How often is looked again.
 const POLL: Duration = Duration::from_millis(20);
 const LOOK_AT_WRITERS: Duration = Duration::from_millis(500);
@@ -246,6 +250,16 @@ impl Candidate {
             differing.insert(tenant.clone(), found);
         }
         self.look_at_writers(from).await?;
+        for (tenant, differing) in &mut differing {
+            // Each time there is less that changed meanwhile, until it is no matter while nobody writes.
+            for _ in 0..COMPARED_AGAIN_MAX {
+                let looked_at =
+                    self.config.views.compare_again(from, self.generation, tenant, differing).await?;
+                if looked_at <= DEVICES_FEW {
+                    break;
+                }
+            }
+        }
         let done = self.try_to_promote(from, differing, changes_max).await;
         if done.is_err() {
             // Where this fails, too, they go on by themselves.

@@ -3,8 +3,8 @@
 //!
 //! A million devices, of each a record of Armis and one of a mapper, lie in Kafka; a pipeline writes them into a TimescaleDB as
 //! migrated, with all indexes, views and roles. Then another generation is built beside, verified and promoted, while
-//! observations come in and the service of queries is asked; and how long it takes until an observation is committed is measured with
-//! and without a rebuild beside. All in one process, on the same two cores as Kafka and the database.
+//! observations come in and the service of queries is asked; how long it takes until an observation is committed is measured with
+//! and without a rebuild beside; and the log is archived and restored. All in one process, on the same two cores as Kafka and the database.
 
 use std::{
     collections::BTreeMap,
@@ -23,11 +23,13 @@ use serviceradar_log::{KafkaConfig, KafkaLog, LogStore, RatedLog};
 use serviceradar_materializers::{LAYOUT_VERSION, PostgresViews};
 use serviceradar_replay::{
     Driver, DriverConfig, DriverHandle, Phase,
+    archive::{self, Place},
     candidate::{Candidate, CandidateConfig},
+    restore::{self, Plan},
     verify::Verify,
 };
 use serviceradar_schemas::{
-    Address, Claim, Framings, Observation, Source,
+    Address, Claim, Framings, Observation, Operation, Source,
     codec::NoRegistry,
     time::{Clock, SystemClock},
 };
@@ -269,6 +271,36 @@ async fn measure(stand: &Stand) -> Result<()> {
     );
     beside.stop().await?;
     live.stop().await?;
+    archive_and_restore(stand).await
+}
+
+/// Archives the log of the tenant to a folder, and restores it where it was deleted.
+async fn archive_and_restore(stand: &Stand) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let place = Place::at(folder.path().to_str().ok_or("no path")?)?;
+    let (tenant, topics) = (TENANT.to_owned(), Vec::new());
+    let wanted = archive::Wanted { tenant, topics, file_bytes_max: archive::FILE_BYTES_MAX };
+    let told = |what: &str, begun: Instant, (events, bytes): (u64, u64)| {
+        let seconds = begun.elapsed().as_secs_f64();
+        let (rate, rate_of_bytes) = (events as f64 / seconds, bytes as f64 / 1e6 / seconds);
+        println!("{what:<56} {seconds:>9.2} s: {rate:.0} events/s, {rate_of_bytes:.0} MB/s of files");
+    };
+    let begun = Instant::now();
+    let archived = archive::archive(&*stand.log, &NoRegistry, &place, &wanted, |_, _| {}).await?;
+    let size = (archived.records, archived.bytes);
+    told("archive, to a folder", begun, size);
+    for topic in stand.log.topics(Some(TENANT)).await? {
+        stand.log.delete_topic(&topic.name).await?;
+    }
+    let begun = Instant::now();
+    let wanted = restore::Wanted { tenant: TENANT.to_owned(), ..restore::Wanted::default() };
+    let plan = Plan::make(&*stand.log, &place, &wanted).await?;
+    plan.verify(&place, |_, _| {}).await?;
+    told("of a restore: every file is checked", begun, size);
+    let begun = Instant::now();
+    let intent = Operation { id: format!("{:x}", rand::random::<u128>()), ..Operation::default() };
+    plan.run(&stand.log, &place, intent, &BTreeMap::new(), || SystemClock.now(), |_, _| {}).await?;
+    told("of a restore: its events are published", begun, size);
     Ok(())
 }
 

@@ -131,6 +131,26 @@ impl PostgresViews {
         differing(&mut session, from, to, tenant).await
     }
 
+    /// Looks again at the devices that changed in either of the two since they were compared, and notes those that differ now.
+    /// Returns how many it looked at.
+    pub async fn compare_again(
+        &self,
+        from: i32,
+        to: i32,
+        tenant: &str,
+        differing: &mut Differing,
+    ) -> Result<usize, ViewsError> {
+        let mut session = self.snapshot().await?;
+        let touched = touched(&mut session, (from, to), tenant, differing.epochs).await?;
+        let touched: Vec<Uuid> = touched.difference(&differing.uids).copied().collect();
+        for uids in touched.chunks(DEVICES_AT_A_TIME) {
+            let found = differences(&mut session, from, to, tenant, uids).await?;
+            differing.uids.extend(found.iter().map(|difference| difference.uid.0));
+        }
+        differing.epochs = last_epochs(&mut session, (from, to), tenant).await?;
+        Ok(touched.len())
+    }
+
     /// The difference between two generations of a tenant, in the order of uids, at one moment; `tell` hears of each device.
     /// Returns how many were left out because they changed lately.
     pub async fn diff<E: From<ViewsError>>(
@@ -467,6 +487,19 @@ async fn differing(session: &mut Session, from: i32, to: i32, tenant: &str) -> R
         unsure = uids.intersection(&touched).copied().collect();
     }
     Ok(Differing { uids, unsure, epochs })
+}
+
+/// The last epochs of a tenant in two generations.
+async fn last_epochs(
+    session: &mut Session,
+    (from, to): (i32, i32),
+    tenant: &str,
+) -> Result<(i64, i64), ViewsError> {
+    let select = "SELECT coalesce(max(epoch) FILTER (WHERE generation = $2), 0),
+            coalesce(max(epoch) FILTER (WHERE generation = $3), 0)
+        FROM pipeline_epochs WHERE tenant = $1";
+    let row = session.query_one(select, &[&tenant, &from, &to]).await?;
+    Ok((row.get(0), row.get(1)))
 }
 
 /// The devices whose rows differ, and those whose records do.

@@ -159,7 +159,10 @@ async fn a_log_is_archived_and_restored_by_a_folder_and_by_a_store() {
     let restored = data(&new, &["replay", "restore", "--from", folder]);
     assert_eq!(restored, planned);
     assert_eq!(events(&new), before);
-    let (code, words) = failure(&new, &["replay", "restore", "--from", folder]);
+    let again = data(&new, &["replay", "restore", "--from", folder]);
+    assert!(again.iter().all(|row| row["there_before"] == row["events"]), "{again:?}");
+    assert_eq!(events(&new), before, "what was restored is left as it is");
+    let (code, words) = failure(&dir, &["replay", "restore", "--from", folder]);
     assert_eq!(code, 1);
     assert!(words.contains("--append"), "{words}");
 
