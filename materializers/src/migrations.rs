@@ -14,7 +14,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 8] = [
+const MIGRATIONS: [Migration; 9] = [
     Migration {
         version: 1,
         name: "roles_and_isolation",
@@ -42,6 +42,11 @@ const MIGRATIONS: [Migration; 8] = [
         version: 8,
         name: "generations_beside",
         sql: include_str!("../migrations/0008_generations_beside.sql"),
+    },
+    Migration {
+        version: 9,
+        name: "rollback_at_once",
+        sql: include_str!("../migrations/0009_rollback_at_once.sql"),
     },
 ];
 

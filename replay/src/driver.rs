@@ -204,8 +204,10 @@ pub(crate) struct Running {
     /// What views that are being filled still lack.
     pub(crate) indexes: Indexes,
     pub(crate) generation: i32,
-    /// Whether it is the active generation. Of another nothing is published, and nothing judged.
+    /// Whether it is the active generation, and told. Of another nothing is published, and nothing judged.
     pub(crate) is_live: bool,
+    /// Where it must come before the difference can be told from the generation whose place it took at once.
+    pub(crate) untold: Option<Vec<Frontier>>,
     /// Where it is asked to stop, for the promotion of another generation.
     pub(crate) stop_asked: Option<StopAsked>,
     /// Whether somebody who stands by has followed this one, which leads until then.
@@ -410,6 +412,7 @@ impl Driver {
             indexes: if resume.is_bare { Indexes::Missing } else { Indexes::There },
             generation: resume.generation,
             is_live: resume.is_live,
+            untold: resume.untold,
             stop_asked: None,
             is_relieved: false,
             epoch: resume.epoch,
@@ -518,6 +521,7 @@ impl Driver {
                 continue;
             }
             self.stop_as_asked(running).await?;
+            self.tell_difference(running).await?;
             let gathered = self.gather(running).await?;
             // Marks of transactions alone are nothing to write.
             let (commit, passed) = match gathered.events {

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Mutex, time::Duration};
 
 use serviceradar_streams::rules::Rules;
 
-use super::{PostgresViews, Target, session::Session, state::Micros};
+use super::{PostgresViews, Target, session::Session, state::Micros, untold};
 use crate::{
     migrations,
     views::{Views, ViewsError},
@@ -67,12 +67,13 @@ impl PostgresViews {
         self.of_generation(id).rules().await
     }
 
-    /// Tenants that the active generation has anything of, by their names.
+    /// Tenants that the active generation has anything of, or will have once it has caught up, by their names.
     pub async fn tenants(&self) -> Result<Vec<String>, ViewsError> {
         let mut session = Session::connect(&self.url).await?;
         session.become_writer().await?;
-        let select = "SELECT DISTINCT e.tenant FROM serviceradar_base.pipeline_epochs e
-            JOIN serviceradar_base.pipeline_generations g ON g.id = e.generation AND g.state = 'active' ORDER BY 1";
+        let select = "SELECT e.tenant FROM serviceradar_base.pipeline_epochs e
+            JOIN serviceradar_base.pipeline_generations g ON g.id = e.generation AND g.state = 'active'
+            UNION SELECT tenant FROM serviceradar_base.pipeline_untold ORDER BY 1";
         Ok(session.query(select, &[]).await?.iter().map(|row| row.get(0)).collect())
     }
 
@@ -122,6 +123,10 @@ impl PostgresViews {
             )));
         };
         let schema: String = row.get(0);
+        let kept_for = "SELECT generation FROM serviceradar_base.pipeline_untold WHERE told = $1";
+        if let Some(row) = session.query(kept_for, &[&id]).await?.first() {
+            return Err(untold::kept(id, row.get(0)));
+        }
         session.begin("SET LOCAL client_min_messages = warning").await?;
         session.begin(&format!("DROP SCHEMA {schema}_read, {schema} CASCADE")).await?;
         for table in ["writers", "frontiers", "watermarks", "hashes", "outbox", "stops", "stand_bys"] {

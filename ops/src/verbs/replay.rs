@@ -13,6 +13,7 @@ mod promote;
 pub(super) mod rebuild;
 mod republish;
 mod restore;
+mod rollback;
 mod verify;
 
 use anyhow::Context as _;
@@ -59,7 +60,7 @@ enum Verb {
     /// Lets a generation that is ready take the place of the active one
     Promote(promote::Promote),
     /// Lets the generation that was active before take its place again
-    Rollback(promote::Rollback),
+    Rollback(rollback::Rollback),
     /// Lists the generations of the views, or drops one
     Generations(generations::Generations),
     /// Says how two generations differ

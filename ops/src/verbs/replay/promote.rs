@@ -1,8 +1,8 @@
-//! `replay promote`, `replay rollback`: another generation takes the place of the active one.
+//! `replay promote`: another generation takes the place of the active one.
 
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 use serviceradar_log::LogStore;
@@ -48,19 +48,6 @@ pub(crate) struct Promote {
     dry_run: bool,
 }
 
-/// Lets the generation that was active before take its place again
-///
-/// As `replay promote`, of the ready generation that was active last.
-#[derive(Debug, Args)]
-pub(crate) struct Rollback {
-    /// Ends when it is done, and does not write until a pipeline takes over: for when none runs
-    #[arg(long)]
-    leave: bool,
-    /// Says which would be promoted, and how it differs, and promotes nothing
-    #[arg(long)]
-    dry_run: bool,
-}
-
 impl Promote {
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
         let views = super::views(context).await?;
@@ -76,20 +63,6 @@ impl Promote {
     }
 }
 
-impl Rollback {
-    pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
-        let views = super::views(context).await?;
-        let generations = views.generations().await?;
-        let former = generations.iter().filter(|of| of.state == "ready").max_by_key(|of| of.promoted_at);
-        let id = former.filter(|of| of.promoted_at.is_some()).map(|of| of.id);
-        let id = id.context(
-            "no generation that was active before is ready: see `serviceradar replay generations`",
-        )?;
-        let promotion = Promotion { action: "rollback", changes_max: None, leave: self.leave };
-        take_place(context, views, id, promotion, self.dry_run).await
-    }
-}
-
 /// How a generation is promoted.
 pub(super) struct Promotion {
     /// The action that the operation is written as.
@@ -100,7 +73,8 @@ pub(super) struct Promotion {
     pub(super) leave: bool,
 }
 
-async fn take_place(
+/// Catches a generation up, and promotes it.
+pub(super) async fn take_place(
     context: &Context,
     views: PostgresViews,
     id: i32,
@@ -165,33 +139,19 @@ pub(super) async fn promote(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let id = candidate.generation();
-    // One that was interrupted is gone on with.
-    let known = Operations::read(&*log).await?;
-    let begun = known.unfinished().find(|of| of.action == action && of.generation == Some(id)).cloned();
-    let mut said = match begun {
-        Some(begun) => begun,
-        None => {
-            let intent = Operation { generation: Some(id), ..operation(action, None, "") };
-            operations::write(&log, &intent).await?;
-            intent
-        }
-    };
+    let said = begin(&log, action, id).await?;
     let outcome = match candidate.promote(changes_max).await {
         Ok(outcome) => outcome,
         Err(error) => {
             candidate.stop().await?;
-            // Nothing was changed, and nothing is left to do.
-            (said.phase, said.event_time) = (Phase::Done, SystemClock.now());
-            said.reason = format!("not done: {error}");
-            operations::write(&log, &said).await?;
+            not_done(&log, said, &error.to_string()).await?;
             return Err(match error {
                 CandidateError::TooMany { .. } => Wanting(error.to_string()).into(),
                 error => error.into(),
             });
         }
     };
-    (said.phase, said.event_time) = (Phase::Done, SystemClock.now());
-    operations::write(&log, &said).await?;
+    done(&log, said).await?;
     let Outcome { from, changes, paused, .. } = &outcome;
     match context.format {
         Format::Json => output::line(
@@ -208,17 +168,42 @@ pub(super) async fn promote(
     if leave {
         return Ok(candidate.stop().await?);
     }
+    lead(candidate, shutdown).await
+}
+
+/// Says in the log that a generation is to take the place of the active one. One that was interrupted is gone on with.
+pub(super) async fn begin(log: &Arc<dyn LogStore>, action: &str, id: i32) -> anyhow::Result<Operation> {
+    let known = Operations::read(&**log).await?;
+    let begun = known.unfinished().find(|of| of.action == action && of.generation == Some(id));
+    if let Some(begun) = begun {
+        return Ok(begun.clone());
+    }
+    let intent = Operation { generation: Some(id), ..operation(action, None, "") };
+    operations::write(log, &intent).await?;
+    Ok(intent)
+}
+
+/// Says that it did.
+pub(super) async fn done(log: &Arc<dyn LogStore>, intent: Operation) -> anyhow::Result<()> {
+    let done = Operation { phase: Phase::Done, event_time: SystemClock.now(), ..intent };
+    Ok(operations::write(log, &done).await?)
+}
+
+/// Says that nothing was changed, and nothing is left to do.
+pub(super) async fn not_done(log: &Arc<dyn LogStore>, intent: Operation, why: &str) -> anyhow::Result<()> {
+    done(log, Operation { reason: format!("not done: {why}"), ..intent }).await
+}
+
+/// Writes until a pipeline has taken over, or until told to end.
+pub(super) async fn lead(candidate: Candidate, shutdown: CancellationToken) -> anyhow::Result<()> {
     tracing::info!("writing until a pipeline stands by and has followed (`serviceradar run`)");
+    let id = candidate.generation();
     let relieved = tokio::select! {
-        relieved = candidate.relieved() => relieved.map_err(anyhow::Error::from),
+        relieved = candidate.relieved() => relieved,
         () = shutdown.cancelled() => Ok(()),
     };
     candidate.stop().await?;
-    if relieved.is_err() {
-        bail!(
-            "generation {id} is active, but its writer has ended: start `serviceradar run` ({:#})",
-            relieved.err().unwrap_or_else(|| anyhow::anyhow!(""))
-        );
-    }
-    Ok(())
+    relieved.with_context(|| {
+        format!("generation {id} is active, but its writer has ended: start `serviceradar run`")
+    })
 }
