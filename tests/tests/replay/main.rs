@@ -4,5 +4,6 @@
 
 mod as_of;
 mod promotion;
+mod rollback;
 mod truncate;
 mod verify;

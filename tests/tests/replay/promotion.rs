@@ -63,6 +63,10 @@ impl Stand {
         self.live.take().unwrap().stop().await.unwrap();
     }
 
+    pub(super) async fn start_live(&mut self) {
+        self.live = Some(live(&self.log, self.database.url()).await);
+    }
+
     pub(super) async fn views(&self) -> Arc<PostgresViews> {
         Arc::new(self.database.views().await)
     }
@@ -89,7 +93,7 @@ impl Stand {
         candidate
     }
 
-    fn config(&self, views: Arc<PostgresViews>) -> CandidateConfig {
+    pub(super) fn config(&self, views: Arc<PostgresViews>) -> CandidateConfig {
         CandidateConfig {
             writer: "candidate".to_owned(),
             workers: 1,
@@ -169,13 +173,13 @@ async fn live(log: &Arc<dyn LogStore>, url: &str) -> DriverHandle {
 }
 
 /// By which two records that share a MAC are two devices.
-fn narrow() -> Rules {
+pub(super) fn narrow() -> Rules {
     let mut rules = Rules::default();
     rules.caps.spread_of_a_source = 1;
     rules
 }
 
-fn with_mac(key: &str, mac: &str) -> Observation {
+pub(super) fn with_mac(key: &str, mac: &str) -> Observation {
     let claims = vec![Claim { namespace: "mac".into(), value: mac.into() }];
     let source = Source { kind: "mapper".to_owned(), instance: "m".to_owned() };
     Observation { claims, source, ..observation(key, SystemClock.now()) }
@@ -270,7 +274,7 @@ async fn a_promotion_under_load_loses_nothing_and_hands_over_and_back() {
     assert_eq!(stand.count("SELECT count(*) FROM serviceradar_base.pipeline_stops").await, 0);
     // A pipeline that starts now finds it.
     stand.stop_live().await;
-    stand.live = Some(live(&stand.log, stand.database.url()).await);
+    stand.start_live().await;
     stand.network.look(&stand.log).await;
     stand.live().caught_up().await.unwrap();
     assert_eq!(stand.assert_verified().await.generation, 2);
