@@ -206,7 +206,7 @@ pub(crate) struct Running {
     pub(crate) generation: i32,
     /// Whether it is the active generation, and told. Of another nothing is published, and nothing judged.
     pub(crate) is_live: bool,
-    /// Where it must come before the difference can be told from the generation whose place it took at once.
+    /// Up to where it reads before it tells the difference from the generation whose place it took at once.
     pub(crate) untold: Option<Vec<Frontier>>,
     /// Where it is asked to stop, for the promotion of another generation.
     pub(crate) stop_asked: Option<StopAsked>,
@@ -452,13 +452,14 @@ impl Driver {
         Ok((restored?, told))
     }
 
-    /// Notes where the log ends now.
+    /// Notes where the log ends now, or where it is to be read to.
     pub(crate) async fn find_ends(&self, running: &mut Running) -> Result<(), DriverError> {
         for partition in running.lanes.keys() {
             let log = &self.config.log;
             let offsets =
                 self.until_available(|| log.offsets(&partition.topic, partition.log_partition)).await?;
-            running.ends.insert(partition.clone(), offsets.end);
+            let end = offsets.end.min(running.until(partition));
+            running.ends.insert(partition.clone(), end);
             self.board.end(partition, offsets.end);
         }
         Ok(())
@@ -500,7 +501,7 @@ impl Driver {
                 config.writers.clone(),
                 config.clock.clone(),
                 partition.clone(),
-                frontier.clone(),
+                (frontier.clone(), running.until(&partition)),
                 self.board.clone(),
                 running.came.clone(),
             );
@@ -723,6 +724,11 @@ impl Driver {
 }
 
 impl Running {
+    /// The offset up to which a log partition is read: behind what is untold comes nothing else before it is told.
+    fn until(&self, Partition { topic, log_partition }: &Partition) -> u64 {
+        self.untold.as_ref().map_or(u64::MAX, |ends| Frontier::of(ends, topic, *log_partition).next_offset)
+    }
+
     pub(crate) fn take_engine(&mut self) -> Result<Engine, DriverError> {
         self.engine.take().ok_or_else(|| DriverError::Task("the dataflow is gone".to_owned()))
     }

@@ -53,6 +53,13 @@ pub(crate) async fn is_another(goal: &mut watch::Receiver<Goal>) {
     }
 }
 
+impl Running {
+    /// What was read ahead goes back: it may be more than is wanted. Returns how far each log partition was taken.
+    fn give_back(&mut self) -> Vec<Frontier> {
+        std::mem::take(&mut self.lanes).into_values().map(|lane| lane.frontier().clone()).collect()
+    }
+}
+
 impl Driver {
     /// Whether it is told to wait, or to go on from where it waits.
     pub(crate) fn is_told_to_hold(&self) -> bool {
@@ -62,9 +69,7 @@ impl Driver {
     /// Does as it is told, with nothing under way, until it follows or leads again.
     pub(crate) async fn hold(&mut self, running: &mut Running) -> Result<(), DriverError> {
         self.finish(running).await?;
-        // What was read ahead goes back: it may be more than is wanted.
-        let mut frontiers: Vec<Frontier> =
-            std::mem::take(&mut running.lanes).into_values().map(|lane| lane.frontier().clone()).collect();
+        let mut frontiers = running.give_back();
         loop {
             let goal = self.config.goal.borrow_and_update().clone();
             match goal {
@@ -166,6 +171,7 @@ impl Driver {
             return Ok(());
         }
         self.finish(running).await?;
+        let frontiers = running.give_back();
         let epoch = loop {
             let (writer, at) = (running.committer.writer()?, self.config.clock.now());
             match writer.tell_difference(running.epoch_published, at).await {
@@ -182,7 +188,8 @@ impl Driver {
         (running.untold, running.is_live) = (None, true);
         (running.epoch, running.epoch_committed) = (epoch, epoch);
         self.board.update(|status| (status.epoch, status.is_live) = (epoch, true));
-        Ok(())
+        self.open_lanes(running, frontiers).await?;
+        self.find_ends(running).await
     }
 
     /// Stops where it is asked to, until it is no longer, or whoever asked was not heard of for too long. Where another

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use serviceradar_log::{NewEvent, Publisher};
 use serviceradar_materializers::{
     LAYOUT_VERSION,
     postgres::{Truncation, Untold},
@@ -93,9 +94,9 @@ async fn differing(stand: &Stand) -> i64 {
     found
 }
 
-/// How many device changes there are.
-async fn device_changes(stand: &Stand) -> u64 {
-    let topic = Stream::DeviceChanges.topic(TENANT);
+/// How many events a stream has.
+async fn events(stand: &Stand, stream: Stream) -> u64 {
+    let topic = stream.topic(TENANT);
     let mut ends = 0;
     for log_partition in 0..stand.log.describe_topic(&topic).await.unwrap().log_partitions {
         ends += stand.log.offsets(&topic, log_partition).await.unwrap().end;
@@ -116,7 +117,7 @@ async fn it_is_read_at_once_and_tells_one_difference_once_it_has_caught_up() {
          UPDATE serviceradar_base.pipeline_writers SET writer = 'hung' WHERE generation = 2"
     );
     hung.batch_execute(&hang).await.unwrap();
-    let (before, changes) = (Told::of(&stand).await, device_changes(&stand).await);
+    let (before, changes) = (Told::of(&stand).await, events(&stand, Stream::DeviceChanges).await);
     let views = stand.views().await;
     views.take_place(2, 1).await.unwrap();
     views.show_active().await.unwrap();
@@ -157,7 +158,7 @@ async fn it_is_read_at_once_and_tells_one_difference_once_it_has_caught_up() {
     // Whoever comes next publishes what is left, and no more; and all is as ever.
     stand.start_live().await;
     published(&stand.database.client().await).await;
-    assert_eq!(device_changes(&stand).await - changes, found.cast_unsigned());
+    assert_eq!(events(&stand, Stream::DeviceChanges).await - changes, found.cast_unsigned());
     stand.assert_consumers_know_all().await;
     observations(&stand.log).publish([observation("z", SystemClock.now())]).await.unwrap();
     stand.live().caught_up().await.unwrap();
@@ -262,6 +263,30 @@ async fn what_consumers_know_stays_until_it_is_told_or_is_read_again() {
     stand.live().caught_up().await.unwrap();
     assert_eq!(Told::of(&stand).await.history - before.history, 1);
     assert_eq!(stand.assert_verified().await.generation, 2);
+    stand.assert_consumers_know_all().await;
+    stand.stop_live().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_came_since_is_told_as_ever_after_the_difference() {
+    let mut stand = promoted().await;
+    stand.stop_live().await;
+    stand.views().await.take_place(2, 1).await.unwrap();
+    observations(&stand.log).publish([observation("z", SystemClock.now())]).await.unwrap();
+    let garbage = NewEvent { key: None, value: Some("?".into()), headers: Vec::new() };
+    Publisher::new(stand.log.clone(), Stream::Observations.topic(TENANT))
+        .publish(vec![garbage])
+        .await
+        .unwrap();
+    stand.start_live().await;
+    stand.live().caught_up().await.unwrap();
+    let since = "SELECT count(*) FROM serviceradar_base.device_history h
+        WHERE generation = 1 AND change = 'created' AND cause <> 'generation 1 promoted' AND epoch > (
+            SELECT max(epoch) FROM serviceradar_base.device_history WHERE cause = 'generation 1 promoted')";
+    assert_eq!(stand.count(since).await, 1);
+    published(&stand.database.client().await).await;
+    assert_eq!(events(&stand, Stream::DeadLetters).await, 1);
+    assert_eq!(stand.assert_verified().await.generation, 1);
     stand.assert_consumers_know_all().await;
     stand.stop_live().await;
 }
