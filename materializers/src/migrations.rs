@@ -14,7 +14,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 9] = [
+const MIGRATIONS: [Migration; 10] = [
     Migration {
         version: 1,
         name: "roles_and_isolation",
@@ -47,6 +47,11 @@ const MIGRATIONS: [Migration; 9] = [
         version: 9,
         name: "rollback_at_once",
         sql: include_str!("../migrations/0009_rollback_at_once.sql"),
+    },
+    Migration {
+        version: 10,
+        name: "partial_generations",
+        sql: include_str!("../migrations/0010_partial_generations.sql"),
     },
 ];
 

@@ -1,13 +1,22 @@
 //! Generations: builds of the views beside each other, of which one is active.
 
-use std::{collections::HashMap, sync::Mutex, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Mutex,
+    time::Duration,
+};
 
 use serviceradar_streams::rules::Rules;
 
-use super::{PostgresViews, Target, session::Session, state::Micros, untold};
+use super::{
+    PostgresViews, Target,
+    session::{Parameter, Session},
+    state::Micros,
+    untold,
+};
 use crate::{
     migrations,
-    views::{Views, ViewsError},
+    views::{Frontier, Views, ViewsError},
 };
 
 /// Only one makes a generation at a time; the key is this program's own.
@@ -33,6 +42,8 @@ pub struct Generation {
     pub promoted_at: Option<i64>,
     /// What its tables and indexes take on disk, bytes.
     pub bytes: u64,
+    /// Of which part of the log it is, where it is not of all: such a one is never promoted.
+    pub partial: Option<String>,
 }
 
 impl PostgresViews {
@@ -48,7 +59,7 @@ impl PostgresViews {
         session.become_writer().await?;
         let select = "SELECT g.id, g.state, g.fingerprint, g.started_at, g.promoted_at,
                 (SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class c
-                 WHERE c.relnamespace = to_regnamespace(g.schema) AND c.relkind = 'r')
+                 WHERE c.relnamespace = to_regnamespace(g.schema) AND c.relkind = 'r'), g.partial
             FROM serviceradar_base.pipeline_generations g ORDER BY g.id";
         let rows = session.query(select, &[]).await?;
         let generation = |row: &tokio_postgres::Row| Generation {
@@ -58,6 +69,7 @@ impl PostgresViews {
             started_at: row.get::<_, Micros>(3).0,
             promoted_at: row.get::<_, Option<Micros>>(4).map(|at| at.0),
             bytes: row.get::<_, i64>(5).cast_unsigned(),
+            partial: row.get(6),
         };
         Ok(rows.iter().map(generation).collect())
     }
@@ -79,25 +91,51 @@ impl PostgresViews {
 
     /// A generation that is being built by these rules: one whose build was interrupted, or a new one.
     pub async fn building(&self, fingerprint: &str, rules: &serde_json::Value) -> Result<i32, ViewsError> {
+        let mut session = self.making().await?;
+        let interrupted = "SELECT max(id) FROM serviceradar_base.pipeline_generations
+            WHERE state = 'building' AND fingerprint = $1 AND partial IS NULL";
+        let id = match session.query_one(interrupted, &[&fingerprint]).await?.get::<_, Option<i32>>(0) {
+            Some(id) => id,
+            None => make(&mut session, fingerprint, rules).await?,
+        };
+        session.begin("COMMIT").await?;
+        Ok(id)
+    }
+
+    /// A new generation of a part of the log, in words: each tenant's log partitions are read from these frontiers on. It is
+    /// never promoted, and a build that was interrupted is not gone on with.
+    pub async fn part(
+        &self,
+        fingerprint: &str,
+        rules: &serde_json::Value,
+        partial: &str,
+        frontiers: &BTreeMap<String, Vec<Frontier>>,
+    ) -> Result<i32, ViewsError> {
+        let mut session = self.making().await?;
+        let id = make(&mut session, fingerprint, rules).await?;
+        let mark = "UPDATE serviceradar_base.pipeline_generations SET partial = $2 WHERE id = $1";
+        session.execute(mark, &[&id, &partial]).await?;
+        let insert = "INSERT INTO serviceradar_base.pipeline_frontiers
+            (tenant, generation, topic, log_partition, next_offset, epoch) VALUES ($1, $2, $3, $4, $5, 0)";
+        for (tenant, of_tenant) in frontiers {
+            for Frontier { topic, log_partition, next_offset, .. } in of_tenant {
+                let (log_partition, next_offset) = (log_partition.cast_signed(), next_offset.cast_signed());
+                let parameters: [Parameter<'_>; 5] = [tenant, &id, topic, &log_partition, &next_offset];
+                session.execute(insert, &parameters).await?;
+            }
+        }
+        session.begin("COMMIT").await?;
+        Ok(id)
+    }
+
+    /// A transaction that alone makes generations.
+    async fn making(&self) -> Result<Session, ViewsError> {
         let mut session = Session::connect(&self.url).await?;
         migrations::check(session.client()).await?;
         session.become_writer().await?;
         session.begin("BEGIN").await?;
         session.execute("SELECT pg_advisory_xact_lock($1)", &[&ADVISORY_LOCK]).await?;
-        let interrupted = "SELECT max(id) FROM serviceradar_base.pipeline_generations
-            WHERE state = 'building' AND fingerprint = $1";
-        if let Some(id) = session.query_one(interrupted, &[&fingerprint]).await?.get(0) {
-            session.begin("COMMIT").await?;
-            return Ok(id);
-        }
-        let last = "SELECT max(id) FROM serviceradar_base.pipeline_generations";
-        let id = session.query_one(last, &[]).await?.get::<_, Option<i32>>(0).unwrap_or_default() + 1;
-        migrations::create_generation(session.client(), id).await?;
-        let update =
-            "UPDATE serviceradar_base.pipeline_generations SET fingerprint = $2, rules = $3 WHERE id = $1";
-        session.execute(update, &[&id, &fingerprint, rules]).await?;
-        session.begin("COMMIT").await?;
-        Ok(id)
+        Ok(session)
     }
 
     /// Says that a generation has what the log has.
@@ -166,4 +204,19 @@ impl PostgresViews {
         }
         session.begin("COMMIT").await
     }
+}
+
+/// Makes a generation that is built by these rules.
+async fn make(
+    session: &mut Session,
+    fingerprint: &str,
+    rules: &serde_json::Value,
+) -> Result<i32, ViewsError> {
+    let last = "SELECT max(id) FROM serviceradar_base.pipeline_generations";
+    let id = session.query_one(last, &[]).await?.get::<_, Option<i32>>(0).unwrap_or_default() + 1;
+    migrations::create_generation(session.client(), id).await?;
+    let update =
+        "UPDATE serviceradar_base.pipeline_generations SET fingerprint = $2, rules = $3 WHERE id = $1";
+    session.execute(update, &[&id, &fingerprint, rules]).await?;
+    Ok(id)
 }

@@ -307,11 +307,11 @@ async fn promote(session: &mut Session, promotion: &Promotion) -> Result<Promote
 /// Holds the rows of the two, of which none changes its state until the end of the transaction.
 pub(super) async fn hold(session: &mut Session, from: i32, to: i32) -> Result<(), ViewsError> {
     let states = "SELECT count(*) FROM (SELECT FROM pipeline_generations
-        WHERE id = $1 AND state = 'active' OR id = $2 AND state = 'ready' FOR UPDATE) AS g";
+        WHERE id = $1 AND state = 'active' OR id = $2 AND state = 'ready' AND partial IS NULL FOR UPDATE) AS g";
     match session.query_one(states, &[&from, &to]).await?.get::<_, i64>(0) {
         2 => Ok(()),
         _ => Err(ViewsError::Refused(format!(
-            "generation {from} is no longer active, or generation {to} not ready"
+            "generation {from} is no longer active, or generation {to} is not ready, or of a part of the log"
         ))),
     }
 }

@@ -9,7 +9,8 @@ use crate::{ask::ask, output};
 
 /// Lists the generations of the views, or drops one
 ///
-/// One is active, and what is read. Those that are ready can take its place: the one before, or one that was built beside it.
+/// One is active, and what is read. Those that are ready can take its place: the one before, or one that was built beside it;
+/// but not one that is partial, of which it says of what part of the log it is.
 /// A row stays of each that was dropped: `retired`.
 #[derive(Debug, Args)]
 pub(crate) struct Generations {
@@ -37,9 +38,10 @@ impl Generations {
                     of.promoted_at.map(time::format).into(),
                     of.bytes.into(),
                     of.fingerprint.clone().into(),
+                    of.partial.clone().into(),
                 ]
             };
-            let columns = ["generation", "state", "started", "promoted", "bytes", "fingerprint"];
+            let columns = ["generation", "state", "started", "promoted", "bytes", "fingerprint", "partial"];
             return Ok(output::rows(
                 context.format,
                 &columns,

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{super::Context, operation, rebuild};
 use crate::{
-    exit::{Interrupted, Wanting},
+    exit::{Interrupted, Mistaken, Wanting},
     log_store,
     output::{self, Format},
     pipeline::{WORKERS, writer},
@@ -51,8 +51,17 @@ pub(crate) struct Promote {
 impl Promote {
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
         let views = super::views(context).await?;
-        let ready = |of: &&Generation| of.state == "ready" && self.generation.is_none_or(|id| of.id == id);
         let generations = views.generations().await?;
+        let given = generations.iter().find(|of| self.generation == Some(of.id));
+        if let Some(part) = given.and_then(|of| of.partial.as_ref()) {
+            return Err(Mistaken(format!(
+                "that generation is of a part of the log ({part}), and is never promoted"
+            ))
+            .into());
+        }
+        let ready = |of: &&Generation| {
+            of.state == "ready" && of.partial.is_none() && self.generation.is_none_or(|id| of.id == id)
+        };
         let newest = match self.generation {
             Some(_) => generations.iter().find(ready),
             None => generations.iter().filter(ready).rfind(|of| of.promoted_at.is_none()),
