@@ -1,13 +1,13 @@
 //! `replay rollback`: the generation that was active before takes its place again, caught up or at once.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
 use serde_json::{Value, json};
 use serviceradar_log::LogStore;
 use serviceradar_materializers::{LAYOUT_VERSION, PostgresViews, postgres::Generation};
-use serviceradar_replay::PartitionStatus;
+use serviceradar_replay::{PartitionStatus, operations::Operations};
 use serviceradar_schemas::Operation;
 
 use super::{
@@ -82,18 +82,22 @@ impl Rollback {
         active: i32,
         to: &Generation,
     ) -> anyhow::Result<()> {
-        let (shutdown, id) = (shutdown::on_signal()?, to.id);
-        let rules = views.rules_of(id).await?.unwrap_or_default();
+        let (shutdown, to_id) = (shutdown::on_signal()?, to.id);
+        let rules = views.rules_of(to_id).await?.unwrap_or_default();
         if to.fingerprint.as_ref() != Some(&rules.fingerprint(LAYOUT_VERSION)) {
             bail!(
-                "generation {id} was made by another program, which must catch it up: roll back with that one"
+                "generation {to_id} was made by another program, which must catch it up: roll back with that one"
             );
         }
         if self.dry_run {
-            return rebuild::compare(context, &views, id).await.map(drop);
+            return rebuild::compare(context, &views, to_id).await.map(drop);
         }
-        let mut beginning = pin!(begin(context, id));
-        let in_time = tokio::time::timeout(LOG_ANSWERS_WITHIN, &mut beginning).await;
+        let interrupted = self.generation.is_none().then_some(active);
+        let in_time = tokio::time::timeout(LOG_ANSWERS_WITHIN, begin(context, to_id, interrupted)).await;
+        let id = match &in_time {
+            Ok(Ok((_, intent))) => intent.generation.unwrap_or(to_id),
+            _ => to_id,
+        };
         if id != active {
             if let Err(error) = views.take_place(active, id).await {
                 if let Ok(Ok((log, intent))) = in_time {
@@ -117,7 +121,7 @@ impl Rollback {
                     "waiting for the log, so that generation {id} is caught up; a pipeline would do so, too"
                 );
                 tokio::select! {
-                    begun = beginning => begun,
+                    begun = begin(context, id, None) => begun,
                     () = shutdown.cancelled() => return Err(Interrupted.into()),
                 }
             }
@@ -130,6 +134,7 @@ impl Rollback {
         if self.leave {
             return Ok(());
         }
+        let rules = views.rules_of(id).await?.unwrap_or_default();
         let candidate = promote::start(context, views, log, id, rules).await.with_context(is_behind)?;
         let mut progress = Progress::begin("log", "catching up");
         let told = tokio::select! {
@@ -154,10 +159,21 @@ impl Rollback {
     }
 }
 
-/// Says in the log what is to be done.
-async fn begin(context: &Context, id: i32) -> anyhow::Result<(Arc<dyn LogStore>, Operation)> {
+/// Says in the log what is to be done. Where a rollback to the generation that is `interrupted` did not say that it ended, it is
+/// gone on with: to go to another would be to take it back.
+async fn begin(
+    context: &Context,
+    id: i32,
+    interrupted: Option<i32>,
+) -> anyhow::Result<(Arc<dyn LogStore>, Operation)> {
     let log = log_store::reach(&context.config).await?;
-    let intent = promote::begin(&log, ACTION, id).await?;
+    let known = Operations::read(&*log).await?;
+    let begun =
+        |of: &&Operation| of.action == ACTION && interrupted.is_some() && of.generation == interrupted;
+    let intent = match known.unfinished().find(begun) {
+        Some(begun) => begun.clone(),
+        None => promote::begin(&log, ACTION, id).await?,
+    };
     Ok((log, intent))
 }
 
