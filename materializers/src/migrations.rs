@@ -14,7 +14,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 9] = [
+const MIGRATIONS: [Migration; 11] = [
     Migration {
         version: 1,
         name: "roles_and_isolation",
@@ -47,6 +47,16 @@ const MIGRATIONS: [Migration; 9] = [
         version: 9,
         name: "generations_of_the_past",
         sql: include_str!("../migrations/0009_generations_of_the_past.sql"),
+    },
+    Migration {
+        version: 10,
+        name: "rollback_at_once",
+        sql: include_str!("../migrations/0010_rollback_at_once.sql"),
+    },
+    Migration {
+        version: 11,
+        name: "partial_generations",
+        sql: include_str!("../migrations/0011_partial_generations.sql"),
     },
 ];
 

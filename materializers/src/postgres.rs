@@ -18,6 +18,7 @@ mod stored;
 mod sums;
 mod tables;
 mod truncation;
+mod untold;
 mod writers;
 
 use std::{
@@ -40,6 +41,7 @@ use serviceradar_streams::{
 pub use stored::{Contradiction, Contradictions, Stored};
 use tokio::sync::mpsc;
 pub use truncation::{Moved, Truncation};
+pub use untold::Untold;
 
 use crate::{
     migrations,
@@ -268,7 +270,11 @@ async fn take_generation(
         "SELECT id, schema, fingerprint, state = 'active', shown FROM serviceradar_base.pipeline_generations
          WHERE {condition} FOR SHARE"
     );
-    let rows = session.query(&select, &[]).await?;
+    let mut rows = session.query(&select, &[]).await?;
+    if rows.is_empty() {
+        // What was waited for made another the active one: only a new look sees it.
+        rows = session.query(&select, &[]).await?;
+    }
     let row = rows.first().ok_or_else(|| target.missing())?;
     let found: String = row.get(2);
     if found != fingerprint {
@@ -292,6 +298,8 @@ impl Views for PostgresViews {
         session.begin("BEGIN").await?;
         let Taken { generation, schema, is_active, is_shown } =
             take_generation(&mut session, self.target, fingerprint, rules).await?;
+        untold::check(&mut session, tenant, generation).await?;
+        let told = untold::told(&mut session, tenant, generation).await?;
         let token = self.take_in_transaction(&mut session, tenant, writer, generation).await?;
         stops::is_no_stand_by(&mut session, tenant, generation, writer).await?;
         session.begin("COMMIT").await?;
@@ -304,7 +312,12 @@ impl Views for PostgresViews {
         let is_bare = indexes::drop_if_empty(&mut session).await?;
         let resume = state::resume(&mut session, tenant, generation).await?;
         let truncated = truncation::last(&mut session, tenant, generation).await?;
-        let resume = Resume { is_bare, is_live: is_active, truncated, ..resume };
+        let untold = match told {
+            Some(told) => Some(state::resume(&mut session, tenant, told).await?.frontiers),
+            None => None,
+        };
+        let is_live = is_active && untold.is_none();
+        let resume = Resume { is_bare, is_live, untold, truncated, ..resume };
         let fence = Arc::new(Fence { tenant: tenant.to_owned(), generation, schema, token });
         let sessions = Sessions { url: self.url.clone(), fence, idle: Some(session) };
         Ok((Box::new(PostgresWriter { sessions, cleaned_at: 0 }), resume))
@@ -363,7 +376,9 @@ impl Views for PostgresViews {
 struct Passed {
     /// The last committed epoch.
     last: i64,
-    /// Whether the generation is the active one: others tell nobody what they change.
+    /// Whether the generation is the active one.
+    is_active: bool,
+    /// Whether what its epochs change is told, in journals and to be published.
     is_live: bool,
 }
 
@@ -382,10 +397,13 @@ impl Fence {
              WHERE tenant = $1 AND generation = $2 AND token = $3
              RETURNING (SELECT coalesce(max(epoch), 0) FROM serviceradar_base.pipeline_epochs
                         WHERE tenant = $1 AND generation = $2),
-                       (SELECT state = 'active' FROM serviceradar_base.pipeline_generations WHERE id = $2)";
+                       (SELECT state = 'active' FROM serviceradar_base.pipeline_generations WHERE id = $2),
+                       NOT EXISTS (SELECT FROM serviceradar_base.pipeline_untold
+                                   WHERE tenant = $1 AND generation = $2)";
         let rows = session.query(update, &[&self.tenant, &self.generation, &self.token]).await?;
         let row = rows.first().ok_or_else(|| self.is_closed())?;
-        Ok(Passed { last: row.get(0), is_live: row.get(1) })
+        let (is_active, is_told): (bool, bool) = (row.get(1), row.get(2));
+        Ok(Passed { last: row.get(0), is_active, is_live: is_active && is_told })
     }
 
     /// Where another has the tenant.
@@ -432,14 +450,13 @@ struct PostgresWriter {
 }
 
 impl PostgresWriter {
-    /// Begins the transaction of an epoch, with the fence; tells whether the generation is the active one. None: it was
-    /// committed already.
-    async fn begin(&mut self, epoch: &Epoch) -> Result<Option<(Session, bool)>, ViewsError> {
+    /// Begins the transaction of an epoch, with the fence; tells what is beyond. None: it was committed already.
+    async fn begin(&mut self, epoch: &Epoch) -> Result<Option<(Session, Passed)>, ViewsError> {
         let mut session = self.sessions.take().await?;
         fail_point!("before-begin");
         session.begin("BEGIN").await?;
-        let Passed { last, is_live } = self.sessions.fence.pass(&mut session).await?;
-        let number = epoch.number.cast_signed();
+        let passed = self.sessions.fence.pass(&mut session).await?;
+        let (last, number) = (passed.last, epoch.number.cast_signed());
         if last == number {
             // A commit whose answer was lost: the fence says that it was ours.
             session.begin("ROLLBACK").await?;
@@ -449,7 +466,7 @@ impl PostgresWriter {
         if last != epoch.follows.cast_signed() || last > number {
             return Err(ViewsError::Refused(format!("epoch {number} cannot follow epoch {last}")));
         }
-        Ok(Some((session, is_live)))
+        Ok(Some((session, passed)))
     }
 }
 
@@ -482,10 +499,10 @@ impl TenantWriter for PostgresWriter {
     }
 
     async fn commit(&mut self, epoch: &Epoch) -> Result<(), ViewsError> {
-        let Some((mut session, is_live)) = self.begin(epoch).await? else {
+        let Some((mut session, passed)) = self.begin(epoch).await? else {
             return Ok(());
         };
-        let context = epoch::context(&self.sessions.fence, epoch, is_live);
+        let context = epoch::context(&self.sessions.fence, epoch, &passed);
         epoch::write(&mut session, context, epoch, &mut self.cleaned_at).await?;
         fail_point!("in-commit");
         session.begin("COMMIT").await?;
@@ -495,13 +512,13 @@ impl TenantWriter for PostgresWriter {
     }
 
     async fn load(&mut self, epoch: &Epoch, pieces: Pieces) -> Result<(), ViewsError> {
-        let Some((mut session, is_live)) = self.begin(epoch).await? else {
+        let Some((mut session, passed)) = self.begin(epoch).await? else {
             return Ok(());
         };
         let mut of_devices = self.sessions.connect().await?;
         of_devices.begin("BEGIN").await?;
         let Self { sessions, cleaned_at } = self;
-        let context = epoch::context(&sessions.fence, epoch, is_live);
+        let context = epoch::context(&sessions.fence, epoch, &passed);
         epoch::load(&mut session, &mut of_devices, context, epoch, pieces, cleaned_at).await?;
         fail_point!("in-commit");
         session.begin("COMMIT").await?;
@@ -536,6 +553,12 @@ impl TenantWriter for PostgresWriter {
         stops::go_on(&mut session, &self.sessions.fence).await?;
         self.sessions.give_back(session);
         Ok(())
+    }
+
+    async fn tell_difference(&mut self, published: u64, at: i64) -> Result<u64, ViewsError> {
+        // Of its own: the tables that it means are those of the generation that was told last.
+        let mut session = self.sessions.connect().await?;
+        untold::tell_difference(&mut session, &self.sessions.fence, published, at).await
     }
 
     async fn followed_to(&mut self) -> Result<Option<u64>, ViewsError> {

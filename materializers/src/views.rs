@@ -125,8 +125,12 @@ pub struct Resume {
     pub frontiers: Vec<Frontier>,
     /// Whether the views lack what makes searching them fast, because they were empty: see `make_indexes`.
     pub is_bare: bool,
-    /// Whether it is the active generation: one that is not tells nobody what its epochs change.
+    /// Whether what its epochs change is told, in journals and to be published: where it is the active generation, and not
+    /// untold.
     pub is_live: bool,
+    /// Where the generation stopped that was told last, where this one took its place at once: not before it is there can the
+    /// difference be told. None where it was.
+    pub untold: Option<Vec<Frontier>>,
     /// The epoch that emptied the views last; 0 where none did. What was known before it holds no more.
     pub truncated: u64,
 }
@@ -257,6 +261,11 @@ pub trait TenantWriter: Send + 'static {
     /// Goes on although it was asked to stop: whoever asked has gone. Refused as `Fenced` where it was not, and another
     /// generation took the place.
     async fn go_on(&mut self) -> Result<(), ViewsError>;
+
+    /// Tells the difference between the generation that was told last and this one, which took its place at once, as one
+    /// epoch, above `published`, at `at`, microseconds since the Unix epoch: from then on its epochs are told. Returns that
+    /// epoch; the last where nothing is untold (any more). After `Unavailable` it is called again before any commit.
+    async fn tell_difference(&mut self, published: u64, at: i64) -> Result<u64, ViewsError>;
 
     /// How far somebody who stands by for it, and said so lately, has followed.
     async fn followed_to(&mut self) -> Result<Option<u64>, ViewsError>;

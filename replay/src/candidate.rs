@@ -10,7 +10,7 @@ use std::{
 use serviceradar_log::{LogError, LogStore};
 use serviceradar_materializers::{
     PostgresViews,
-    postgres::{Asked, Promoted, Promotion, Standing},
+    postgres::{Asked, Promoted, Promotion, Standing, Untold},
     views::{Frontier, Views, ViewsError},
 };
 use serviceradar_schemas::{Framings, codec::WriterSchemas, time::Clock};
@@ -36,6 +36,8 @@ const DEVICES_FEW: usize = 500;
 /// How often is looked again.
 const POLL: Duration = Duration::from_millis(20);
 const LOOK_AT_WRITERS: Duration = Duration::from_millis(500);
+/// Whoever stands by and has followed to any epoch follows.
+const FIRST_EPOCH: u64 = 1;
 
 /// Why a generation was not promoted. Unless it says otherwise, nothing has changed.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +71,18 @@ pub enum CandidateError {
     /// What operators did to the log is not known.
     #[error(transparent)]
     Operations(#[from] OperationsError),
+    /// The active generation took its place at once, and has not caught up yet.
+    #[error(
+        "generation {active} has not told yet how tenant {tenant} differs from what it was in generation {told}: start a pipeline, or give `serviceradar replay rollback --now` again, and promote when that is done"
+    )]
+    Untold {
+        /// Whose.
+        tenant: String,
+        /// The active generation.
+        active: i32,
+        /// The one that journals and consumers know.
+        told: i32,
+    },
     /// A writer of the active generation did not stop in time.
     #[error(
         "the writer of tenant {tenant} did not stop within {} s: all go on, and generation {generation} stays as it is; see what keeps it (`serviceradar status`), and promote again",
@@ -242,6 +256,9 @@ impl Candidate {
     /// Lets it take the place of the active generation, unless more devices would change than given. Its drivers are the
     /// writers then.
     pub async fn promote(&self, changes_max: Option<u64>) -> Result<Outcome, CandidateError> {
+        if let Some(Untold { tenant, generation, told }) = self.config.views.untold().await?.pop() {
+            return Err(CandidateError::Untold { tenant, active: generation, told });
+        }
         let from =
             self.config.views.standing(self.drivers.keys().next().map_or("", |t| t), None).await?.generation;
         let mut differing = BTreeMap::new();
@@ -396,18 +413,44 @@ impl Candidate {
         }
     }
 
-    /// Waits until all its drivers have ended: after a promotion, when others stand by and have followed them.
+    /// Lets its drivers lead, where it took the place of the active generation at once: they catch up, and tell the difference.
+    /// Waits until that is done for all tenants, by them or by others.
+    pub async fn tell_difference(
+        &self,
+        mut told: impl FnMut(BTreeMap<&str, DriverStatus>),
+    ) -> Result<(), CandidateError> {
+        self.tell(|_| Goal::Lead { epoch: FIRST_EPOCH });
+        loop {
+            let untold = self.config.views.untold().await?;
+            if untold.is_empty() {
+                return Ok(());
+            }
+            for Untold { tenant, .. } in &untold {
+                self.has_not_failed(tenant)?;
+            }
+            told(self.status());
+            tokio::time::sleep(LOOK_AT_WRITERS).await;
+        }
+    }
+
+    /// Waits until none of its drivers writes: after a promotion, when others stand by and have followed them, or write.
     pub async fn relieved(&self) -> Result<(), CandidateError> {
         for (tenant, driven) in &self.drivers {
-            while !driven.driver.is_finished() {
+            while !driven.driver.is_finished() && driven.driver.status().phase != Phase::StandBy {
                 tokio::time::sleep(LOOK_AT_WRITERS).await;
             }
-            if let Phase::Failed(error) = driven.driver.status().phase {
-                let (tenant, generation) = (tenant.clone(), self.generation);
-                return Err(CandidateError::Driver { tenant, generation, error });
-            }
+            self.has_not_failed(tenant)?;
         }
         Ok(())
+    }
+
+    fn has_not_failed(&self, tenant: &str) -> Result<(), CandidateError> {
+        match self.drivers.get(tenant).map(|driven| driven.driver.status().phase) {
+            Some(Phase::Failed(error)) => {
+                Err(CandidateError::Driver { tenant: tenant.to_owned(), generation: self.generation, error })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Ends its drivers in order.

@@ -204,8 +204,10 @@ pub(crate) struct Running {
     /// What views that are being filled still lack.
     pub(crate) indexes: Indexes,
     pub(crate) generation: i32,
-    /// Whether it is the active generation. Of another nothing is published, and nothing judged.
+    /// Whether it is the active generation, and told. Of another nothing is published, and nothing judged.
     pub(crate) is_live: bool,
+    /// Up to where it reads before it tells the difference from the generation whose place it took at once.
+    pub(crate) untold: Option<Vec<Frontier>>,
     /// Where it is asked to stop, for the promotion of another generation.
     pub(crate) stop_asked: Option<StopAsked>,
     /// Whether somebody who stands by has followed this one, which leads until then.
@@ -410,6 +412,7 @@ impl Driver {
             indexes: if resume.is_bare { Indexes::Missing } else { Indexes::There },
             generation: resume.generation,
             is_live: resume.is_live,
+            untold: resume.untold,
             stop_asked: None,
             is_relieved: false,
             epoch: resume.epoch,
@@ -449,13 +452,14 @@ impl Driver {
         Ok((restored?, told))
     }
 
-    /// Notes where the log ends now.
+    /// Notes where the log ends now, or where it is to be read to.
     pub(crate) async fn find_ends(&self, running: &mut Running) -> Result<(), DriverError> {
         for partition in running.lanes.keys() {
             let log = &self.config.log;
             let offsets =
                 self.until_available(|| log.offsets(&partition.topic, partition.log_partition)).await?;
-            running.ends.insert(partition.clone(), offsets.end);
+            let end = offsets.end.min(running.until(partition));
+            running.ends.insert(partition.clone(), end);
             self.board.end(partition, offsets.end);
         }
         Ok(())
@@ -497,7 +501,7 @@ impl Driver {
                 config.writers.clone(),
                 config.clock.clone(),
                 partition.clone(),
-                frontier.clone(),
+                (frontier.clone(), running.until(&partition)),
                 self.board.clone(),
                 running.came.clone(),
             );
@@ -518,6 +522,7 @@ impl Driver {
                 continue;
             }
             self.stop_as_asked(running).await?;
+            self.tell_difference(running).await?;
             let gathered = self.gather(running).await?;
             // Marks of transactions alone are nothing to write.
             let (commit, passed) = match gathered.events {
@@ -719,6 +724,11 @@ impl Driver {
 }
 
 impl Running {
+    /// The offset up to which a log partition is read: behind what is untold comes nothing else before it is told.
+    fn until(&self, Partition { topic, log_partition }: &Partition) -> u64 {
+        self.untold.as_ref().map_or(u64::MAX, |ends| Frontier::of(ends, topic, *log_partition).next_offset)
+    }
+
     pub(crate) fn take_engine(&mut self) -> Result<Engine, DriverError> {
         self.engine.take().ok_or_else(|| DriverError::Task("the dataflow is gone".to_owned()))
     }

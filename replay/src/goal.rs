@@ -1,15 +1,16 @@
 //! Goals: what a driver does while another generation is promoted: the writer of the active one stops where it is asked
-//! to, and that of the other waits, goes on to exactly there, and leads.
+//! to, and that of the other waits, goes on to exactly there, and leads. One whose generation took its place at once tells the
+//! difference when it has come there.
 
 use std::time::{Duration, Instant};
 
-use serviceradar_materializers::views::{Frontier, StopAsked};
+use serviceradar_materializers::views::{Frontier, StopAsked, ViewsError};
 use tokio::sync::watch;
 
 use crate::{
     between::Between,
     chores::BEAT_EVERY,
-    driver::{Driver, DriverError, Running},
+    driver::{Driver, DriverError, RETRY, Running},
     epochs::Gathered,
     status::Phase,
     topics::Partition,
@@ -52,6 +53,13 @@ pub(crate) async fn is_another(goal: &mut watch::Receiver<Goal>) {
     }
 }
 
+impl Running {
+    /// What was read ahead goes back: it may be more than is wanted. Returns how far each log partition was taken.
+    fn give_back(&mut self) -> Vec<Frontier> {
+        std::mem::take(&mut self.lanes).into_values().map(|lane| lane.frontier().clone()).collect()
+    }
+}
+
 impl Driver {
     /// Whether it is told to wait, or to go on from where it waits.
     pub(crate) fn is_told_to_hold(&self) -> bool {
@@ -61,9 +69,7 @@ impl Driver {
     /// Does as it is told, with nothing under way, until it follows or leads again.
     pub(crate) async fn hold(&mut self, running: &mut Running) -> Result<(), DriverError> {
         self.finish(running).await?;
-        // What was read ahead goes back: it may be more than is wanted.
-        let mut frontiers: Vec<Frontier> =
-            std::mem::take(&mut running.lanes).into_values().map(|lane| lane.frontier().clone()).collect();
+        let mut frontiers = running.give_back();
         loop {
             let goal = self.config.goal.borrow_and_update().clone();
             match goal {
@@ -152,6 +158,38 @@ impl Driver {
             Err(error) => self.keep(Err(error))?,
         }
         Ok(())
+    }
+
+    /// Tells the difference from the generation whose place this one took at once, when it has come to where that one stopped.
+    pub(crate) async fn tell_difference(&mut self, running: &mut Running) -> Result<(), DriverError> {
+        let has_passed = |end: &Frontier| {
+            let partition = Partition { topic: end.topic.clone(), log_partition: end.log_partition };
+            running.committed.get(&partition).copied().unwrap_or_default() >= end.next_offset
+        };
+        let is_there = running.untold.as_ref().is_some_and(|ends| ends.iter().all(has_passed));
+        if !is_there || !running.indexes.are_there() {
+            return Ok(());
+        }
+        self.finish(running).await?;
+        let frontiers = running.give_back();
+        let epoch = loop {
+            let (writer, at) = (running.committer.writer()?, self.config.clock.now());
+            match writer.tell_difference(running.epoch_published, at).await {
+                Ok(epoch) => break epoch,
+                // It may have been told although the answer was lost: nothing is committed before that is known.
+                Err(ViewsError::Unavailable(why)) if !self.is_stopped() => {
+                    self.board.database(Some(&why));
+                    tokio::time::sleep(RETRY).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        };
+        self.board.database(None);
+        (running.untold, running.is_live) = (None, true);
+        (running.epoch, running.epoch_committed) = (epoch, epoch);
+        self.board.update(|status| (status.epoch, status.is_live) = (epoch, true));
+        self.open_lanes(running, frontiers).await?;
+        self.find_ends(running).await
     }
 
     /// Stops where it is asked to, until it is no longer, or whoever asked was not heard of for too long. Where another

@@ -5,10 +5,11 @@
 
 use std::ops::Range;
 
-use serviceradar_log::{Event, LogStore, store::RESTORED_HEADERS};
+use serviceradar_log::{Event, LogError, LogStore, ReadLimit, store::RESTORED_HEADERS};
 
 use crate::{
     operations::{Operations, OperationsError},
+    reader::{READ_BYTES, READ_EVENTS, READ_WAIT},
     topics::Partition,
 };
 
@@ -77,6 +78,30 @@ impl IntakeTimes {
         self.latest = self.latest.max(time);
         time
     }
+}
+
+/// The offset of the first event of a log partition that was taken in at an instant or later, microseconds since the Unix
+/// epoch; its end where none was. It is read from its start, since what an intake time is hangs on what is before.
+///
+/// # Errors
+/// The log does not say it, or what operators did to it is not known.
+pub async fn offset_at(log: &dyn LogStore, partition: &Partition, at: i64) -> Result<u64, OperationsError> {
+    let Partition { topic, log_partition } = partition;
+    let offsets = log.offsets(topic, *log_partition).await?;
+    let (mut times, mut next) = (IntakeTimes::new(i64::MIN), offsets.start);
+    let limit = ReadLimit { events: READ_EVENTS, bytes: READ_BYTES, wait: READ_WAIT };
+    while next < offsets.end {
+        let read = log.read(topic, *log_partition, next, limit).await?;
+        if read.next_offset == next {
+            return Err(LogError::Unavailable(format!("{partition} has nothing at {next}")).into());
+        }
+        times.learn(log, partition, &read.events).await?;
+        if let Some(event) = read.events.iter().find(|event| times.of(event) >= at) {
+            return Ok(event.offset);
+        }
+        next = read.next_offset;
+    }
+    Ok(next)
 }
 
 /// Whether an event says of itself that it was restored: whether it was, the operations tell.

@@ -95,20 +95,21 @@ pub enum ReaderError {
 /// What a reader says.
 pub type Said = Result<Chunk, ReaderError>;
 
-/// Starts the reader of a log partition at its frontier. It ends when the receiver is dropped.
+/// Starts the reader of a log partition at its frontier, which reads what is before `until` and then waits. It ends when the
+/// receiver is dropped.
 pub fn start(
     log: Arc<dyn LogStore>,
     writers: Arc<dyn WriterSchemas>,
     clock: Arc<dyn Clock>,
     partition: Partition,
-    frontier: Frontier,
+    (frontier, until): (Frontier, u64),
     board: StatusBoard,
     came: Arc<tokio::sync::Notify>,
 ) -> mpsc::Receiver<Said> {
     let (says, hears) = mpsc::channel(CHUNKS_WAITING);
     tokio::spawn(async move {
         let reading = Some(Box::new(Reading::new(partition.clone(), frontier.intake_max, writers.clone())));
-        let reader = Reader { log, writers, clock, partition, board, reading };
+        let reader = Reader { log, writers, clock, partition, until, board, reading };
         // Whoever hears no more wants the log back at once, not when the read under way returns.
         let deaf = says.clone();
         tokio::select! {
@@ -124,6 +125,8 @@ struct Reader {
     writers: Arc<dyn WriterSchemas>,
     clock: Arc<dyn Clock>,
     partition: Partition,
+    /// The offset before which it reads.
+    until: u64,
     board: StatusBoard,
     /// At hand, but while it decodes.
     reading: Option<Box<Reading>>,
@@ -221,10 +224,16 @@ impl Reader {
 
     /// Reads on; none where nothing came.
     async fn read(&mut self, offset: u64) -> Result<Option<Chunk>, Stop> {
+        if offset >= self.until {
+            tokio::time::sleep(READ_WAIT).await;
+            return Ok(None);
+        }
         let limit = ReadLimit { events: READ_EVENTS, bytes: READ_BYTES, wait: READ_WAIT };
         let Partition { topic, log_partition } = &self.partition;
         let read = self.log.read(topic, *log_partition, offset, limit).await;
-        let read = read.map_err(|error| self.stop(error))?;
+        let mut read = read.map_err(|error| self.stop(error))?;
+        read.events.retain(|event| event.offset < self.until);
+        read.next_offset = read.next_offset.min(self.until);
         if read.events.is_empty() && read.next_offset == offset {
             return Ok(None);
         }
@@ -232,7 +241,7 @@ impl Reader {
         self.board.end(&self.partition, end);
         // Not while decoding: there are few threads for that, and what they all waited for would need one, too.
         self.writers.learn(&schemas_of(&read)).await.map_err(|error| Stop::Wait(error.to_string()))?;
-        let latest = self.clock.now().saturating_add(AHEAD_MAX);
+        let (latest, end) = (self.clock.now().saturating_add(AHEAD_MAX), end.min(self.until));
         let gone = || Stop::Ended(ReaderError::Decoding { partition: self.partition.to_string() });
         let mut reading = self.reading.take().ok_or_else(gone)?;
         let learnt = reading.learn(&*self.log, &read).await;

@@ -132,7 +132,7 @@ pub struct DriverStatus {
     pub phase: Phase,
     /// The generation that it writes.
     pub generation: i32,
-    /// Whether that is the active one.
+    /// Whether that is the active one, and what its epochs change is told.
     pub is_live: bool,
     /// Last committed epoch.
     pub epoch: u64,

@@ -13,7 +13,7 @@ use serviceradar_streams::rows::EpochOutput;
 use tokio::sync::mpsc;
 
 use super::{
-    Fence,
+    Fence, Passed,
     copy::CopyRows,
     journals, outbox,
     session::{Parameter, Session},
@@ -129,13 +129,14 @@ async fn empty(session: &mut Session, context: &RowContext<'_>, tables: &[&str])
 }
 
 /// What its rows need to know of an epoch.
-pub(crate) fn context<'a>(fence: &'a Fence, epoch: &Epoch, is_live: bool) -> RowContext<'a> {
+pub(super) fn context<'a>(fence: &'a Fence, epoch: &Epoch, passed: &Passed) -> RowContext<'a> {
     RowContext {
         tenant: &fence.tenant,
         generation: fence.generation,
         epoch: epoch.number.cast_signed(),
         closed_at: epoch.closed_at,
-        is_live,
+        is_active: passed.is_active,
+        is_live: passed.is_live,
     }
 }
 
@@ -163,7 +164,7 @@ async fn rest(
     outbox::write(session, context, dead_letters(epoch), &mut next_of_outbox).await?;
     outbox::refusals(session, context, epoch).await?;
     progress(session, context, epoch).await?;
-    if context.is_live {
+    if context.is_active {
         notify(session, context).await?;
     }
     // A clock that leapt ahead and came back would stop it for as long otherwise.

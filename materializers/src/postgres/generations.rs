@@ -1,6 +1,10 @@
 //! Generations: builds of the views beside each other, of which one is active.
 
-use std::{collections::HashMap, sync::Mutex, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Mutex,
+    time::Duration,
+};
 
 use serviceradar_streams::rules::Rules;
 
@@ -8,10 +12,11 @@ use super::{
     PostgresViews, Target,
     session::{Parameter, Session},
     state::Micros,
+    untold,
 };
 use crate::{
     migrations,
-    views::{Views, ViewsError},
+    views::{Frontier, Views, ViewsError},
 };
 
 /// Only one makes a generation at a time; the key is this program's own.
@@ -39,6 +44,8 @@ pub struct Generation {
     pub bytes: u64,
     /// Of one of the past, what it shows.
     pub past: Option<Past>,
+    /// Of which part of the log it is, where it is not of all: such a one is never promoted.
+    pub partial: Option<String>,
 }
 
 /// What a generation of the past shows: it is filled once, follows no log, and never takes the active one's place.
@@ -69,7 +76,7 @@ impl PostgresViews {
         let select = "SELECT g.id, g.state, g.fingerprint, g.started_at, g.promoted_at,
                 (SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class c
                  WHERE c.relnamespace = to_regnamespace(g.schema) AND c.relkind = 'r'),
-                g.of_tenant, g.moment
+                g.of_tenant, g.moment, g.partial
             FROM serviceradar_base.pipeline_generations g ORDER BY g.id";
         let rows = session.query(select, &[]).await?;
         let generation = |row: &tokio_postgres::Row| Generation {
@@ -83,6 +90,7 @@ impl PostgresViews {
                 .get::<_, Option<String>>(6)
                 .zip(row.get::<_, Option<String>>(7))
                 .map(|(tenant, moment)| Past { tenant, moment }),
+            partial: row.get(8),
         };
         Ok(rows.iter().map(generation).collect())
     }
@@ -92,60 +100,88 @@ impl PostgresViews {
         self.of_generation(id).rules().await
     }
 
-    /// Tenants that the active generation has anything of, by their names.
+    /// Tenants that the active generation has anything of, or will have once it has caught up, by their names.
     pub async fn tenants(&self) -> Result<Vec<String>, ViewsError> {
         let mut session = Session::connect(&self.url).await?;
         session.become_writer().await?;
-        let select = "SELECT DISTINCT e.tenant FROM serviceradar_base.pipeline_epochs e
-            JOIN serviceradar_base.pipeline_generations g ON g.id = e.generation AND g.state = 'active' ORDER BY 1";
+        let select = "SELECT e.tenant FROM serviceradar_base.pipeline_epochs e
+            JOIN serviceradar_base.pipeline_generations g ON g.id = e.generation AND g.state = 'active'
+            UNION SELECT tenant FROM serviceradar_base.pipeline_untold ORDER BY 1";
         Ok(session.query(select, &[]).await?.iter().map(|row| row.get(0)).collect())
     }
 
     /// A generation that is being built by these rules: one whose build was interrupted, or a new one.
     pub async fn building(&self, fingerprint: &str, rules: &serde_json::Value) -> Result<i32, ViewsError> {
-        self.begun(fingerprint, rules, None).await
+        let mut session = self.making().await?;
+        let interrupted = "SELECT max(id) FROM serviceradar_base.pipeline_generations
+            WHERE state = 'building' AND fingerprint = $1 AND partial IS NULL";
+        let id = match session.query_one(interrupted, &[&fingerprint]).await?.get::<_, Option<i32>>(0) {
+            Some(id) => id,
+            None => make(&mut session, fingerprint, rules).await?,
+        };
+        session.begin("COMMIT").await?;
+        Ok(id)
     }
 
     /// A generation of the past that is being filled by these rules: one whose filling was interrupted, or a new one.
     pub async fn filling(
         &self,
-        past: &Past,
+        Past { tenant, moment }: &Past,
         fingerprint: &str,
         rules: &serde_json::Value,
     ) -> Result<i32, ViewsError> {
-        self.begun(fingerprint, rules, Some(past)).await
+        let mut session = self.making().await?;
+        let interrupted = "SELECT max(id) FROM serviceradar_base.pipeline_generations
+            WHERE state = 'filling' AND fingerprint = $1 AND of_tenant = $2 AND moment = $3";
+        let found = session.query_one(interrupted, &[&fingerprint, tenant, moment]).await?;
+        let id = match found.get::<_, Option<i32>>(0) {
+            Some(id) => id,
+            None => {
+                let id = make(&mut session, fingerprint, rules).await?;
+                let update = "UPDATE serviceradar_base.pipeline_generations
+                    SET state = 'filling', of_tenant = $2, moment = $3 WHERE id = $1";
+                session.execute(update, &[&id, tenant, moment]).await?;
+                id
+            }
+        };
+        session.begin("COMMIT").await?;
+        Ok(id)
     }
 
-    async fn begun(
+    /// A new generation of a part of the log, in words: each tenant's log partitions are read from these frontiers on. It is
+    /// never promoted, and a build that was interrupted is not gone on with.
+    pub async fn part(
         &self,
         fingerprint: &str,
         rules: &serde_json::Value,
-        past: Option<&Past>,
+        partial: &str,
+        frontiers: &BTreeMap<String, Vec<Frontier>>,
     ) -> Result<i32, ViewsError> {
-        let state = if past.is_some() { "filling" } else { "building" };
-        let (tenant, moment) = (past.map(|past| &*past.tenant), past.map(|past| &*past.moment));
+        let mut session = self.making().await?;
+        let id = make(&mut session, fingerprint, rules).await?;
+        let mark = "UPDATE serviceradar_base.pipeline_generations SET partial = $2 WHERE id = $1";
+        session.execute(mark, &[&id, &partial]).await?;
+        let insert = "INSERT INTO serviceradar_base.pipeline_frontiers
+            (tenant, generation, topic, log_partition, next_offset, epoch) VALUES ($1, $2, $3, $4, $5, 0)";
+        for (tenant, of_tenant) in frontiers {
+            for Frontier { topic, log_partition, next_offset, .. } in of_tenant {
+                let (log_partition, next_offset) = (log_partition.cast_signed(), next_offset.cast_signed());
+                let parameters: [Parameter<'_>; 5] = [tenant, &id, topic, &log_partition, &next_offset];
+                session.execute(insert, &parameters).await?;
+            }
+        }
+        session.begin("COMMIT").await?;
+        Ok(id)
+    }
+
+    /// A transaction that alone makes generations.
+    async fn making(&self) -> Result<Session, ViewsError> {
         let mut session = Session::connect(&self.url).await?;
         migrations::check(session.client()).await?;
         session.become_writer().await?;
         session.begin("BEGIN").await?;
         session.execute("SELECT pg_advisory_xact_lock($1)", &[&ADVISORY_LOCK]).await?;
-        let interrupted = "SELECT max(id) FROM serviceradar_base.pipeline_generations
-            WHERE state = $1 AND fingerprint = $2
-              AND of_tenant IS NOT DISTINCT FROM $3 AND moment IS NOT DISTINCT FROM $4";
-        let parameters: [Parameter<'_>; 4] = [&state, &fingerprint, &tenant, &moment];
-        if let Some(id) = session.query_one(interrupted, &parameters).await?.get(0) {
-            session.begin("COMMIT").await?;
-            return Ok(id);
-        }
-        let last = "SELECT max(id) FROM serviceradar_base.pipeline_generations";
-        let id = session.query_one(last, &[]).await?.get::<_, Option<i32>>(0).unwrap_or_default() + 1;
-        migrations::create_generation(session.client(), id).await?;
-        let update = "UPDATE serviceradar_base.pipeline_generations
-            SET state = $2, fingerprint = $3, rules = $4, of_tenant = $5, moment = $6 WHERE id = $1";
-        let parameters: [Parameter<'_>; 6] = [&id, &state, &fingerprint, rules, &tenant, &moment];
-        session.execute(update, &parameters).await?;
-        session.begin("COMMIT").await?;
-        Ok(id)
+        Ok(session)
     }
 
     /// Says that a generation has what the log has.
@@ -187,6 +223,10 @@ impl PostgresViews {
                 "generation {id} is the active one, retired already, or was never there"
             )));
         };
+        let kept_for = "SELECT generation FROM serviceradar_base.pipeline_untold WHERE told = $1";
+        if let Some(row) = session.query(kept_for, &[&id]).await?.first() {
+            return Err(untold::kept(id, row.get(0)));
+        }
         drop_tables(&mut session, row.get(0)).await?;
         for table in ["writers", "frontiers", "watermarks", "hashes", "outbox", "stops", "stand_bys"] {
             let delete = format!("DELETE FROM serviceradar_base.pipeline_{table} WHERE generation = $1");
@@ -231,4 +271,19 @@ impl PostgresViews {
 pub(super) async fn drop_tables(session: &mut Session, schema: &str) -> Result<(), ViewsError> {
     session.begin("SET LOCAL client_min_messages = warning").await?;
     session.begin(&format!("DROP SCHEMA IF EXISTS {schema}_read, {schema} CASCADE")).await
+}
+
+/// Makes a generation that is built by these rules.
+async fn make(
+    session: &mut Session,
+    fingerprint: &str,
+    rules: &serde_json::Value,
+) -> Result<i32, ViewsError> {
+    let last = "SELECT max(id) FROM serviceradar_base.pipeline_generations";
+    let id = session.query_one(last, &[]).await?.get::<_, Option<i32>>(0).unwrap_or_default() + 1;
+    migrations::create_generation(session.client(), id).await?;
+    let update =
+        "UPDATE serviceradar_base.pipeline_generations SET fingerprint = $2, rules = $3 WHERE id = $1";
+    session.execute(update, &[&id, &fingerprint, rules]).await?;
+    Ok(id)
 }

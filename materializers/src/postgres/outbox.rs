@@ -13,7 +13,7 @@ use crate::{
     views::{DeadLetter, Epoch, OutboxEntry, ViewsError},
 };
 
-/// Writes entries, numbered from `next` on; of a generation that is not the active one nothing is published.
+/// Writes entries, numbered from `next` on; of a generation that is not the active one, or untold, nothing is published.
 pub(crate) async fn write(
     session: &mut Session,
     context: &RowContext<'_>,

@@ -24,6 +24,8 @@ use crate::{
 const DEVICES_AT_A_TIME: usize = 2_000;
 /// Where the two stand at different places of the log, what an epoch of so long ago or less changed is not compared.
 const CHANGED_LATELY: &str = "1 minute";
+/// For what compares whole generations.
+pub(super) const MUCH_MEMORY: &str = "SET LOCAL work_mem = '256MB'";
 /// The rule of merges and splits that a promotion brings.
 const RULE: &str = "promotion";
 
@@ -65,6 +67,13 @@ pub struct Differing {
     pub unsure: BTreeSet<Uuid>,
     /// The last epochs of the two.
     epochs: (i64, i64),
+}
+
+impl Differing {
+    /// The last epochs of the two.
+    pub(super) fn epochs(&self) -> (u64, u64) {
+        (self.epochs.0.cast_unsigned(), self.epochs.1.cast_unsigned())
+    }
 }
 
 /// What was asked of a writer, and what it said.
@@ -176,7 +185,7 @@ impl PostgresViews {
         session.become_writer().await?;
         session.use_generation("serviceradar_base").await?;
         session.begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-        session.begin("SET LOCAL work_mem = '256MB'").await?;
+        session.begin(MUCH_MEMORY).await?;
         Ok(session)
     }
 
@@ -278,11 +287,7 @@ impl PostgresViews {
 async fn promote(session: &mut Session, promotion: &Promotion) -> Result<Promoted, ViewsError> {
     let Promotion { from, to, tenants, at, changes_max } = promotion;
     let refuse = |why: String| Err(ViewsError::Refused(why));
-    let states = "SELECT count(*) FROM (SELECT FROM pipeline_generations
-        WHERE id = $1 AND state = 'active' OR id = $2 AND state = 'ready' FOR UPDATE) AS g";
-    if session.query_one(states, &[from, to]).await?.get::<_, i64>(0) != 2 {
-        return refuse(format!("generation {from} is no longer active, or generation {to} not ready"));
-    }
+    hold(session, *from, *to).await?;
     // Whoever holds a row of a writer commits; after this none does.
     let fence = "UPDATE pipeline_writers SET token = token + 1, writer = NULL, beat = 0, since = now()
         WHERE generation = $1";
@@ -303,65 +308,103 @@ async fn promote(session: &mut Session, promotion: &Promotion) -> Result<Promote
             return refuse(format!("tenant {tenant} of generation {to} is written by another"));
         }
     }
-    let flip = "UPDATE pipeline_generations SET state = CASE id WHEN $1 THEN 'ready' ELSE 'active' END,
-        promoted_at = CASE id WHEN $1 THEN promoted_at ELSE now() END, shown = false WHERE id = $2";
-    // One after the other: one at most is active.
-    session.execute(flip, &[from, from]).await?;
-    session.execute(flip, &[from, to]).await?;
+    flip(session, *from, *to).await?;
     let (mut epochs, mut changes) = (BTreeMap::new(), 0);
     for (tenant, standing) in tenants {
         let number = standing.stopped.max(standing.reached).max(standing.published) + 1;
-        changes += tell(session, promotion, (tenant, standing), number).await?;
+        let context = context(tenant, *to, number, *at);
+        changes += tell(session, *from, &context, &standing.differing).await?;
         if changes_max.is_some_and(|most| changes > most) {
             return Ok(Promoted::TooMany(changes));
         }
-        let context = context(tenant, *to, number, *at);
-        let epoch = Epoch {
-            number,
-            follows: standing.reached,
-            closed_at: *at,
-            events: 0,
-            intake_max: i64::MIN,
-            frontiers: Vec::new(),
-            output: EpochOutput::default(),
-            dead_letters: Vec::new(),
-        };
-        epoch::progress(session, &context, &epoch).await?;
-        epoch::notify(session, &context).await?;
+        close(session, &context, standing.reached).await?;
         epochs.insert(tenant.clone(), number);
     }
     session.execute("DELETE FROM pipeline_stops WHERE generation = $1", &[from]).await?;
     Ok(Promoted::Done { epochs, changes })
 }
 
-fn context(tenant: &str, generation: i32, epoch: u64, closed_at: i64) -> RowContext<'_> {
-    RowContext { tenant, generation, epoch: epoch.cast_signed(), closed_at, is_live: true }
+/// Holds the rows of the two, of which none changes its state until the end of the transaction.
+pub(super) async fn hold(session: &mut Session, from: i32, to: i32) -> Result<(), ViewsError> {
+    let states = "SELECT count(*) FROM (SELECT FROM pipeline_generations
+        WHERE id = $1 AND state = 'active' OR id = $2 AND state = 'ready' AND partial IS NULL FOR UPDATE) AS g";
+    match session.query_one(states, &[&from, &to]).await?.get::<_, i64>(0) {
+        2 => Ok(()),
+        _ => Err(ViewsError::Refused(format!(
+            "generation {from} is no longer active, or generation {to} is not ready, or of a part of the log"
+        ))),
+    }
 }
 
-/// Tells the difference of a tenant, behind what its former writer left to be published. Returns how many devices differ.
-async fn tell(
+/// Makes the second the active one.
+pub(super) async fn flip(session: &mut Session, from: i32, to: i32) -> Result<(), ViewsError> {
+    let flip = "UPDATE pipeline_generations SET state = CASE id WHEN $1 THEN 'ready' ELSE 'active' END,
+        promoted_at = CASE id WHEN $1 THEN promoted_at ELSE now() END, shown = false WHERE id = $2";
+    // One after the other: one at most is active.
+    session.execute(flip, &[&from, &from]).await?;
+    session.execute(flip, &[&from, &to]).await?;
+    Ok(())
+}
+
+/// What an epoch of the active generation says that tells a difference.
+pub(super) fn context(tenant: &str, generation: i32, epoch: u64, closed_at: i64) -> RowContext<'_> {
+    RowContext { tenant, generation, epoch: epoch.cast_signed(), closed_at, is_active: true, is_live: true }
+}
+
+/// Writes the row of an epoch that tells a difference, and says that there is one.
+pub(super) async fn close(
     session: &mut Session,
-    promotion: &Promotion,
-    (tenant, standing): (&String, &Standing),
-    number: u64,
-) -> Result<u64, ViewsError> {
-    let Promotion { from, to, at, .. } = promotion;
+    context: &RowContext<'_>,
+    follows: u64,
+) -> Result<(), ViewsError> {
+    let epoch = Epoch {
+        number: context.epoch.cast_unsigned(),
+        follows,
+        closed_at: context.closed_at,
+        events: 0,
+        intake_max: i64::MIN,
+        frontiers: Vec::new(),
+        output: EpochOutput::default(),
+        dead_letters: Vec::new(),
+    };
+    epoch::progress(session, context, &epoch).await?;
+    epoch::notify(session, context).await
+}
+
+/// Hands what a generation left to be published of a tenant to another, before what that one publishes with an epoch.
+pub(super) async fn hand_over(
+    session: &mut Session,
+    from: i32,
+    context: &RowContext<'_>,
+) -> Result<(), ViewsError> {
     // What stands for all devices is published as they are: with this epoch, since none of theirs is greater.
     let left = "UPDATE pipeline_outbox SET generation = $3, epoch = CASE WHEN key IS NULL AND stream = 'device-changes'
             THEN $4 ELSE epoch END, seq = CASE WHEN key IS NULL AND stream = 'device-changes' THEN -1 ELSE seq END
         WHERE tenant = $1 AND generation = $2";
-    session.execute(left, &[tenant, from, to, &number.cast_signed()]).await?;
-    let mut uids = standing.differing.uids.clone();
-    uids.extend(touched(session, (*from, *to), tenant, standing.differing.epochs).await?);
+    let parameters: [Parameter<'_>; 4] = [&context.tenant, &from, &context.generation, &context.epoch];
+    session.execute(left, &parameters).await.map(drop)
+}
+
+/// Tells the difference of a tenant from another generation, whose tables the session means, behind what its former writer left
+/// to be published. Returns how many devices differ.
+pub(super) async fn tell(
+    session: &mut Session,
+    from: i32,
+    context: &RowContext<'_>,
+    differing: &Differing,
+) -> Result<u64, ViewsError> {
+    let RowContext { tenant, generation: to, .. } = *context;
+    hand_over(session, from, context).await?;
+    let mut uids = differing.uids.clone();
+    uids.extend(touched(session, (from, to), tenant, differing.epochs).await?);
     let uids: Vec<Uuid> = uids.into_iter().collect();
-    let context = context(tenant, *to, number, *at);
     let (mut changes, mut next_of_outbox) = (0, 0);
     for uids in uids.chunks(DEVICES_AT_A_TIME) {
-        let found = differences(session, *from, *to, tenant, uids).await?;
+        let found = differences(session, from, to, tenant, uids).await?;
         changes += found.len() as u64;
         let output = output_of(found, &format!("generation {to} promoted"));
         session.clear_stages().await?;
-        epoch::tell_devices(session, &context, &output, &mut next_of_outbox).await?;
+        epoch::tell_devices(session, context, &output, &mut next_of_outbox).await?;
     }
     session.clear_stages().await?;
     Ok(changes)
@@ -454,7 +497,12 @@ async fn redirects(
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
-async fn differing(session: &mut Session, from: i32, to: i32, tenant: &str) -> Result<Differing, ViewsError> {
+pub(super) async fn differing(
+    session: &mut Session,
+    from: i32,
+    to: i32,
+    tenant: &str,
+) -> Result<Differing, ViewsError> {
     let [one, other] =
         [state::resume(session, tenant, from).await?, state::resume(session, tenant, to).await?];
     let epochs = (one.epoch.cast_signed(), other.epoch.cast_signed());

@@ -4,7 +4,9 @@ use bytes::Bytes;
 use serviceradar_streams::rows::Uid;
 use uuid::Uuid;
 
-use super::{PostgresViews, Target, outbox, session::Session, state::Micros, tables::RowContext, use_target};
+use super::{
+    PostgresViews, Target, outbox, session::Session, state::Micros, tables::RowContext, untold, use_target,
+};
 use crate::{
     outbox::{Entry, REDIRECT_HEADER, all_devices, headers},
     views::ViewsError,
@@ -35,6 +37,11 @@ impl PostgresViews {
         session.become_writer().await?;
         session.begin("BEGIN").await?;
         let generation = use_target(&mut session, Target::Active).await?;
+        if let Some(told) = untold::told(&mut session, tenant, generation).await? {
+            return Err(ViewsError::Refused(format!(
+                "generation {generation} has not caught up with generation {told} yet, and nothing of tenant {tenant} is published until then: start a pipeline, and give this command again later"
+            )));
+        }
         // Nobody commits meanwhile: an epoch above would be published, and all up to it forgotten.
         let hold = "SELECT FROM pipeline_writers WHERE tenant = $1 AND generation = $2 FOR UPDATE";
         session.query(hold, &[&tenant, &generation]).await?;
@@ -70,7 +77,7 @@ impl PostgresViews {
         };
         if !dry_run {
             let Micros(closed_at) = last.get(1);
-            let context = RowContext { tenant, generation, epoch, closed_at, is_live: true };
+            let context = RowContext { tenant, generation, epoch, closed_at, is_active: true, is_live: true };
             let entries = gone.iter().map(tombstone).chain([all_devices()]);
             outbox::write(&mut session, &context, entries, &mut next).await?;
         }

@@ -22,7 +22,9 @@ pub(crate) struct RowContext<'a> {
     pub(crate) generation: i32,
     pub(crate) epoch: i64,
     pub(crate) closed_at: i64,
-    /// Whether the generation is the active one.
+    /// Whether the generation is the active one, and read.
+    pub(crate) is_active: bool,
+    /// Whether what is changed is told, in journals and to be published.
     pub(crate) is_live: bool,
 }
 

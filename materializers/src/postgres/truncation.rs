@@ -7,18 +7,23 @@ use uuid::Uuid;
 
 use super::{
     PostgresViews, epoch,
+    promotion::{context, hand_over},
     session::{Parameter, Session},
     state::Micros,
     tables::RowContext,
+    untold,
 };
-use crate::views::{Epoch, Frontier, ViewsError};
+use crate::{
+    migrations::schema_of,
+    views::{Epoch, Frontier, ViewsError},
+};
 
 /// Devices that are told at a time.
 const DEVICES_AT_A_TIME: usize = 2_000;
 /// Why devices are forgotten, as the journal has it.
 const CAUSE: &str = "truncated";
 /// What belongs to no generation's schema, and goes with the rows.
-const PROGRESS: [&str; 6] = ["watermarks", "hashes", "refusals", "frontiers", "stops", "stand_bys"];
+const PROGRESS: [&str; 7] = ["watermarks", "hashes", "refusals", "frontiers", "stops", "stand_bys", "untold"];
 /// Views that `view_changes` tell of: their table, and the key of a row.
 const ENTITIES: [(&str, &str, &str); 7] = [
     ("devices", "device_summaries", "'sr:' || uid"),
@@ -173,11 +178,18 @@ async fn truncate(session: &mut Session, truncation: &Truncation) -> Result<u64,
         "INSERT INTO serviceradar_base.pipeline_operations (id, phase, action, tenant, actor, detail, at)
         VALUES ($1, 'intent', 'truncate', $2, $3, $4, $5)";
     session.execute(insert, &[operation, tenant, actor, &detail, &Micros(*at)]).await?;
-    for (id, schema, is_live) in &generations {
-        session.use_generation(schema).await?;
-        if *is_live {
-            tell(session, &context(tenant, *id, number, *at)).await?;
+    if let Some((id, schema, _)) = generations.iter().find(|(.., is_live)| *is_live) {
+        let context = context(tenant, *id, number, *at);
+        let told = untold::told(session, tenant, *id).await?.unwrap_or(*id);
+        session.use_generation(&schema_of(told)).await?;
+        if told != *id {
+            hand_over(session, told, &context).await?;
         }
+        tell(session, &context).await?;
+        session.use_generation(schema).await?;
+        tell_keys(session, &context).await?;
+    }
+    for (_, schema, _) in &generations {
         let tables = "SELECT tablename::text FROM pg_tables WHERE schemaname = $1";
         for table in session.query(tables, &[schema]).await? {
             let delete = format!("DELETE FROM {schema}.{} WHERE tenant = $1", table.get::<_, String>(0));
@@ -202,7 +214,8 @@ async fn truncate(session: &mut Session, truncation: &Truncation) -> Result<u64,
         dead_letters: Vec::new(),
     };
     for (id, _, is_live) in &generations {
-        let context = RowContext { is_live: *is_live, ..context(tenant, *id, number, *at) };
+        let context =
+            RowContext { is_active: *is_live, is_live: *is_live, ..context(tenant, *id, number, *at) };
         epoch::progress(session, &context, &epoch).await?;
         if *is_live {
             epoch::notify(session, &context).await?;
@@ -211,11 +224,7 @@ async fn truncate(session: &mut Session, truncation: &Truncation) -> Result<u64,
     Ok(number)
 }
 
-fn context(tenant: &str, generation: i32, epoch: u64, closed_at: i64) -> RowContext<'_> {
-    RowContext { tenant, generation, epoch: epoch.cast_signed(), closed_at, is_live: true }
-}
-
-/// Tells that all devices go, while they are there: in the journal, to be published, and to whoever follows the views.
+/// Tells that all devices go, while they are there: in the journal, and to be published.
 async fn tell(session: &mut Session, context: &RowContext<'_>) -> Result<(), ViewsError> {
     let (mut reached, mut next_of_outbox) = (Uuid::nil(), 0);
     let next = "SELECT uid FROM device_summaries WHERE tenant = $1 AND uid > $2 ORDER BY uid LIMIT $3";
@@ -233,7 +242,11 @@ async fn tell(session: &mut Session, context: &RowContext<'_>) -> Result<(), Vie
         session.clear_stages().await?;
         epoch::tell_devices(session, context, &output, &mut next_of_outbox).await?;
     }
-    session.clear_stages().await?;
+    session.clear_stages().await
+}
+
+/// Tells whoever follows the views that all goes, while it is there.
+async fn tell_keys(session: &mut Session, context: &RowContext<'_>) -> Result<(), ViewsError> {
     let mut next = 0;
     for (entity, table, key) in ENTITIES {
         let insert = format!(

@@ -13,6 +13,7 @@ mod promote;
 pub(super) mod rebuild;
 mod republish;
 mod restore;
+mod rollback;
 mod verify;
 
 use std::sync::Arc;
@@ -66,7 +67,7 @@ enum Verb {
     /// Lets a generation that is ready take the place of the active one
     Promote(promote::Promote),
     /// Lets the generation that was active before take its place again
-    Rollback(promote::Rollback),
+    Rollback(rollback::Rollback),
     /// Lists the generations of the views, or drops one
     Generations(generations::Generations),
     /// Says how two generations differ
@@ -134,4 +135,9 @@ async fn begin(log: &Arc<dyn LogStore>, generation: i32, new: Operation) -> anyh
 async fn end(log: &Arc<dyn LogStore>, begun: Operation) -> anyhow::Result<()> {
     let done = Operation { phase: Phase::Done, event_time: SystemClock.now(), ..begun };
     Ok(operations::write(log, &done).await?)
+}
+
+/// Writes that an operation changed nothing, and that nothing is left to do.
+async fn not_done(log: &Arc<dyn LogStore>, begun: Operation, why: &str) -> anyhow::Result<()> {
+    end(log, Operation { reason: format!("not done: {why}"), ..begun }).await
 }

@@ -5,7 +5,12 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, ensure};
 use clap::Args;
 use serde_json::{Value, json};
-use serviceradar_materializers::{PostgresViews, inventory::Held, postgres::Generation, views::Frontier};
+use serviceradar_materializers::{
+    PostgresViews,
+    inventory::Held,
+    postgres::{Generation, Untold},
+    views::Frontier,
+};
 use serviceradar_replay::{
     DriverStatus,
     clocks::ClockOff,
@@ -115,16 +120,17 @@ async fn ask(context: &Context) -> anyhow::Result<Value> {
 }
 
 /// Tells which generations there are, which events are known to be lost, and, in words, what operators began and did not
-/// end. Where log or database do not answer, the rest says so.
+/// end, or a pipeline has not yet. Where log or database do not answer, the rest says so.
 async fn under_way(context: &Context, status: &mut Value) -> Vec<String> {
     let config = &context.config;
     let generations = async {
         let url = lag::database_url(config).context("no database")?;
-        anyhow::Ok(PostgresViews::connect(&url).await?.generations().await?)
+        let views = PostgresViews::connect(&url).await?;
+        anyhow::Ok((views.generations().await?, views.untold().await?))
     };
     let there = |of: &Generation| of.state != "retired";
     let row = |of: &Generation| json!({"generation": of.id, "state": of.state, "bytes": of.bytes});
-    let generations = generations.await.unwrap_or_default();
+    let (generations, untold) = generations.await.unwrap_or_default();
     status["generations"] = generations.iter().filter(|of| there(of)).map(row).collect();
     let operations = async { anyhow::Ok(Operations::read(&*log_store::reach(config).await?).await?) };
     let operations = match log_store::is_there(config) {
@@ -141,7 +147,12 @@ async fn under_way(context: &Context, status: &mut Value) -> Vec<String> {
             "{action}{whose}, begun by {actor} at {at}, did not come to its end: give the same command again"
         )
     });
-    unfinished.collect()
+    let untold = untold.iter().map(|Untold { tenant, generation, told }| {
+        format!(
+            "generation {generation} took its place at once: journals and consumers know tenant {tenant} as generation {told} left it, until a pipeline has caught up with that"
+        )
+    });
+    unfinished.chain(untold).collect()
 }
 
 /// What the database and the log say, where both can be asked without a pipeline. What only the pipeline knows is

@@ -25,11 +25,12 @@ const LIVES_MS: u64 = 4_000;
 /// The longest that a restore is let run before: it takes some two seconds here.
 const RESTORE_LIVES_MS: u64 = 1_000;
 /// What is killed.
-const VERBS: [&str; 6] = [
+const VERBS: [&str; 7] = [
     "serviceradar replay rebuild --promote auto --max-changes 1000000",
     "serviceradar replay rebuild --promote never",
     "serviceradar replay promote",
     "serviceradar replay rollback",
+    "serviceradar replay rollback --now",
     "serviceradar replay archive --to archive",
     "serviceradar replay rebuild --rules rules.toml --promote auto --max-changes 1000000",
 ];

@@ -5,5 +5,6 @@
 mod as_of;
 mod past;
 mod promotion;
+mod rollback;
 mod truncate;
 mod verify;

@@ -11,10 +11,16 @@ use std::{
 };
 
 use serviceradar_log::{LogStore, MemoryLog};
-use serviceradar_materializers::{LAYOUT_VERSION, PostgresViews, postgres::Kind, views::ViewsError};
+use serviceradar_materializers::{
+    LAYOUT_VERSION, PostgresViews,
+    postgres::Kind,
+    views::{Frontier, ViewsError},
+};
 use serviceradar_replay::{
     Driver, DriverConfig, DriverHandle, Phase,
     candidate::{Candidate, CandidateConfig, CandidateError},
+    intake_times::offset_at,
+    topics::{Partition, read_by},
     verify::{Verdict, Verify},
 };
 use serviceradar_schemas::{
@@ -61,6 +67,10 @@ impl Stand {
 
     pub(super) async fn stop_live(&mut self) {
         self.live.take().unwrap().stop().await.unwrap();
+    }
+
+    pub(super) async fn start_live(&mut self) {
+        self.live = Some(live(&self.log, self.database.url()).await);
     }
 
     pub(super) async fn views(&self) -> Arc<PostgresViews> {
@@ -169,13 +179,13 @@ async fn live(log: &Arc<dyn LogStore>, url: &str) -> DriverHandle {
 }
 
 /// By which two records that share a MAC are two devices.
-fn narrow() -> Rules {
+pub(super) fn narrow() -> Rules {
     let mut rules = Rules::default();
     rules.caps.spread_of_a_source = 1;
     rules
 }
 
-fn with_mac(key: &str, mac: &str) -> Observation {
+pub(super) fn with_mac(key: &str, mac: &str) -> Observation {
     let claims = vec![Claim { namespace: "mac".into(), value: mac.into() }];
     let source = Source { kind: "mapper".to_owned(), instance: "m".to_owned() };
     Observation { claims, source, ..observation(key, SystemClock.now()) }
@@ -270,7 +280,7 @@ async fn a_promotion_under_load_loses_nothing_and_hands_over_and_back() {
     assert_eq!(stand.count("SELECT count(*) FROM serviceradar_base.pipeline_stops").await, 0);
     // A pipeline that starts now finds it.
     stand.stop_live().await;
-    stand.live = Some(live(&stand.log, stand.database.url()).await);
+    stand.start_live().await;
     stand.network.look(&stand.log).await;
     stand.live().caught_up().await.unwrap();
     assert_eq!(stand.assert_verified().await.generation, 2);
@@ -439,5 +449,42 @@ async fn all_tenants_are_promoted_at_once_or_none_is() {
     let id = views.building(&rules.fingerprint(LAYOUT_VERSION), &rules.canonical()).await.unwrap();
     let refused = Candidate::start(stand.config(views), id, rules).await;
     assert!(matches!(refused, Err(CandidateError::NoTopics(tenant)) if tenant == OTHER_TENANT));
+    stand.stop_live().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_generation_of_a_part_of_the_log_can_be_built_over_what_is_gone_and_is_never_promoted() {
+    let mut stand = Stand::new(20).await;
+    let from = SystemClock.now();
+    observations(&stand.log).publish([observation("since", from)]).await.unwrap();
+    stand.live().caught_up().await.unwrap();
+    let mut frontiers = Vec::new();
+    for partition in read_by(&*stand.log, TENANT).await.unwrap() {
+        let next_offset = offset_at(&*stand.log, &partition, from).await.unwrap();
+        // What was before is gone, and nobody said that it is lost.
+        stand.log.delete_before(&partition.topic, partition.log_partition, next_offset).await.unwrap();
+        let Partition { topic, log_partition } = partition;
+        frontiers.push(Frontier { topic, log_partition, next_offset, intake_max: i64::MIN, witness: None });
+    }
+    let (views, rules) = (stand.views().await, Rules::default());
+    let (fingerprint, canonical) = (rules.fingerprint(LAYOUT_VERSION), rules.canonical());
+    let frontiers = BTreeMap::from([(TENANT.to_owned(), frontiers)]);
+    let id = views.part(&fingerprint, &canonical, "from then", &frontiers).await.unwrap();
+    let part = Candidate::start(stand.config(views.clone()), id, rules).await.unwrap();
+    part.caught_up(|_| {}).await.unwrap();
+    assert_eq!(stand.count("SELECT count(*) FROM views_2.device_summaries").await, 1);
+    let refused = part.promote(None).await;
+    assert!(matches!(refused, Err(CandidateError::Views(ViewsError::Refused(_)))), "{refused:?}");
+    part.stop().await.unwrap();
+    assert!(views.take_place(1, id).await.is_err());
+    let listed = views.generations().await.unwrap();
+    assert_eq!(listed[1].partial.as_deref(), Some("from then"));
+    // One that is interrupted is no build of the whole, either.
+    let id = views.part(&fingerprint, &canonical, "from then", &frontiers).await.unwrap();
+    assert_ne!(views.building(&fingerprint, &canonical).await.unwrap(), id);
+    // The pipeline goes on.
+    observations(&stand.log).publish([observation("z", SystemClock.now())]).await.unwrap();
+    stand.live().caught_up().await.unwrap();
+    assert_eq!(stand.live().status().generation, 1);
     stand.stop_live().await;
 }

@@ -11,7 +11,8 @@ use crate::{ask::ask, log_store, output};
 /// Lists the generations of the views, or drops one
 ///
 /// One is active, and what is read. Those that are ready can take its place: the one before, or one that was built beside it.
-/// Those of the past (`replay as-of --into-generation`) show a tenant's inventory of a moment, and cannot.
+/// Those of the past (`replay as-of --into-generation`) show a tenant's inventory of a moment, and cannot; nor can one that
+/// is partial, of which it says of what part of the log it is.
 /// A row stays of each that was dropped: `retired`.
 #[derive(Debug, Args)]
 pub(crate) struct Generations {
@@ -41,10 +42,20 @@ impl Generations {
                     of.fingerprint.clone().into(),
                     of.past.as_ref().map(|past| past.tenant.as_str()).into(),
                     of.past.as_ref().map(|past| past.moment.as_str()).into(),
+                    of.partial.clone().into(),
                 ]
             };
-            let columns =
-                ["generation", "state", "started", "promoted", "bytes", "fingerprint", "tenant", "moment"];
+            let columns = [
+                "generation",
+                "state",
+                "started",
+                "promoted",
+                "bytes",
+                "fingerprint",
+                "tenant",
+                "moment",
+                "partial",
+            ];
             return Ok(output::rows(
                 context.format,
                 &columns,

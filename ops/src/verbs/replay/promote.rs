@@ -1,20 +1,20 @@
-//! `replay promote`, `replay rollback`: another generation takes the place of the active one.
+//! `replay promote`: another generation takes the place of the active one.
 
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 use serviceradar_log::LogStore;
 use serviceradar_materializers::{PostgresViews, postgres::Generation};
 use serviceradar_replay::candidate::{Candidate, CandidateConfig, CandidateError, Outcome};
-use serviceradar_schemas::{Operation, time::SystemClock};
+use serviceradar_schemas::time::SystemClock;
 use serviceradar_streams::rules::Rules;
 use tokio_util::sync::CancellationToken;
 
-use super::{super::Context, begin, end, operation, rebuild};
+use super::{super::Context, begin, end, not_done, operation, rebuild};
 use crate::{
-    exit::{Interrupted, Wanting},
+    exit::{Interrupted, Mistaken, Wanting},
     log_store,
     output::{self, Format},
     pipeline::{WORKERS, writer},
@@ -41,44 +41,26 @@ pub(crate) struct Promote {
     dry_run: bool,
 }
 
-/// Lets the generation that was active before take its place again
-///
-/// As `replay promote`, of the ready generation that was active last.
-#[derive(Debug, Args)]
-pub(crate) struct Rollback {
-    /// Ends when it is done, and does not write until a pipeline takes over: for when none runs
-    #[arg(long)]
-    leave: bool,
-    /// Says which would be promoted, and how it differs, and promotes nothing
-    #[arg(long)]
-    dry_run: bool,
-}
-
 impl Promote {
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
         let views = super::views(context).await?;
-        let ready = |of: &&Generation| of.state == "ready" && self.generation.is_none_or(|id| of.id == id);
         let generations = views.generations().await?;
+        let given = generations.iter().find(|of| self.generation == Some(of.id));
+        if let Some(part) = given.and_then(|of| of.partial.as_ref()) {
+            return Err(Mistaken(format!(
+                "that generation is of a part of the log ({part}), and is never promoted"
+            ))
+            .into());
+        }
+        let ready = |of: &&Generation| {
+            of.state == "ready" && of.partial.is_none() && self.generation.is_none_or(|id| of.id == id)
+        };
         let newest = match self.generation {
             Some(_) => generations.iter().find(ready),
             None => generations.iter().filter(ready).rfind(|of| of.promoted_at.is_none()),
         };
         let id = newest.context("no such generation is ready (one of the past never is): see `serviceradar replay generations`, and build one with `serviceradar replay rebuild`")?.id;
         let promotion = Promotion { action: "promote", changes_max: self.max_changes, leave: self.leave };
-        take_place(context, views, id, promotion, self.dry_run).await
-    }
-}
-
-impl Rollback {
-    pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
-        let views = super::views(context).await?;
-        let generations = views.generations().await?;
-        let former = generations.iter().filter(|of| of.state == "ready").max_by_key(|of| of.promoted_at);
-        let id = former.filter(|of| of.promoted_at.is_some()).map(|of| of.id);
-        let id = id.context(
-            "no generation that was active before is ready: see `serviceradar replay generations`",
-        )?;
-        let promotion = Promotion { action: "rollback", changes_max: None, leave: self.leave };
         take_place(context, views, id, promotion, self.dry_run).await
     }
 }
@@ -93,7 +75,8 @@ pub(super) struct Promotion {
     pub(super) leave: bool,
 }
 
-async fn take_place(
+/// Catches a generation up, and promotes it.
+pub(super) async fn take_place(
     context: &Context,
     views: PostgresViews,
     id: i32,
@@ -163,8 +146,7 @@ pub(super) async fn promote(
         Ok(outcome) => outcome,
         Err(error) => {
             candidate.stop().await?;
-            // Nothing was changed, and nothing is left to do.
-            end(&log, Operation { reason: format!("not done: {error}"), ..begun }).await?;
+            not_done(&log, begun, &error.to_string()).await?;
             return Err(match error {
                 CandidateError::TooMany { .. } => Wanting(error.to_string()).into(),
                 error => error.into(),
@@ -188,17 +170,19 @@ pub(super) async fn promote(
     if leave {
         return Ok(candidate.stop().await?);
     }
+    lead(candidate, shutdown).await
+}
+
+/// Writes until a pipeline has taken over, or until told to end.
+pub(super) async fn lead(candidate: Candidate, shutdown: CancellationToken) -> anyhow::Result<()> {
     tracing::info!("writing until a pipeline stands by and has followed (`serviceradar run`)");
+    let id = candidate.generation();
     let relieved = tokio::select! {
-        relieved = candidate.relieved() => relieved.map_err(anyhow::Error::from),
+        relieved = candidate.relieved() => relieved,
         () = shutdown.cancelled() => Ok(()),
     };
     candidate.stop().await?;
-    if relieved.is_err() {
-        bail!(
-            "generation {id} is active, but its writer has ended: start `serviceradar run` ({:#})",
-            relieved.err().unwrap_or_else(|| anyhow::anyhow!(""))
-        );
-    }
-    Ok(())
+    relieved.with_context(|| {
+        format!("generation {id} is active, but its writer has ended: start `serviceradar run`")
+    })
 }

@@ -1,29 +1,35 @@
 //! `replay rebuild`: the views made anew from the log, beside those that are read.
 
-use std::{io::IsTerminal, num::NonZeroU32, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, io::IsTerminal, num::NonZeroU32, path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 use serviceradar_log::{LogStore, RatedLog};
-use serviceradar_materializers::{LAYOUT_VERSION, PostgresViews, views::Views};
+use serviceradar_materializers::{
+    LAYOUT_VERSION, PostgresViews,
+    views::{Frontier, Views},
+};
 use serviceradar_replay::{
     Phase,
     candidate::Candidate,
+    intake_times::offset_at,
     preview::{self, Becomes},
+    topics::{Partition, read_by},
     verify::Verify,
 };
-use serviceradar_schemas::time::SystemClock;
+use serviceradar_schemas::time::{self, SystemClock};
 use serviceradar_streams::{rows::Uid, rules::Rules};
 
 use super::{
     super::{Context, rules},
+    as_of::instant,
     diff, plan,
     promote::{self, Promotion},
 };
 use crate::{
     ask::ask,
-    exit::{Interrupted, Wanting},
+    exit::{Interrupted, Mistaken, Wanting},
     log_store,
     output::{self, Format},
     pipeline::WORKERS,
@@ -67,6 +73,13 @@ pub(crate) struct Rebuild {
     /// Reads so many events a second at most, so that the pipeline has room beside
     #[arg(long, value_name = "EVENTS")]
     rate: Option<NonZeroU32>,
+    /// Reads only what the log took in from then on, such as 2026-03-01T00:00:00Z; what is built so can be looked at (`replay
+    /// diff`), is never promoted, and not gone on with where it is interrupted
+    #[arg(long, value_name = "TIME", value_parser = instant)]
+    from: Option<i64>,
+    /// Reads over events that are gone although nobody said that they are lost; what is built so is never promoted either
+    #[arg(long)]
+    partial: bool,
     /// Says what would be read and, of the tenant, what other rules would make of it: merges, splits, other uids; builds nothing
     #[arg(long)]
     dry_run: bool,
@@ -74,7 +87,7 @@ pub(crate) struct Rebuild {
 
 impl Rebuild {
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
-        let Self { rules, promote: when, max_changes, leave, rate, dry_run } = self;
+        let Self { rules, promote: when, max_changes, leave, rate, from, partial, dry_run } = self;
         let views = Arc::new(super::views(context).await?);
         let others = rules.as_deref().map(rules::read).transpose()?;
         let of_views = views.rules().await?.unwrap_or_default();
@@ -83,9 +96,16 @@ impl Rebuild {
         if dry_run {
             planned.print(context)?;
         }
-        if planned.gaps > 0 {
+        let is_part = from.is_some() || partial && planned.gaps > 0;
+        if planned.gaps > 0 && !is_part {
             return Err(Wanting(
-                "events are gone that nobody said are lost: see `serviceradar replay plan`".to_owned(),
+                "events are gone that nobody said are lost: see `serviceradar replay plan`, or build what is left with --partial, never to be promoted".to_owned(),
+            )
+            .into());
+        }
+        if is_part && when != When::Never {
+            return Err(Mistaken(
+                "a generation of a part of the log is never promoted: leave out --promote".to_owned(),
             )
             .into());
         }
@@ -104,13 +124,22 @@ impl Rebuild {
             Some(rate) => Arc::new(RatedLog::new(reached.clone(), rate)),
             None => reached.clone(),
         };
-        let id = views.building(&rules.fingerprint(LAYOUT_VERSION), &rules.canonical()).await?;
-        tracing::info!(generation = id, events = planned.events, "building");
+        let (id, events) = match is_part {
+            true => part(&*reached, &views, &rules, from, planned.gaps).await?,
+            false => (
+                views.building(&rules.fingerprint(LAYOUT_VERSION), &rules.canonical()).await?,
+                planned.events,
+            ),
+        };
+        tracing::info!(generation = id, events, "building");
         let candidate = promote::start(context, views.clone(), log, id, rules).await?;
         tokio::select! {
-            caught_up = caught_up(&candidate, Some(planned.events)) => caught_up?,
+            caught_up = caught_up(&candidate, Some(events)) => caught_up?,
             () = shutdown.cancelled() => {
                 candidate.stop().await?;
+                if is_part {
+                    views.retire(id).await?;
+                }
                 return Err(Interrupted.into());
             }
         }
@@ -129,11 +158,52 @@ impl Rebuild {
             return promote::promote(context, candidate, reached, promotion, shutdown).await;
         }
         candidate.stop().await?;
+        if is_part {
+            return Ok(output::line(&format!(
+                "generation {id} is of a part of the log, and {differing} devices of it differ: it is never promoted, and goes with `serviceradar replay generations --drop {id}`"
+            ))?);
+        }
         output::line(&format!(
             "generation {id} is ready, and {differing} devices of it differ: `serviceradar replay promote {id}` lets it take the active one's place"
         ))?;
         Ok(())
     }
+}
+
+/// Makes a generation of what is left of the log, or of what it took in from an instant on. Returns how many events that are.
+async fn part(
+    log: &dyn LogStore,
+    views: &PostgresViews,
+    rules: &Rules,
+    from: Option<i64>,
+    gaps: usize,
+) -> anyhow::Result<(i32, u64)> {
+    let (mut frontiers, mut events) = (BTreeMap::new(), 0);
+    for tenant in views.tenants().await? {
+        let mut of_tenant = Vec::new();
+        for partition in read_by(log, &tenant).await? {
+            let offsets = log.offsets(&partition.topic, partition.log_partition).await?;
+            let next_offset = match from {
+                Some(at) => offset_at(log, &partition, at).await?,
+                None => offsets.start,
+            };
+            events += offsets.end.saturating_sub(next_offset);
+            let Partition { topic, log_partition } = partition;
+            of_tenant.push(Frontier {
+                topic,
+                log_partition,
+                next_offset,
+                intake_max: i64::MIN,
+                witness: None,
+            });
+        }
+        frontiers.insert(tenant, of_tenant);
+    }
+    let from = from.map(|at| format!("from {}", time::format(at)));
+    let over = (gaps > 0).then(|| format!("without {gaps} ranges of events that are gone"));
+    let partial = from.into_iter().chain(over).collect::<Vec<_>>().join(", ");
+    let id = views.part(&rules.fingerprint(LAYOUT_VERSION), &rules.canonical(), &partial, &frontiers).await?;
+    Ok((id, events))
 }
 
 /// Prints what other rules would make of the log of a tenant.
