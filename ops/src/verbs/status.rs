@@ -23,6 +23,7 @@ use serviceradar_replay::{
 use serviceradar_schemas::{
     Operation,
     time::{self, Clock, SystemClock},
+    topics,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -138,7 +139,10 @@ async fn under_way(context: &Context, status: &mut Value) -> Vec<String> {
         false => Operations::default(),
     };
     let lost = operations.all().iter().filter(|of| of.action == "accept_gap");
-    status["gaps_accepted"] = lost.flat_map(|of| &of.ranges).map(|range| json!(range.to_string())).collect();
+    let lost = lost
+        .flat_map(|of| &of.ranges)
+        .filter(|range| topics::split(&range.topic).is_some_and(|(tenant, _)| tenant == config.tenant));
+    status["gaps_accepted"] = lost.map(|range| json!(range.to_string())).collect();
     let unfinished = operations.unfinished().map(|of| {
         let Operation { action, actor, event_time, .. } = of;
         let whose = of.tenant.as_ref().map_or_else(String::new, |tenant| format!(" of tenant {tenant}"));
