@@ -291,10 +291,8 @@ impl Candidate {
     /// Waits until it is known of each tenant whether somebody writes it.
     async fn look_at_writers(&self, from: i32) -> Result<(), CandidateError> {
         for tenant in self.drivers.keys() {
-            while self.config.views.is_written(from, tenant).await?.is_none() {
-                self.check(tenant)?;
-                tokio::time::sleep(LOOK_AT_WRITERS).await;
-            }
+            self.config.views.is_written(from, tenant).await?;
+            self.check(tenant)?;
         }
         Ok(())
     }

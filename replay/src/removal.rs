@@ -1,6 +1,6 @@
 //! Removal: a tenant's topics go, and all rows of it, journals too. What operators did to it stays.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use serviceradar_log::{LogError, LogStore};
 use serviceradar_materializers::{PostgresViews, views::ViewsError};
@@ -10,8 +10,6 @@ use crate::operations::{self, Operations, OperationsError};
 
 /// The action of a removal.
 const REMOVE: &str = "remove_tenant";
-/// Between two looks whether a writer is alive.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Why a tenant was not removed. The same call goes on from there.
 #[derive(Debug, thiserror::Error)]
@@ -98,18 +96,12 @@ pub async fn remove(
     Ok(rows)
 }
 
-/// Refuses where somebody writes it; one that is gone without a word is waited for, as long as its beat may stand still.
+/// Refuses where somebody writes it.
 async fn check_unwritten(views: &PostgresViews, tenant: &str) -> Result<(), RemoveError> {
     for generation in views.generations().await?.iter().filter(|of| of.state != "retired") {
-        loop {
-            match views.is_written(generation.id, tenant).await? {
-                Some(false) => break,
-                Some(true) => {
-                    let (tenant, generation) = (tenant.to_owned(), generation.id);
-                    return Err(RemoveError::Written { tenant, generation });
-                }
-                None => tokio::time::sleep(LOOK_EVERY).await,
-            }
+        if views.is_written(generation.id, tenant).await? {
+            let (tenant, generation) = (tenant.to_owned(), generation.id);
+            return Err(RemoveError::Written { tenant, generation });
         }
     }
     Ok(())

@@ -1,7 +1,10 @@
 //! Promotion: another generation takes the place of the active one, in one transaction that tells the difference; and
 //! that difference, as it can be looked at before.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use serviceradar_streams::rows::{DeviceRow, EpochOutput, HistoryRow, MergeRow, Uid};
 use uuid::Uuid;
@@ -26,6 +29,8 @@ const DEVICES_AT_A_TIME: usize = 2_000;
 const CHANGED_LATELY: &str = "1 minute";
 /// For what compares whole generations.
 pub(super) const MUCH_MEMORY: &str = "SET LOCAL work_mem = '256MB'";
+/// Between two looks whether a writer is alive.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// The rule of merges and splits that a promotion brings.
 const RULE: &str = "promotion";
 
@@ -231,27 +236,29 @@ impl PostgresViews {
         Ok(if is_alive { Asked::Waiting } else { stands })
     }
 
-    /// Whether somebody writes a tenant in a generation; none where that is not known yet: ask again, for thirty seconds at
-    /// most.
-    pub async fn is_written(&self, generation: i32, tenant: &str) -> Result<Option<bool>, ViewsError> {
+    /// Whether somebody writes a tenant in a generation. A writer is waited for until it moves, or was not seen to for as long
+    /// as a beat may stand still: thirty seconds.
+    pub async fn is_written(&self, generation: i32, tenant: &str) -> Result<bool, ViewsError> {
         let mut session = Session::connect(&self.url).await?;
         session.become_writer().await?;
         let select = "SELECT token, beat FROM serviceradar_base.pipeline_writers
             WHERE tenant = $1 AND generation = $2 AND writer IS NOT NULL";
-        let rows = session.query(select, &[&tenant, &generation]).await?;
-        let Some(row) = rows.first() else {
-            return Ok(Some(false));
-        };
-        let (token, beat) = (row.get(0), row.get(1));
-        let progress = writers::progress(&mut session, &writers::name(tenant, generation, token)).await?;
-        let seen = super::Seen { token, beat, progress };
-        let before = self.last_seen(tenant);
-        let is_alive = self.is_alive(tenant, seen);
-        Ok(match before {
-            Some(at) if at != self.last_seen(tenant).unwrap_or(at) => Some(true),
-            _ if !is_alive => Some(false),
-            _ => None,
-        })
+        loop {
+            let rows = session.query(select, &[&tenant, &generation]).await?;
+            let Some(row) = rows.first() else {
+                return Ok(false);
+            };
+            let (token, beat) = (row.get(0), row.get(1));
+            let progress = writers::progress(&mut session, &writers::name(tenant, generation, token)).await?;
+            let before = self.last_seen(tenant);
+            if !self.is_alive(tenant, super::Seen { token, beat, progress }) {
+                return Ok(false);
+            }
+            if before.is_some() && before != self.last_seen(tenant) {
+                return Ok(true);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
     }
 
     /// Takes back what the writers of a generation were asked.

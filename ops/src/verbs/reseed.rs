@@ -134,15 +134,12 @@ impl Reseed {
 /// Refuses where nobody would fill the views.
 async fn written(views: &PostgresViews, tenant: &str) -> anyhow::Result<()> {
     let generation = views.standing(tenant, None).await?.generation;
-    loop {
-        match views.is_written(generation, tenant).await? {
-            Some(true) => return Ok(()),
-            Some(false) => bail!(
-                "no pipeline writes tenant {tenant}, so that nobody would fill its views again: start `serviceradar run`"
-            ),
-            None => tokio::time::sleep(LOOK_EVERY).await,
-        }
+    if !views.is_written(generation, tenant).await? {
+        bail!(
+            "no pipeline writes tenant {tenant}, so that nobody would fill its views again: start `serviceradar run`"
+        );
     }
+    Ok(())
 }
 
 /// Waits until a crawl was accepted, and all that the log has then is in the views.

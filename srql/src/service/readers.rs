@@ -3,14 +3,22 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 
 use crate::{error::QueryError, reader::Reader};
 
-/// Queries of a tenant at a time, unless said; who asks more is told to wait.
+/// Queries of a tenant that are answered at a time, unless said; who asks more waits for a place.
 pub const CONCURRENT_DEFAULT: usize = 16;
+/// Queries of a tenant that wait for a place, at most; who asks more is refused at once.
+pub const WAITING_MAX: usize = 64;
+/// How long a query waits for a place: not longer than who is refused is told to stay away.
+pub const WAIT_MAX: Duration = Duration::from_secs(1);
 /// The cost, as PostgreSQL estimates it, up to which a query is run, unless said.
 pub const COST_DEFAULT: f64 = 100_000_000.0;
 /// Connections to the database for queries, at most.
@@ -24,6 +32,7 @@ pub struct Readers {
     /// The cost up to which a connection that is made from now on runs a query.
     pub cost_max: f64,
     of_tenants: PerTenant,
+    waiting: PerTenant,
     /// Of the service itself, which asks nothing but whether it is answered.
     own: Arc<Semaphore>,
 }
@@ -79,6 +88,7 @@ impl Readers {
             all: Arc::new(Semaphore::new(READERS_MAX)),
             cost_max,
             of_tenants: PerTenant::new(concurrent),
+            waiting: PerTenant::new(WAITING_MAX),
             own: Arc::new(Semaphore::new(1)),
         }
     }
@@ -88,9 +98,9 @@ impl Readers {
         &self.url
     }
 
-    /// Takes a connection for a query of a tenant.
+    /// Takes a connection for a query of a tenant, who waits a moment where all its places are taken.
     pub async fn borrow(&self, tenant: &str) -> Result<Borrowed, Refused> {
-        self.take_of(self.of_tenants.try_acquire(tenant).ok_or(Refused::Busy)?).await
+        self.take_of(self.place(tenant).await.ok_or(Refused::Busy)?).await
     }
 
     /// The same for a query that was taken in before, which waits for its turn.
@@ -104,6 +114,17 @@ impl Readers {
         // Never closed.
         let own = self.own.clone().acquire_owned().await.map_err(|_| Refused::Busy)?;
         self.take([Some(own), None]).await
+    }
+
+    /// A place of the tenant; none where too many wait for one, or it takes too long. First come, first served.
+    async fn place(&self, tenant: &str) -> Option<OwnedSemaphorePermit> {
+        let place = self.of_tenants.try_acquire(tenant);
+        if place.is_some() {
+            return place;
+        }
+        // Until it has a place or gives up, and no longer than somebody waits for the answer.
+        let _waiting = self.waiting.try_acquire(tenant)?;
+        timeout(WAIT_MAX, self.of_tenants.of(tenant).acquire_owned()).await.ok()?.ok()
     }
 
     async fn take_of(&self, of_tenant: OwnedSemaphorePermit) -> Result<Borrowed, Refused> {
