@@ -6,6 +6,7 @@
 mod process;
 
 mod chaos;
+mod generations;
 mod republish;
 mod runbooks;
 
