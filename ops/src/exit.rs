@@ -82,7 +82,7 @@ pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
 /// Whether an archive is not what was written.
 fn is_damage(cause: &(dyn std::error::Error + 'static)) -> bool {
     matches!(cause.downcast_ref(), Some(ArchiveError::Faulty { .. }))
-        || matches!(cause.downcast_ref::<RestoreError>(), Some(error) if error.is_damage())
+        || cause.downcast_ref().is_some_and(RestoreError::is_damage)
 }
 
 fn is_unreachable(cause: &(dyn std::error::Error + 'static)) -> bool {
@@ -97,10 +97,10 @@ fn is_unreachable(cause: &(dyn std::error::Error + 'static)) -> bool {
         || matches!(cause.downcast_ref(), Some(CrawlError::Fetch { .. }))
         || cause.is::<FetchError>()
         || matches!(cause.downcast_ref(), Some(PostgresError::NoBinaries(_)))
-        || matches!(cause.downcast_ref::<ArchiveError>(), Some(error) if error.is_unavailable())
-        || matches!(cause.downcast_ref::<RestoreError>(), Some(error) if error.is_unavailable())
-        || matches!(cause.downcast_ref::<TruncateError>(), Some(error) if error.is_unavailable())
-        || matches!(cause.downcast_ref::<RemoveError>(), Some(error) if error.is_unavailable())
-        || matches!(cause.downcast_ref::<RepublishError>(), Some(error) if error.is_unavailable())
+        || cause.downcast_ref().is_some_and(ArchiveError::is_unavailable)
+        || cause.downcast_ref().is_some_and(RestoreError::is_unavailable)
+        || cause.downcast_ref().is_some_and(TruncateError::is_unavailable)
+        || cause.downcast_ref().is_some_and(RemoveError::is_unavailable)
+        || cause.downcast_ref().is_some_and(RepublishError::is_unavailable)
         || database.is_some_and(|error| error.is_closed() || error.as_db_error().is_none())
 }

@@ -126,13 +126,13 @@ pub enum ArchiveError {
 impl ArchiveError {
     /// Whether the same call may succeed later.
     pub fn is_unavailable(&self) -> bool {
-        match self {
-            Self::Place { .. } | Self::Schemas(_) => true,
-            Self::Log(error) | Self::Operations(OperationsError::Log(error)) => {
-                matches!(error, LogError::Unavailable(_))
-            }
-            _ => false,
-        }
+        matches!(
+            self,
+            Self::Place { .. }
+                | Self::Schemas(_)
+                | Self::Log(LogError::Unavailable(_))
+                | Self::Operations(OperationsError::Log(LogError::Unavailable(_)))
+        )
     }
 
     /// What one fault is.

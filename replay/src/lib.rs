@@ -27,6 +27,7 @@ pub mod recompute;
 pub mod removal;
 pub mod republish;
 pub mod restore;
+mod scan;
 mod stand_by;
 pub mod status;
 pub mod topics;

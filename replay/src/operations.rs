@@ -1,22 +1,17 @@
 //! Operations: what operators did that no event says, as the topic `system.operations` has it. An intent is written
 //! before and its end after, so that what was interrupted goes on and what is missing in a log is known to be.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{ops::Range, sync::Arc};
 
-use serviceradar_log::{LogError, LogStore, NewEvent, Publisher, ReadLimit};
+use serviceradar_log::{LogError, LogStore, NewEvent, Publisher};
 use serviceradar_schemas::{
     Decoder, OffsetRange, Operation, encode,
     operation::Phase,
     topics::{SYSTEM, Stream},
 };
 
-use crate::topics::Partition;
+use crate::{scan::Scan, topics::Partition};
 
-/// Operations read at a time.
-const READ_EVENTS: usize = 1_000;
-const READ_BYTES: usize = 16 * 1024 * 1024;
-/// How long a read waits for what is surely there.
-const READ_WAIT: Duration = Duration::from_secs(5);
 /// The action of a restore.
 pub(crate) const RESTORE: &str = "restore";
 /// The action of a truncation.
@@ -56,19 +51,13 @@ impl Operations {
     /// All that the log has; none where it has no such topic.
     pub async fn read(log: &dyn LogStore) -> Result<Self, OperationsError> {
         let topic = Stream::Operations.topic(SYSTEM);
-        let offsets = match log.offsets(&topic, 0).await {
+        let mut scan = match Scan::begin(log, &topic).await {
             Err(LogError::UnknownTopic(_)) => return Ok(Self::default()),
-            offsets => offsets?,
+            scan => scan?,
         };
         let mut decoder = Decoder::<Operation>::new();
-        let (mut operations, mut next) = (Vec::new(), offsets.start);
-        while next < offsets.end {
-            let limit = ReadLimit { events: READ_EVENTS, bytes: READ_BYTES, wait: READ_WAIT };
-            let read = log.read(&topic, 0, next, limit).await?;
-            if read.next_offset == next {
-                return Err(LogError::Unavailable(format!("{topic}/0 has nothing at {next}")).into());
-            }
-            next = read.next_offset;
+        let mut operations = Vec::new();
+        while let Some((_, read)) = scan.next(log).await? {
             for event in read.events {
                 let unreadable = |reason: String| OperationsError::Unreadable {
                     topic: topic.clone(),

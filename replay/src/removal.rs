@@ -110,12 +110,11 @@ async fn check_unwritten(views: &PostgresViews, tenant: &str) -> Result<(), Remo
 impl RemoveError {
     /// Whether the same call may succeed later.
     pub fn is_unavailable(&self) -> bool {
-        match self {
-            Self::Views(ViewsError::Unavailable(_)) => true,
-            Self::Log(error) | Self::Operations(OperationsError::Log(error)) => {
-                matches!(error, LogError::Unavailable(_))
-            }
-            _ => false,
-        }
+        matches!(
+            self,
+            Self::Views(ViewsError::Unavailable(_))
+                | Self::Log(LogError::Unavailable(_))
+                | Self::Operations(OperationsError::Log(LogError::Unavailable(_)))
+        )
     }
 }

@@ -2,15 +2,12 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use serviceradar_log::{Event, LogError, LogStore, ReadLimit};
+use serviceradar_log::{Event, LogError, LogStore};
 use serviceradar_materializers::{PostgresViews, postgres::Republished, views::ViewsError};
 use serviceradar_schemas::{Operation, operation::Phase, time::Clock, topics::Stream};
 use serviceradar_streams::rows::Uid;
 
-use crate::{
-    operations,
-    reader::{READ_BYTES, READ_EVENTS, READ_WAIT},
-};
+use crate::{operations, scan::Scan};
 
 /// Why device changes are not published again.
 #[derive(Debug, thiserror::Error)]
@@ -56,33 +53,17 @@ async fn known(
     tenant: &str,
     mut told: impl FnMut(u64, u64),
 ) -> Result<Vec<Uid>, LogError> {
-    let topic = Stream::DeviceChanges.topic(tenant);
-    let log_partitions = log.describe_topic(&topic).await?.log_partitions;
-    let mut left = Vec::new();
-    for log_partition in 0..log_partitions {
-        left.push((log_partition, log.offsets(&topic, log_partition).await?));
-    }
-    let total = left.iter().map(|(_, offsets)| offsets.end.saturating_sub(offsets.start)).sum();
-    let (mut known, mut looked) = (BTreeSet::new(), 0);
-    for (log_partition, offsets) in left {
-        let mut next = offsets.start;
-        while next < offsets.end {
-            let limit = ReadLimit { events: READ_EVENTS, bytes: READ_BYTES, wait: READ_WAIT };
-            let read = log.read(&topic, log_partition, next, limit).await?;
-            if read.next_offset == next {
-                // The rest holds nothing that can be read: marks of transactions.
-                break;
-            }
-            looked += read.next_offset - next;
-            next = read.next_offset;
-            for (uid, is_there) in read.events.iter().filter_map(device_of) {
-                match is_there {
-                    true => known.insert(uid),
-                    false => known.remove(&uid),
-                };
-            }
-            told(looked.min(total), total);
+    let mut scan = Scan::begin(log, &Stream::DeviceChanges.topic(tenant)).await?;
+    scan.may_end_in_marks = true;
+    let (mut known, total) = (BTreeSet::new(), scan.left());
+    while let Some((_, read)) = scan.next(log).await? {
+        for (uid, is_there) in read.events.iter().filter_map(device_of) {
+            match is_there {
+                true => known.insert(uid),
+                false => known.remove(&uid),
+            };
         }
+        told(total - scan.left(), total);
     }
     Ok(known.into_iter().collect())
 }

@@ -118,9 +118,8 @@ impl RestoreError {
     pub fn is_unavailable(&self) -> bool {
         match self {
             Self::Archive(error) => error.is_unavailable(),
-            Self::Log(error) | Self::Operations(OperationsError::Log(error)) => {
-                matches!(error, LogError::Unavailable(_))
-            }
+            Self::Log(LogError::Unavailable(_))
+            | Self::Operations(OperationsError::Log(LogError::Unavailable(_))) => true,
             _ => false,
         }
     }

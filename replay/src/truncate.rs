@@ -86,13 +86,12 @@ pub enum TruncateError {
 impl TruncateError {
     /// Whether the same call may succeed later.
     pub fn is_unavailable(&self) -> bool {
-        match self {
-            Self::Views(ViewsError::Unavailable(_)) => true,
-            Self::Log(error) | Self::Operations(OperationsError::Log(error)) => {
-                matches!(error, LogError::Unavailable(_))
-            }
-            _ => false,
-        }
+        matches!(
+            self,
+            Self::Views(ViewsError::Unavailable(_))
+                | Self::Log(LogError::Unavailable(_))
+                | Self::Operations(OperationsError::Log(LogError::Unavailable(_)))
+        )
     }
 }
 

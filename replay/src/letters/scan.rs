@@ -1,15 +1,12 @@
 //! The topic of dead letters from its begin to its end, a piece at a time.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
-use serviceradar_log::{LogError, LogStore, ReadLimit};
+use serviceradar_log::{Event, LogError, LogStore};
 use serviceradar_schemas::topics::Stream;
 
 use super::{Entry, Letter, LetterId, LettersError};
-use crate::reader::{READ_BYTES, READ_EVENTS, READ_WAIT};
+use crate::scan;
 
 /// Marks that are kept in memory: with their tree some 40 bytes each.
 const MARKS_MAX: usize = 2_000_000;
@@ -17,9 +14,7 @@ const MARKS_MAX: usize = 2_000_000;
 /// Reads the dead letters of a tenant up to where they end when it begins, in the order of their log partitions.
 pub struct Scan {
     log: Arc<dyn LogStore>,
-    topic: String,
-    /// Log partitions with the offset to go on from, and where to stop.
-    left: VecDeque<(u32, u64, u64)>,
+    of_topic: scan::Scan,
     /// What is older is passed over, microseconds since the Unix epoch.
     since: Option<i64>,
 }
@@ -32,48 +27,27 @@ impl Scan {
         since: Option<i64>,
     ) -> Result<Self, LettersError> {
         let topic = Stream::DeadLetters.topic(tenant);
-        let log_partitions = match log.describe_topic(&topic).await {
-            Ok(topic) => topic.log_partitions,
-            Err(LogError::UnknownTopic(_)) => 0,
-            Err(error) => return Err(error.into()),
+        let mut of_topic = match scan::Scan::begin(&*log, &topic).await {
+            Err(LogError::UnknownTopic(_)) => scan::Scan::default(),
+            of_topic => of_topic?,
         };
-        let mut left = VecDeque::new();
-        for log_partition in 0..log_partitions {
-            let offsets = log.offsets(&topic, log_partition).await?;
-            left.push_back((log_partition, offsets.start, offsets.end));
-        }
-        Ok(Self { log, topic, left, since })
+        of_topic.may_end_in_marks = true;
+        Ok(Self { log, of_topic, since })
     }
 
     /// How many events are left to be read, at most.
     pub fn left(&self) -> u64 {
-        self.left.iter().map(|(_, next, end)| end.saturating_sub(*next)).sum()
+        self.of_topic.left()
     }
 
     /// The next of them; `None` at the end. A piece may be empty.
     pub async fn next(&mut self) -> Result<Option<Vec<Entry>>, LettersError> {
-        let limit = ReadLimit { events: READ_EVENTS, bytes: READ_BYTES, wait: READ_WAIT };
-        let Some((log_partition, next, end)) = self.left.front_mut() else {
+        let Some((partition, read)) = self.of_topic.next(&*self.log).await? else {
             return Ok(None);
         };
-        if *next >= *end {
-            self.left.pop_front();
-            return Ok(Some(Vec::new()));
-        }
-        let read = self.log.read(&self.topic, *log_partition, *next, limit).await?;
-        let log_partition = *log_partition;
-        let is_stuck = read.next_offset == *next;
-        let end = *end;
-        *next = read.next_offset;
-        if is_stuck {
-            // The rest holds nothing that can be read: marks of transactions.
-            self.left.pop_front();
-        }
-        let entries = read
-            .events
-            .into_iter()
-            .filter(|event| event.offset < end && self.since.is_none_or(|since| event.append_time >= since))
-            .filter_map(|event| Entry::read(log_partition, event));
+        let is_meant = |event: &Event| self.since.is_none_or(|since| event.append_time >= since);
+        let entry = |event| Entry::read(partition.log_partition, event);
+        let entries = read.events.into_iter().filter(is_meant).filter_map(entry);
         Ok(Some(entries.collect()))
     }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use serviceradar_log::{LogError, LogStore, ReadLimit};
+use serviceradar_log::LogStore;
 use serviceradar_schemas::{
     Decision, Decoder,
     codec::{DecodeError, WriterSchemas},
@@ -10,11 +10,7 @@ use serviceradar_schemas::{
 };
 
 use super::RestoreError;
-use crate::{
-    archive::ArchiveError,
-    reader::{READ_BYTES, READ_EVENTS, READ_WAIT, schemas_of},
-    topics::Partition,
-};
+use crate::{archive::ArchiveError, reader::schemas_of, scan::Scan};
 
 /// Of decisions as the views have them, those whose ids no event of the tenant's topic has, in their order.
 ///
@@ -26,32 +22,10 @@ pub async fn missing_decisions(
     tenant: &str,
     decisions: Vec<Decision>,
 ) -> Result<Vec<Decision>, RestoreError> {
-    let topic = Stream::Decisions.topic(tenant);
-    let mut ids = BTreeSet::new();
-    for log_partition in 0..log.describe_topic(&topic).await?.log_partitions {
-        let partition = Partition { topic: topic.clone(), log_partition };
-        read_ids(log, writers, &partition, &mut ids).await?;
-    }
-    Ok(decisions.into_iter().filter(|decision| !ids.contains(&decision.id)).collect())
-}
-
-/// The ids of the decisions that a log partition has.
-async fn read_ids(
-    log: &dyn LogStore,
-    writers: &Arc<dyn WriterSchemas>,
-    partition: &Partition,
-    ids: &mut BTreeSet<String>,
-) -> Result<(), RestoreError> {
     let mut decoder = Decoder::<Decision>::with_writers(writers.clone());
-    let offsets = log.offsets(&partition.topic, partition.log_partition).await?;
-    let mut next = offsets.start;
-    while next < offsets.end {
-        let limit = ReadLimit { events: READ_EVENTS, bytes: READ_BYTES, wait: READ_WAIT };
-        let read = log.read(&partition.topic, partition.log_partition, next, limit).await?;
-        if read.next_offset == next {
-            return Err(LogError::Unavailable(format!("{partition} has nothing at {next}")).into());
-        }
-        next = read.next_offset;
+    let mut ids = BTreeSet::new();
+    let mut scan = Scan::begin(log, &Stream::Decisions.topic(tenant)).await?;
+    while let Some((_, read)) = scan.next(log).await? {
         writers.learn(&schemas_of(&read)).await.map_err(ArchiveError::from)?;
         for event in read.events {
             match decoder.decode(event.value.as_deref().unwrap_or_default()) {
@@ -64,5 +38,5 @@ async fn read_ids(
             }
         }
     }
-    Ok(())
+    Ok(decisions.into_iter().filter(|decision| !ids.contains(&decision.id)).collect())
 }
