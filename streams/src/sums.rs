@@ -10,7 +10,7 @@ use siphasher::sip::SipHasher13;
 
 use crate::{
     changes::Row,
-    rows::{DeviceRow, DeviceSeen, EpochOutput, EvidenceRow, Order, RecordRow, RecordSeen},
+    rows::{DeviceRow, EpochOutput, EvidenceRow, Order, RecordRow, RecordSeen, Uid},
 };
 
 /// Buckets of a table.
@@ -35,16 +35,22 @@ pub fn hash(of: &impl Hash) -> u64 {
 
 impl Summed for DeviceRow {
     fn sum(&self) -> u64 {
-        let mut shown = Self { sources: Vec::new(), ..self.clone() };
-        let seen = DeviceSeen {
-            // As written: what is not a uid came from no epoch.
-            uid: self.uid.parse().unwrap_or_default(),
-            last_seen: std::mem::take(&mut shown.last_seen),
-            availability_at: shown.availability_at.take(),
-            agent_id: shown.agent_id.take(),
-            gateway_id: shown.gateway_id.take(),
-        };
-        hash(&shown).wrapping_add(hash(&seen))
+        let Self { uid, partition, name, hostname, ip, mac, r#type, type_id, .. } = self;
+        let Self { vendor_name, model, os, hw_info, risk_score, risk_level, risk_level_id, .. } = self;
+        let Self { is_available, availability_at, discovery_sources, sources: _, confidence, .. } = self;
+        let Self { state, first_seen, last_seen, agent_id, gateway_id, network_interfaces, .. } = self;
+        let Self { site, tags, metadata, records, flags, .. } = self;
+        // As the whole row is hashed, field by field, without those that sightings change.
+        let mut shown = SipHasher13::new();
+        (uid, partition, name, hostname, ip, mac, r#type, type_id).hash(&mut shown);
+        (vendor_name, model, os, hw_info, risk_score, risk_level, risk_level_id).hash(&mut shown);
+        (is_available, None::<i64>, discovery_sources, [(); 0].as_slice(), confidence).hash(&mut shown);
+        (state, first_seen, 0_i64, None::<String>, None::<String>, network_interfaces).hash(&mut shown);
+        (site, tags, metadata, records, flags).hash(&mut shown);
+        // And those, as `DeviceSeen` has them; what is not a uid came from no epoch.
+        let uid: Uid = uid.parse().unwrap_or_default();
+        let seen = hash(&(uid, last_seen, availability_at, agent_id, gateway_id));
+        shown.finish().wrapping_add(seen)
     }
 }
 
@@ -198,7 +204,7 @@ impl Sums {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rows::{EvidenceState, Placement, Uid};
+    use crate::rows::{DeviceSeen, EvidenceState, Placement};
 
     /// Sums that a database keeps must mean the same to the program that reads them.
     #[test]
@@ -241,6 +247,63 @@ mod tests {
             [device.sum(), record.sum(), evidence.sum()],
             [7_357_729_444_403_735_614, 5_509_026_461_460_485_179, 2_430_602_655_935_607_352]
         );
+    }
+
+    /// An epoch that only sees a device adds the difference of two hashes of [`DeviceSeen`].
+    #[test]
+    fn a_device_is_hashed_as_what_sightings_leave_and_what_they_change() {
+        let text = |text: &str| Some(text.to_owned());
+        let texts = |key: &str| [(key.to_owned(), "v".to_owned())].into();
+        let uid = Uid(uuid::Uuid::from_u128(7));
+        let row = DeviceRow {
+            uid: uid.to_string(),
+            partition: "p".into(),
+            name: text("name"),
+            hostname: text("host"),
+            ip: text("10.0.0.1"),
+            mac: text("001b21000001"),
+            r#type: "Server".into(),
+            type_id: 1,
+            vendor_name: text("vendor"),
+            model: text("model"),
+            os: Some(Default::default()),
+            hw_info: texts("serial"),
+            risk_score: Some(2),
+            risk_level: text("High"),
+            risk_level_id: Some(3),
+            is_available: Some(true),
+            availability_at: Some(4),
+            discovery_sources: vec!["armis".into()],
+            sources: vec![Default::default()],
+            confidence: "strong".into(),
+            state: "active".into(),
+            first_seen: 5,
+            last_seen: 6,
+            agent_id: text("agent"),
+            gateway_id: text("gateway"),
+            network_interfaces: vec![Default::default()],
+            site: text("site"),
+            tags: texts("tag"),
+            metadata: texts("meta"),
+            records: 8,
+            flags: vec!["flag".into()],
+        };
+        let seen = DeviceSeen {
+            uid,
+            last_seen: row.last_seen,
+            availability_at: row.availability_at,
+            agent_id: row.agent_id.clone(),
+            gateway_id: row.gateway_id.clone(),
+        };
+        let shown = DeviceRow {
+            sources: Vec::new(),
+            last_seen: 0,
+            availability_at: None,
+            agent_id: None,
+            gateway_id: None,
+            ..row.clone()
+        };
+        assert_eq!(row.sum(), hash(&shown).wrapping_add(hash(&seen)));
     }
 
     #[test]
