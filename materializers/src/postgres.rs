@@ -87,7 +87,7 @@ impl Target {
 pub struct PostgresViews {
     url: String,
     target: Target,
-    beats: Mutex<HashMap<String, Beat>>,
+    beats: Mutex<HashMap<(String, i32), Beat>>,
 }
 
 /// A writer's beat as last seen, and since when it stands there.
@@ -168,21 +168,23 @@ impl PostgresViews {
     }
 
     /// Whether a writer that has neither left nor been seen to move for too long holds the tenant.
-    fn is_alive(&self, tenant: &str, seen: Seen) -> bool {
+    fn is_alive(&self, (tenant, generation): (&str, i32), seen: Seen) -> bool {
+        let key = (tenant.to_owned(), generation);
         let mut beats = self.beats.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        match beats.get(tenant).filter(|last| last.seen == seen) {
+        match beats.get(&key).filter(|last| last.seen == seen) {
             Some(last) => now.duration_since(last.since) < BEAT_STANDS_STILL,
             None => {
-                beats.insert(tenant.to_owned(), Beat { seen, since: now });
+                beats.insert(key, Beat { seen, since: now });
                 true
             }
         }
     }
 
     /// When a tenant's writer was last seen to move; none before it was looked at.
-    fn last_seen(&self, tenant: &str) -> Option<Instant> {
-        self.beats.lock().unwrap_or_else(PoisonError::into_inner).get(tenant).map(|beat| beat.since)
+    fn last_seen(&self, (tenant, generation): (&str, i32)) -> Option<Instant> {
+        let beats = self.beats.lock().unwrap_or_else(PoisonError::into_inner);
+        beats.get(&(tenant.to_owned(), generation)).map(|beat| beat.since)
     }
 
     async fn take_in_transaction(
@@ -206,7 +208,7 @@ impl PostgresViews {
         let name = writers::name(tenant, generation, token);
         if holder.as_ref().is_some_and(|holder| holder != writer) {
             let progress = writers::progress(session, &name).await?;
-            if self.is_alive(tenant, Seen { token, beat, progress }) {
+            if self.is_alive((tenant, generation), Seen { token, beat, progress }) {
                 return Err(held(tenant, holder));
             }
         }

@@ -52,6 +52,11 @@ pub(crate) struct NotRunning {
 #[error("interrupted; nothing is lost: the same command goes on from here")]
 pub(crate) struct Interrupted;
 
+/// The same, of work that nobody can go on with.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted, and what was made is dropped: the same command begins anew")]
+pub(crate) struct InterruptedForGood;
+
 /// The code of an error, by what is in its chain.
 pub(crate) fn code(error: &anyhow::Error) -> ExitCode {
     for cause in error.chain() {
@@ -61,7 +66,7 @@ pub(crate) fn code(error: &anyhow::Error) -> ExitCode {
             2
         } else if cause.is::<Wanting>() || is_damage(cause) {
             4
-        } else if cause.is::<Interrupted>() {
+        } else if cause.is::<Interrupted>() || cause.is::<InterruptedForGood>() {
             130
         } else if is_unreachable(cause) {
             3

@@ -13,7 +13,7 @@ use serviceradar_materializers::{
     postgres::{Asked, Promoted, Promotion, Standing, Untold},
     views::{Frontier, Views, ViewsError},
 };
-use serviceradar_schemas::{Framings, codec::WriterSchemas, time::Clock};
+use serviceradar_schemas::{Framings, Operation, codec::WriterSchemas, time::Clock};
 use serviceradar_streams::rules::Rules;
 use tokio::sync::watch;
 
@@ -175,11 +175,14 @@ impl Candidate {
         rules: Rules,
     ) -> Result<Self, CandidateError> {
         let operations = Operations::read(&*config.log).await?;
-        let truncation = operations.unfinished().find(|operation| operation.action == TRUNCATE);
-        if let Some(tenant) = truncation.and_then(|operation| operation.tenant.clone()) {
+        let tenants = config.views.tenants().await?;
+        // Those of other databases, whose events are in the same log, are no matter.
+        let mut truncated = operations.unfinished().filter(|operation| operation.action == TRUNCATE);
+        let is_ours =
+            |operation: &Operation| operation.tenant.clone().filter(|tenant| tenants.contains(tenant));
+        if let Some(tenant) = truncated.find_map(is_ours) {
             return Err(CandidateError::Truncating(tenant));
         }
-        let tenants = config.views.tenants().await?;
         for tenant in &tenants {
             match crate::topics::read_by(&*config.log, tenant).await {
                 Err(LogError::UnknownTopic(_)) => return Err(CandidateError::NoTopics(tenant.clone())),

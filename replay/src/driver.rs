@@ -347,10 +347,20 @@ impl Driver {
                 Err(ViewsError::Unavailable(why)) => {
                     self.board.database(Some(&why));
                 }
+                // Another generation may have been promoted since its rules were read.
+                Err(ViewsError::Fingerprint { .. }) if self.are_rules_others().await => {}
                 Err(error) => return Err(error.into()),
             }
             tokio::time::sleep(STAND_BY).await;
         }
+    }
+
+    /// Whether the generation has other rules now than those by which it was to be taken.
+    async fn are_rules_others(&self) -> bool {
+        let Self { config, rules, .. } = self;
+        let now = config.views.rules().await;
+        config.rules.is_none()
+            && now.is_ok_and(|now| now.unwrap_or_default().canonical() != rules.canonical())
     }
 
     /// By the rules of the generation, which may be another than the last time.

@@ -92,6 +92,13 @@ pub async fn remove(
         log.delete_topic(topic).await?;
     }
     let rows = views.remove_tenant(tenant).await?;
+    // What else was begun with it, nobody can go on with.
+    let is_of = |of: &&Operation| of.tenant.as_deref() == Some(tenant) && of.id != intent.id;
+    for begun in operations.unfinished().filter(is_of) {
+        let reason = format!("{}, not done: the tenant was removed", begun.reason);
+        let over = Operation { phase: Phase::Done, event_time: clock.now(), reason, ..begun.clone() };
+        operations::write(log, &over).await?;
+    }
     operations::write(log, &Operation { phase: Phase::Done, event_time: clock.now(), ..intent }).await?;
     Ok(rows)
 }

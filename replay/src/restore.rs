@@ -193,7 +193,8 @@ impl Plan {
             operation.action == RESTORE && operation.manifest.as_deref() == Some(&sha256)
         };
         let interrupted = operations.unfinished().find(is_same).filter(|_| !wanted.begin_anew).cloned();
-        let finished = operations.all().iter().rfind(|of| is_same(of) && of.phase == Phase::Done);
+        let finished: Vec<&Operation> =
+            operations.all().iter().filter(|of| is_same(of) && of.phase == Phase::Done).collect();
         let mut fillings = Vec::new();
         for topic in &topics {
             for log_partition in 0..manifest.topics[topic].log_partitions.len() as u32 {
@@ -203,7 +204,7 @@ impl Plan {
                 let looking = Looking { log, partition, records, is_missing };
                 let filling = match &interrupted {
                     Some(interrupted) => looking.look_on(interrupted).await?,
-                    None => Some(looking.look_anew(finished, wanted).await?),
+                    None => Some(looking.look_anew(&finished, wanted).await?),
                 };
                 fillings.extend(filling);
             }
@@ -380,8 +381,8 @@ struct Looking<'a> {
 }
 
 impl Looking<'_> {
-    /// Where no restore was interrupted. `finished` is the last one of this archive.
-    async fn look_anew(self, finished: Option<&Operation>, wanted: &Wanted) -> Result<Filling, RestoreError> {
+    /// Where no restore was interrupted. `finished` are those of this archive.
+    async fn look_anew(self, finished: &[&Operation], wanted: &Wanted) -> Result<Filling, RestoreError> {
         let Partition { topic, log_partition } = &self.partition;
         let end = if self.is_missing {
             0
@@ -389,8 +390,8 @@ impl Looking<'_> {
             let offsets = self.log.offsets(topic, *log_partition).await?;
             let events = offsets.end - offsets.start;
             if events > 0 && !wanted.append {
-                let there = finished.and_then(|finished| self.filled_by(finished));
-                let there = match there.filter(|filled| filled.end == offsets.end) {
+                let mut filled = finished.iter().filter_map(|finished| self.filled_by(finished));
+                let there = match filled.rfind(|filled| *filled == (offsets.start..offsets.end)) {
                     Some(filled) => self.there_of(filled, offsets.end).await?,
                     None => None,
                 };

@@ -232,7 +232,7 @@ impl PostgresViews {
             return Ok(stands);
         };
         let progress = writers::progress(&mut session, &writers::name(tenant, generation, token)).await?;
-        let is_alive = self.is_alive(tenant, super::Seen { token, beat, progress });
+        let is_alive = self.is_alive((tenant, generation), super::Seen { token, beat, progress });
         Ok(if is_alive { Asked::Waiting } else { stands })
     }
 
@@ -250,11 +250,11 @@ impl PostgresViews {
             };
             let (token, beat) = (row.get(0), row.get(1));
             let progress = writers::progress(&mut session, &writers::name(tenant, generation, token)).await?;
-            let before = self.last_seen(tenant);
-            if !self.is_alive(tenant, super::Seen { token, beat, progress }) {
+            let before = self.last_seen((tenant, generation));
+            if !self.is_alive((tenant, generation), super::Seen { token, beat, progress }) {
                 return Ok(false);
             }
-            if before.is_some() && before != self.last_seen(tenant) {
+            if before.is_some() && before != self.last_seen((tenant, generation)) {
                 return Ok(true);
             }
             tokio::time::sleep(LOOK_EVERY).await;
@@ -295,6 +295,10 @@ async fn promote(session: &mut Session, promotion: &Promotion) -> Result<Promote
     let Promotion { from, to, tenants, at, changes_max } = promotion;
     let refuse = |why: String| Err(ViewsError::Refused(why));
     hold(session, *from, *to).await?;
+    let untold = "SELECT count(*) FROM pipeline_untold WHERE generation = $1";
+    if session.query_one(untold, &[from]).await?.get::<_, i64>(0) > 0 {
+        return refuse(format!("generation {from} took its place at once meanwhile, and has not caught up"));
+    }
     // Whoever holds a row of a writer commits; after this none does.
     let fence = "UPDATE pipeline_writers SET token = token + 1, writer = NULL, beat = 0, since = now()
         WHERE generation = $1";

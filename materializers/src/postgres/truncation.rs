@@ -101,6 +101,15 @@ impl PostgresViews {
         Ok(session.query_one(count, &[&tenant]).await?.get::<_, i64>(0).cast_unsigned())
     }
 
+    /// How many devices of a tenant this generation has, retired ones too.
+    pub async fn all_devices(&self, tenant: &str) -> Result<u64, ViewsError> {
+        let mut session = Session::connect(&self.url).await?;
+        session.become_writer().await?;
+        super::use_target(&mut session, self.target).await?;
+        let count = "SELECT count(*) FROM device_summaries WHERE tenant = $1";
+        Ok(session.query_one(count, &[&tenant]).await?.get::<_, i64>(0).cast_unsigned())
+    }
+
     /// The devices that a tenant has now and had not before it was truncated at an epoch, and the other way round; in order.
     pub async fn moved_since(&self, tenant: &str, epoch: u64) -> Result<Vec<Moved>, ViewsError> {
         let mut session = Session::connect(&self.url).await?;

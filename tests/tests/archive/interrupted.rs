@@ -153,6 +153,20 @@ async fn what_is_restored_already_is_known_to_be() {
     publisher.publish(vec![serviceradar_log::NewEvent::default()]).await.unwrap();
     let refused = restore_all(&new, &place).await.unwrap_err();
     assert!(matches!(refused, RestoreError::NotEmpty { .. }), "{refused}");
+
+    // One topic after the other comes to the same; what lost its begin does not.
+    let new = new_log();
+    let observations = Stream::Observations.topic(TENANT);
+    for topic in [Stream::Decisions.topic(TENANT), observations.clone()] {
+        let wanted = Wanted { topics: vec![topic], ..into_empty() };
+        restore_with(&new, &place, wanted, &Default::default()).await.unwrap();
+    }
+    let topics = vec![Stream::Decisions.topic(TENANT), observations.clone()];
+    let both = Wanted { topics, ..into_empty() };
+    assert!(Plan::make(&*new, &place, &both).await.unwrap().is_done());
+    new.delete_before(&observations, 0, 1).await.unwrap();
+    let refused = Plan::make(&*new, &place, &both).await.unwrap_err();
+    assert!(matches!(refused, RestoreError::NotEmpty { .. }), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

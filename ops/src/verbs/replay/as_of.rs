@@ -10,9 +10,16 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use serde_json::{Value, json};
 use serviceradar_log::LogStore;
-use serviceradar_materializers::{PostgresViews, postgres::Past, views::Views as _};
+use serviceradar_materializers::{
+    PostgresViews,
+    postgres::{Generation, Past},
+    views::Views as _,
+};
 use serviceradar_ops::config::Config;
-use serviceradar_replay::as_of::{AsOf as Inventory, Moment, Then};
+use serviceradar_replay::{
+    as_of::{AsOf as Inventory, Moment, Then},
+    operations::Operations,
+};
 use serviceradar_schemas::{
     Operation,
     time::{self, Clock as _, SystemClock},
@@ -149,7 +156,10 @@ async fn keep(context: &Context, log: Arc<dyn LogStore>, then: Then, dry_run: bo
         ))?);
     }
     let writer = writer(&context.config)?;
-    let id = then.generation(&views).await?;
+    let id = match filled(&log, &views, then.past()).await? {
+        Some(id) => id,
+        None => then.generation(&views).await?,
+    };
     let begun = begin(&log, id, operation(AS_OF, Some(&tenant), &moment)).await?;
     let progress = Progress::begin("write", "writing rows and indexes");
     let filled = then.fill(&views, id, &writer, SystemClock.now()).await;
@@ -162,6 +172,8 @@ async fn keep(context: &Context, log: Arc<dyn LogStore>, then: Then, dry_run: bo
         )));
     }
     end(&log, begun).await?;
+    // One that was gone on with has those that it was filled with.
+    let devices = views.of_past(id).all_devices(&tenant).await?;
     Ok(output::line(&match context.format {
         Format::Json => {
             json!({ "generation": id, "tenant": tenant, "moment": moment, "devices": devices }).to_string()
@@ -170,6 +182,15 @@ async fn keep(context: &Context, log: Arc<dyn LogStore>, then: Then, dry_run: bo
             "generation {id} has the {devices} devices of tenant {tenant} at {moment}: read them in the schema views_{id}_read, compare them (`serviceradar replay diff {id} GENERATION`), drop them when done (`serviceradar replay generations --drop {id}`)"
         ),
     })?)
+}
+
+/// One of that moment whose maker was killed between its end and saying so.
+async fn filled(log: &Arc<dyn LogStore>, views: &PostgresViews, past: &Past) -> anyhow::Result<Option<i32>> {
+    let known = Operations::read(&**log).await?;
+    let is_open = |id: i32| known.unfinished().any(|of| of.action == AS_OF && of.generation == Some(id));
+    let generations = views.generations().await?;
+    let is_it = |of: &&Generation| of.state == "past" && of.past.as_ref() == Some(past) && is_open(of.id);
+    Ok(generations.iter().find(is_it).map(|of| of.id))
 }
 
 fn print(mut then: Then, format: Format) -> anyhow::Result<()> {

@@ -76,7 +76,7 @@ impl Generations {
                 "generation {id} was not confirmed, and is as it was: type its number, or give `--confirm {id}`"
             );
         }
-        if found.is_some_and(|of| of.state == "filling") && log_store::is_there(&context.config) {
+        if found.is_some_and(|of| of.past.is_some()) && log_store::is_there(&context.config) {
             give_up(context, id).await?;
         }
         views.retire(id).await?;
@@ -89,7 +89,7 @@ async fn give_up(context: &Context, id: i32) -> anyhow::Result<()> {
     let log = log_store::reach(&context.config).await?;
     let known = Operations::read(&*log).await?;
     for begun in known.unfinished().filter(|of| of.action == AS_OF && of.generation == Some(id)) {
-        let reason = format!("{}, not done: dropped", begun.reason);
+        let reason = format!("{}, dropped", begun.reason);
         end(&log, Operation { reason, ..begun.clone() }).await?;
     }
     Ok(())

@@ -20,6 +20,7 @@ use serviceradar_replay::{
 };
 use serviceradar_schemas::time::{self, SystemClock};
 use serviceradar_streams::{rows::Uid, rules::Rules};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     super::{Context, rules},
@@ -29,7 +30,7 @@ use super::{
 };
 use crate::{
     ask::ask,
-    exit::{Interrupted, Mistaken, Wanting},
+    exit::{Interrupted, InterruptedForGood, Mistaken, Wanting},
     log_store,
     output::{self, Format},
     pipeline::WORKERS,
@@ -132,17 +133,13 @@ impl Rebuild {
             ),
         };
         tracing::info!(generation = id, events, "building");
-        let candidate = promote::start(context, views.clone(), log, id, rules).await?;
-        tokio::select! {
-            caught_up = caught_up(&candidate, Some(events)) => caught_up?,
-            () = shutdown.cancelled() => {
-                candidate.stop().await?;
-                if is_part {
-                    views.retire(id).await?;
-                }
-                return Err(Interrupted.into());
+        let candidate = match build(context, &views, log, (id, events), rules, &shutdown).await {
+            Err(error) if is_part => {
+                give_up(&views, id).await;
+                return Err(if error.is::<Interrupted>() { InterruptedForGood.into() } else { error });
             }
-        }
+            built => built?,
+        };
         let differing = compare(context, &views, id).await?;
         let promotes = match when {
             When::Never => false,
@@ -170,6 +167,36 @@ impl Rebuild {
     }
 }
 
+/// Builds a generation until it has what the log has.
+async fn build(
+    context: &Context,
+    views: &Arc<PostgresViews>,
+    log: Arc<dyn LogStore>,
+    (id, events): (i32, u64),
+    rules: Rules,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Candidate> {
+    let candidate = promote::start(context, views.clone(), log, id, rules).await?;
+    let ended = tokio::select! {
+        caught_up = caught_up(&candidate, Some(events)) => caught_up,
+        () = shutdown.cancelled() => Err(Interrupted.into()),
+    };
+    if let Err(error) = ended {
+        candidate.stop().await?;
+        return Err(error);
+    }
+    Ok(candidate)
+}
+
+/// Drops a generation that nobody goes on with.
+async fn give_up(views: &PostgresViews, id: i32) {
+    if let Err(error) = views.retire(id).await {
+        tracing::warn!(
+            "generation {id} is of no use any more, and was not dropped ({error}): give `serviceradar replay generations --drop {id}`"
+        );
+    }
+}
+
 /// Makes a generation of what is left of the log, or of what it took in from an instant on. Returns how many events that are.
 async fn part(
     log: &dyn LogStore,
@@ -179,6 +206,8 @@ async fn part(
     gaps: usize,
 ) -> anyhow::Result<(i32, u64)> {
     let (mut frontiers, mut events) = (BTreeMap::new(), 0);
+    // What is gone is before the begin of a log partition.
+    let mut from_begin = from.is_none();
     for tenant in views.tenants().await? {
         let mut of_tenant = Vec::new();
         for partition in read_by(log, &tenant).await? {
@@ -187,6 +216,7 @@ async fn part(
                 Some(at) => offset_at(log, &partition, at).await?,
                 None => offsets.start,
             };
+            from_begin |= next_offset == offsets.start;
             events += offsets.end.saturating_sub(next_offset);
             let Partition { topic, log_partition } = partition;
             of_tenant.push(Frontier {
@@ -200,7 +230,7 @@ async fn part(
         frontiers.insert(tenant, of_tenant);
     }
     let from = from.map(|at| format!("from {}", time::format(at)));
-    let over = (gaps > 0).then(|| format!("without {gaps} ranges of events that are gone"));
+    let over = (gaps > 0 && from_begin).then(|| format!("without {gaps} ranges of events that are gone"));
     let partial = from.into_iter().chain(over).collect::<Vec<_>>().join(", ");
     let id = views.part(&rules.fingerprint(LAYOUT_VERSION), &rules.canonical(), &partial, &frontiers).await?;
     Ok((id, events))

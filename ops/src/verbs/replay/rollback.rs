@@ -6,13 +6,16 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use serde_json::{Value, json};
 use serviceradar_log::LogStore;
-use serviceradar_materializers::{LAYOUT_VERSION, PostgresViews, postgres::Generation};
+use serviceradar_materializers::{
+    LAYOUT_VERSION, PostgresViews,
+    postgres::{Generation, Untold},
+};
 use serviceradar_replay::{PartitionStatus, operations::Operations};
 use serviceradar_schemas::Operation;
 
 use super::{
     super::Context,
-    end, not_done, operation,
+    diff, end, not_done, operation,
     promote::{self, Promotion},
     rebuild,
 };
@@ -68,6 +71,12 @@ impl Rollback {
         let to = meant.context(
             "no generation that was active before is ready: see `serviceradar replay generations`",
         )?;
+        if self.now && self.dry_run && goes_on {
+            for Untold { tenant, generation, told } in views.untold().await? {
+                diff::print(context, &views, &tenant, (told, generation)).await?;
+            }
+            return Ok(());
+        }
         if self.now {
             return self.at_once(context, Arc::new(views), active.id, to).await;
         }
@@ -99,6 +108,14 @@ impl Rollback {
             Ok(Ok((_, intent))) => intent.generation.unwrap_or(to_id),
             _ => to_id,
         };
+        if id == active && views.untold().await?.is_empty() {
+            if let Ok(Ok((log, intent))) = in_time {
+                end(&log, intent).await?;
+            }
+            bail!(
+                "an earlier rollback was killed when generation {id} had taken its place and all was told: it is over now; to go to another, say so again"
+            );
+        }
         if id != active {
             if let Err(error) = views.take_place(active, id).await {
                 if let Ok(Ok((log, intent))) = in_time {
