@@ -16,6 +16,7 @@ use tokio_postgres::Row;
 
 use super::{
     PostgresViews, devices,
+    promotion::MUCH_MEMORY,
     session::{Session, views_error},
     state::{self, address},
     sums,
@@ -49,8 +50,6 @@ const TOGETHER: [(&str, &[&[&str]]); 2] = [
 /// Places of the columns behind those of a device: periods of `last_seen`, and what searches go by (its tenant and uid before).
 const PERIODS_AT: usize = 32;
 const SEARCH_AT: usize = 36;
-/// Room for what is read of a million devices and their words side by side.
-const WORK_MEM: &str = "SET LOCAL work_mem = '256MB'";
 /// Contradictions that are told; of more, how many there are.
 const CONTRADICTIONS_MAX: usize = 1_000;
 
@@ -101,7 +100,7 @@ impl PostgresViews {
         migrations::check(session.client()).await?;
         session.become_writer().await?;
         session.begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-        session.begin(WORK_MEM).await?;
+        session.begin(MUCH_MEMORY).await?;
         let generation = super::use_target(&mut session, self.target).await?;
         Ok(Stored { session, tenant: tenant.to_owned(), generation })
     }

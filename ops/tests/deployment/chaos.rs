@@ -86,14 +86,19 @@ impl Deployment {
     }
 }
 
+/// By the seed of CHAOS_SEED, or by one that is told, so that a run can be had again.
+fn random() -> ChaCha8Rng {
+    let seed =
+        std::env::var("CHAOS_SEED").map_or(SystemClock.now().cast_unsigned(), |seed| seed.parse().unwrap());
+    println!("CHAOS_SEED={seed}");
+    ChaCha8Rng::seed_from_u64(seed)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_is_killed_the_views_are_what_the_log_says() {
     let _servers = SERVERS.write().await;
     let kills = std::env::var("CHAOS_KILLS").map_or(KILLS, |kills| kills.parse().unwrap());
-    let seed =
-        std::env::var("CHAOS_SEED").map_or(SystemClock.now().cast_unsigned(), |seed| seed.parse().unwrap());
-    println!("CHAOS_SEED={seed}");
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut random = random();
     let mut of = Deployment::new().await;
     std::fs::write(of.dir.path().join("rules.toml"), "[caps]\nspread_of_a_source = 1\n").unwrap();
     let is_over = Arc::new(AtomicBool::new(false));
@@ -181,16 +186,9 @@ async fn whatever_is_killed_the_views_are_what_the_log_says() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reseed_that_is_killed_goes_on() {
     let _servers = SERVERS.read().await;
-    let seed =
-        std::env::var("CHAOS_SEED").map_or(SystemClock.now().cast_unsigned(), |seed| seed.parse().unwrap());
-    println!("CHAOS_SEED={seed}");
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut random = random();
     let mut of = Deployment::new().await;
-    let _faker = of.serve_armis();
-    of.sh("serviceradar sync armis --once");
-    of.caught_up().await;
-    let right = of.devices().await;
-    assert!(right.len() > RECORDS as usize / 2, "the crawl brought devices");
+    let (_faker, right) = of.crawled().await;
     let devices = right.len();
     let reseed = format!(
         "serviceradar reseed --no-archive --expect {devices} --tolerance 0% --yes-i-mean {}",

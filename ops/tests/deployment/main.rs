@@ -161,6 +161,16 @@ impl Deployment {
         faker
     }
 
+    /// Crawls such a network once; returns it, and the devices that are shown then.
+    async fn crawled(&mut self) -> (Running, Vec<(String, i32)>) {
+        let faker = self.serve_armis();
+        self.sh("serviceradar sync armis --once");
+        self.caught_up().await;
+        let devices = self.devices().await;
+        assert!(devices.len() > RECORDS as usize / 2, "the crawl brought devices");
+        (faker, devices)
+    }
+
     fn try_sh(&self, script: &str) -> Output {
         let script = script.replace(TENANT, &self.tenant);
         self.command("sh").args(["-ec", &script]).output().unwrap()

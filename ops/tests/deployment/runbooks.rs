@@ -180,11 +180,7 @@ async fn upgrade() {
 async fn reset_the_demo() {
     let _servers = SERVERS.read().await;
     let mut of = Deployment::new().await;
-    let _faker = of.serve_armis();
-    of.sh("serviceradar sync armis --once");
-    of.caught_up().await;
-    let right = of.devices().await;
-    assert!(right.len() > RECORDS as usize / 2, "the crawl brought devices");
+    let (_faker, right) = of.crawled().await;
     let [reseed, verify] = &commands("Reset the demo")[..] else { panic!() };
     let said = of.sh(&reseed.replace("50000", &right.len().to_string()));
     assert!(said.contains("goes, and is crawled again") && said.contains("is kept"), "{said}");

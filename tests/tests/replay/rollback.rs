@@ -104,6 +104,16 @@ async fn events(stand: &Stand, stream: Stream) -> u64 {
     ends
 }
 
+/// What comes next is told once, and all is as ever; the pipeline is stopped then.
+async fn assert_as_ever(stand: &mut Stand, before: &Told, generation: i32) {
+    observations(&stand.log).publish([observation("z", SystemClock.now())]).await.unwrap();
+    stand.live().caught_up().await.unwrap();
+    assert_eq!(Told::of(stand).await.history - before.history, 1);
+    assert_eq!(stand.assert_verified().await.generation, generation);
+    stand.assert_consumers_know_all().await;
+    stand.stop_live().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_is_read_at_once_and_tells_one_difference_once_it_has_caught_up() {
     let mut stand = promoted().await;
@@ -162,12 +172,7 @@ async fn it_is_read_at_once_and_tells_one_difference_once_it_has_caught_up() {
     published(&stand.database.client().await).await;
     assert_eq!(events(&stand, Stream::DeviceChanges).await - changes, found.cast_unsigned());
     stand.assert_consumers_know_all().await;
-    observations(&stand.log).publish([observation("z", SystemClock.now())]).await.unwrap();
-    stand.live().caught_up().await.unwrap();
-    assert_eq!(Told::of(&stand).await.history - now.history, 1);
-    assert_eq!(stand.assert_verified().await.generation, 1);
-    stand.assert_consumers_know_all().await;
-    stand.stop_live().await;
+    assert_as_ever(&mut stand, &now, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -261,12 +266,7 @@ async fn what_consumers_know_stays_until_it_is_told_or_is_read_again() {
     assert!(views.untold().await.unwrap().is_empty());
     Told::of(&stand).await.assert_as(&before);
     stand.start_live().await;
-    observations(&stand.log).publish([observation("z", SystemClock.now())]).await.unwrap();
-    stand.live().caught_up().await.unwrap();
-    assert_eq!(Told::of(&stand).await.history - before.history, 1);
-    assert_eq!(stand.assert_verified().await.generation, 2);
-    stand.assert_consumers_know_all().await;
-    stand.stop_live().await;
+    assert_as_ever(&mut stand, &before, 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
