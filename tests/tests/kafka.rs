@@ -356,8 +356,8 @@ fn client() -> Option<Identity> {
     Some(Identity { certificate: certificates().join("client.pem"), key })
 }
 
-const PASSWORD_PORT: u16 = 39094;
-const MUTUAL_PORT: u16 = 39095;
+const PASSWORD_PORT: u16 = 24094;
+const MUTUAL_PORT: u16 = 24095;
 
 /// By password, and by certificate.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
