@@ -135,6 +135,13 @@ pub struct Resume {
     pub truncated: u64,
 }
 
+impl Resume {
+    /// Whether the views have nothing of the tenant: no epoch yet, or none since they were emptied.
+    pub fn is_empty(&self) -> bool {
+        self.epoch == self.truncated
+    }
+}
+
 /// Where a writer is asked to stop, so that another generation takes the place of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StopAsked {

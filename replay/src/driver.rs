@@ -276,10 +276,11 @@ impl Driver {
         let Some((writer, resume)) = self.take(&mut follower).await? else {
             return Ok(());
         };
+        let is_empty = resume.is_empty();
         let Some(mut running) = self.resume(writer, resume, follower).await? else {
             return Ok(());
         };
-        let result = self.epochs(&mut running).await;
+        let result = self.epochs(&mut running, is_empty).await;
         // The epoch under way is finished, whatever ended the others.
         let finished = self.finish(&mut running).await;
         let published = match running.publishing.take() {
@@ -521,9 +522,9 @@ impl Driver {
     }
 
     /// Runs epochs until told to stop: gathers and computes one while the one before is being committed.
-    async fn epochs(&mut self, running: &mut Running) -> Result<(), DriverError> {
+    async fn epochs(&mut self, running: &mut Running, is_empty: bool) -> Result<(), DriverError> {
         let mut chores = Chores::new();
-        if running.epoch == 0 && !running.indexes.are_there() {
+        if is_empty && !running.indexes.are_there() {
             self.load(running).await?;
         }
         while !self.is_stopped() && !running.is_relieved {

@@ -28,7 +28,7 @@ const DEAD_LETTERS_MAX: usize = 10_000;
 pub(crate) enum Indexes {
     /// Nothing.
     There,
-    /// All, until the views hold what the log holds.
+    /// All, until what the log held at the start is loaded: an epoch without them would read whole tables.
     Missing,
     /// They are being made.
     Making(JoinHandle<Result<(), ViewsError>>),
@@ -185,7 +185,7 @@ impl Driver {
         running: &mut Running,
         is_needed: bool,
     ) -> Result<(), DriverError> {
-        if matches!(running.indexes, Indexes::Missing) && self.has_caught_up(running) {
+        if matches!(running.indexes, Indexes::Missing) {
             let (views, generation) = (self.config.views.clone(), running.generation);
             let came = running.came.clone();
             running.indexes = Indexes::Making(tokio::spawn(async move {

@@ -56,9 +56,16 @@ pub enum TruncateError {
     Archive(#[from] ArchiveError),
     /// Nothing would go.
     #[error(
-        "nothing can be truncated: no source of tenant {0} is crawled by this configuration, and all others are kept; configure the source (`armis.url`), or give up one with --lose"
+        "nothing can be truncated: of the sources of tenant {tenant}, {known}, this configuration crawls none (it crawls {crawled}), and all others are kept; configure the source (`armis.url`, `armis.instance`), or give up one with --lose"
     )]
-    NothingGoes(String),
+    NothingGoes {
+        /// Whose.
+        tenant: String,
+        /// Those there are.
+        known: String,
+        /// Those that the configuration has.
+        crawled: String,
+    },
     /// Nobody knows such a source.
     #[error("tenant {tenant} has no source {source_name}: it has {known}")]
     NoSource {
@@ -139,11 +146,11 @@ pub struct Truncated {
 impl Truncate {
     /// What goes, in words: the reason of the operation, by which one that was interrupted is known again.
     pub fn what_goes(&self) -> String {
-        let list = |names: Vec<String>| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-        let crawled =
-            self.crawled.iter().map(|(partition, source)| format!("{partition}/{source}")).collect();
-        let lost = self.lost.iter().map(Source::to_string).collect();
-        format!("crawled again: {}; lost: {}", list(crawled), list(lost))
+        format!("crawled again: {}; lost: {}", self.what_is_crawled(), list(&self.lost))
+    }
+
+    fn what_is_crawled(&self) -> String {
+        list(self.crawled.iter().map(|(partition, source)| format!("{partition}/{source}")))
     }
 
     /// Empties log and views, or goes on with that. `archived` is the archive that was made before: no event goes that it
@@ -268,6 +275,12 @@ impl Truncate {
 /// The id of the operation that says that pins and copies are there.
 fn kept_id(of: &Operation) -> String {
     format!("{}/kept", of.id)
+}
+
+/// Names, or that there are none.
+fn list(names: impl IntoIterator<Item = impl ToString>) -> String {
+    let names: Vec<String> = names.into_iter().map(|name| name.to_string()).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
 fn length(range: &OffsetRange) -> u64 {

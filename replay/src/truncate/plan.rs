@@ -16,7 +16,7 @@ use serviceradar_streams::{
     rows::{EvidenceRow, Order, RecordRow, Uid},
 };
 
-use super::{Truncate, TruncateError, kept_id};
+use super::{Truncate, TruncateError, kept_id, list};
 use crate::{
     operations::{Operations, TRUNCATE},
     preview::{Becomes, Placements},
@@ -211,17 +211,23 @@ impl Truncate {
     }
 
     fn check(&self, before: &Before) -> Result<(), TruncateError> {
+        let known = || list(before.sources.values().map(|of| &of.source));
         let is_there = |source: &Source| before.sources.keys().any(|(_, known)| known == source);
         if let Some(missing) = self.lost.iter().find(|source| !is_there(source)) {
-            let known: Vec<&str> = before.sources.values().map(|of| &*of.source).collect();
             return Err(TruncateError::NoSource {
                 tenant: self.tenant.clone(),
                 source_name: missing.to_string(),
-                known: if known.is_empty() { "none".to_owned() } else { known.join(", ") },
+                known: known(),
             });
         }
-        if self.crawled.is_empty() && self.lost.is_empty() {
-            return Err(TruncateError::NothingGoes(self.tenant.clone()));
+        // A source that nobody knows may be one that is known, by another name: its devices would be there twice over.
+        let is_crawled = |source| before.sources.is_empty() || before.sources.contains_key(source);
+        if self.lost.is_empty() && !self.crawled.iter().any(is_crawled) {
+            return Err(TruncateError::NothingGoes {
+                tenant: self.tenant.clone(),
+                known: known(),
+                crawled: self.what_is_crawled(),
+            });
         }
         Ok(())
     }

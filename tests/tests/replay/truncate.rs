@@ -256,9 +256,19 @@ async fn a_source_is_lost_only_where_somebody_says_so() {
     let mut stand = Stand::new(40).await;
     let mut of = truncate(&stand, &stand.log).await;
     of.crawled.clear();
-    assert!(matches!(of.plan(|_, _| {}).await, Err(TruncateError::NothingGoes(_))));
+    let refused = async |of: &Truncate| of.plan(|_, _| {}).await.map(drop).unwrap_err();
+    assert!(matches!(refused(&of).await, TruncateError::NothingGoes { .. }));
+    // Under another name it is another source, which nothing was heard of.
+    let renamed = Source { kind: "armis".to_owned(), instance: "main".to_owned() };
+    of.crawled.insert(("default".to_owned(), renamed));
+    let why = refused(&of).await.to_string();
+    assert!(
+        why.contains(&format!("default/armis/{INSTANCE}")) && why.contains("crawls default/armis/main"),
+        "{why}"
+    );
+    of.crawled.clear();
     of.lost.insert(Source { kind: "netbox".to_owned(), instance: "none".to_owned() });
-    let refused = of.plan(|_, _| {}).await.map(drop).unwrap_err().to_string();
+    let refused = refused(&of).await.to_string();
     assert!(refused.contains("no source netbox/none") && refused.contains("default/armis/"), "{refused}");
     let of_kind = |kind: &str| {
         format!(
