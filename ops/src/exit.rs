@@ -11,8 +11,9 @@ use serviceradar_materializers::views::ViewsError;
 use serviceradar_ops::{config::ConfigError, postgres::PostgresError};
 use serviceradar_replay::operations::OperationsError;
 use serviceradar_replay::{
-    archive::ArchiveError, removal::RemoveError, republish::RepublishError, restore::RestoreError,
-    truncate::TruncateError,
+    archive::ArchiveError, as_of::AsOfError, candidate::CandidateError, past::FillError,
+    preview::PreviewError, removal::RemoveError, republish::RepublishError, restore::RestoreError,
+    truncate::TruncateError, verify::VerifyError,
 };
 use serviceradar_schemas::codec::Unavailable;
 
@@ -106,6 +107,49 @@ fn is_unreachable(cause: &(dyn std::error::Error + 'static)) -> bool {
         || cause.downcast_ref().is_some_and(RestoreError::is_unavailable)
         || cause.downcast_ref().is_some_and(TruncateError::is_unavailable)
         || cause.downcast_ref().is_some_and(RemoveError::is_unavailable)
+        || cause.downcast_ref().is_some_and(VerifyError::is_unavailable)
+        || cause.downcast_ref().is_some_and(AsOfError::is_unavailable)
+        || cause.downcast_ref().is_some_and(FillError::is_unavailable)
+        || cause.downcast_ref().is_some_and(PreviewError::is_unavailable)
+        || cause.downcast_ref().is_some_and(CandidateError::is_unavailable)
         || cause.downcast_ref().is_some_and(RepublishError::is_unavailable)
         || database.is_some_and(|error| error.is_closed() || error.as_db_error().is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use serviceradar_replay::recompute::RecomputeError;
+
+    use super::*;
+
+    type Error = dyn std::error::Error + 'static;
+
+    #[test]
+    fn what_cannot_be_reached_is_so_however_deep_it_was_met() {
+        let log = || LogError::Unavailable("gone".to_owned());
+        let recompute = || RecomputeError::from(log());
+        let views = || ViewsError::Unavailable("gone".to_owned());
+        let unreachable: [&Error; 9] = [
+            &log(),
+            &VerifyError::from(recompute()),
+            &VerifyError::from(views()),
+            &AsOfError::from(recompute()),
+            &FillError::from(views()),
+            &PreviewError::from(recompute()),
+            &CandidateError::from(OperationsError::from(log())),
+            &TruncateError::from(recompute()),
+            &RemoveError::from(views()),
+        ];
+        for error in unreachable {
+            assert!(is_unreachable(error), "{error:?}");
+        }
+        let others: [&Error; 3] = [
+            &VerifyError::Empty("t".to_owned()),
+            &TruncateError::from(RecomputeError::Task("lost".to_owned())),
+            &CandidateError::NoTopics("t".to_owned()),
+        ];
+        for error in others {
+            assert!(!is_unreachable(error), "{error:?}");
+        }
+    }
 }

@@ -69,6 +69,13 @@ pub enum AsOfError {
     Instant(#[from] Refusal),
 }
 
+impl AsOfError {
+    /// Whether the same call may succeed later.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Recompute(error) if error.is_unavailable())
+    }
+}
+
 /// The inventory of an instant, and from what it is made.
 pub struct AsOf {
     /// Whose.

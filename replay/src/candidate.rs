@@ -119,6 +119,18 @@ pub enum CandidateError {
     },
 }
 
+impl CandidateError {
+    /// Whether the same call may succeed later.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(
+            self,
+            Self::Views(ViewsError::Unavailable(_))
+                | Self::Log(LogError::Unavailable(_))
+                | Self::Operations(OperationsError::Log(LogError::Unavailable(_)))
+        )
+    }
+}
+
 /// What a candidate's drivers need.
 #[derive(Clone)]
 pub struct CandidateConfig {

@@ -26,6 +26,16 @@ pub enum FillError {
     Recompute(#[from] RecomputeError),
 }
 
+impl FillError {
+    /// Whether the same call may succeed later.
+    pub fn is_unavailable(&self) -> bool {
+        match self {
+            Self::Views(error) => matches!(error, ViewsError::Unavailable(_)),
+            Self::Recompute(error) => error.is_unavailable(),
+        }
+    }
+}
+
 impl Then {
     /// The generation to be filled with it: one whose filling was interrupted, or a new one. Returns its number.
     pub async fn generation(&self, views: &PostgresViews) -> Result<i32, ViewsError> {

@@ -27,6 +27,16 @@ pub enum PreviewError {
     Recompute(#[from] RecomputeError),
 }
 
+impl PreviewError {
+    /// Whether the same call may succeed later.
+    pub fn is_unavailable(&self) -> bool {
+        match self {
+            Self::Views(error) => matches!(error, ViewsError::Unavailable(_)),
+            Self::Recompute(error) => error.is_unavailable(),
+        }
+    }
+}
+
 /// What would become of devices, by the records that they are made of.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case", tag = "becomes")]

@@ -67,6 +67,18 @@ pub enum RecomputeError {
     Task(String),
 }
 
+impl RecomputeError {
+    /// Whether the same call may succeed later.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(
+            self,
+            Self::Decoding { .. }
+                | Self::Log(LogError::Unavailable(_))
+                | Self::Operations(OperationsError::Log(LogError::Unavailable(_)))
+        )
+    }
+}
+
 /// What is recomputed, and from what.
 pub struct Recompute {
     /// Whose.

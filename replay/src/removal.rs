@@ -63,13 +63,15 @@ pub async fn look(log: &dyn LogStore, views: &PostgresViews, tenant: &str) -> Re
     Ok(holding)
 }
 
-/// Removes a tenant that nobody writes, or goes on with that; returns how many rows went. `intent` says who does it.
+/// Removes a tenant that nobody writes, or goes on with that; returns how many rows went. `intent` says who does it; `told`
+/// hears how many topics are gone, of how many.
 pub async fn remove(
     log: &Arc<dyn LogStore>,
     views: &PostgresViews,
     tenant: &str,
     intent: Operation,
     clock: &dyn Clock,
+    mut told: impl FnMut(u64, u64),
 ) -> Result<u64, RemoveError> {
     let operations = Operations::read(&**log).await?;
     let is_this = |of: &&Operation| of.action == REMOVE && of.tenant.as_deref() == Some(tenant);
@@ -88,7 +90,8 @@ pub async fn remove(
             intent
         }
     };
-    for topic in &holding.topics {
+    for (gone, topic) in holding.topics.iter().enumerate() {
+        told(gone as u64, holding.topics.len() as u64);
         log.delete_topic(topic).await?;
     }
     let rows = views.remove_tenant(tenant).await?;

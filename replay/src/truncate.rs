@@ -93,12 +93,14 @@ pub enum TruncateError {
 impl TruncateError {
     /// Whether the same call may succeed later.
     pub fn is_unavailable(&self) -> bool {
-        matches!(
-            self,
+        match self {
+            Self::Recompute(error) => error.is_unavailable(),
+            Self::Archive(error) => error.is_unavailable(),
             Self::Views(ViewsError::Unavailable(_))
-                | Self::Log(LogError::Unavailable(_))
-                | Self::Operations(OperationsError::Log(LogError::Unavailable(_)))
-        )
+            | Self::Log(LogError::Unavailable(_))
+            | Self::Operations(OperationsError::Log(LogError::Unavailable(_))) => true,
+            _ => false,
+        }
     }
 }
 

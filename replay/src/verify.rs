@@ -60,6 +60,17 @@ pub enum VerifyError {
     },
 }
 
+impl VerifyError {
+    /// Whether the same call may succeed later.
+    pub fn is_unavailable(&self) -> bool {
+        match self {
+            Self::Views(error) => matches!(error, ViewsError::Unavailable(_)),
+            Self::Recompute(error) => error.is_unavailable(),
+            _ => false,
+        }
+    }
+}
+
 /// What is verified, and with what.
 pub struct Verify {
     /// Whose.

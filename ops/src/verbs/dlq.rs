@@ -14,6 +14,9 @@ use serviceradar_schemas::{
 
 use super::Context;
 
+/// What is shown beside the bar.
+const READING: &str = "Reading dead letters";
+
 /// Lists, shows and replays dead letters: events that could not be read
 ///
 /// They wait in the topic `<tenant>.dead-letters` for 30 days, their bytes as they came.

@@ -23,6 +23,7 @@ use crate::{
     exit::Interrupted,
     log_store,
     output::{self, Format},
+    progress::Progress,
     shutdown,
 };
 
@@ -116,7 +117,10 @@ impl Remove {
             archive::archive(context, &name, &*log, &Place::at(&place)?, Vec::new()).await?;
         }
         let intent = operation("", None, "");
-        let rows = removal::remove(&log, &views, &name, intent, &SystemClock).await?;
+        let mut progress = Progress::begin("removal", "Deleting topics and rows");
+        let told = |gone, topics| progress.at(gone, topics);
+        let rows = removal::remove(&log, &views, &name, intent, &SystemClock, told).await?;
+        progress.end(topics.len() as u64, "topics and rows are deleted");
         match context.format {
             Format::Json => {
                 output::line(&json!({ "topics": topics.len(), "events": events, "rows": rows }).to_string())?;

@@ -7,8 +7,8 @@ use serde_json::Value;
 use serviceradar_replay::letters::{Letter, Marks, Scan, marks};
 use serviceradar_schemas::{excerpt, time};
 
-use super::{Context, Which, words};
-use crate::{log_store, output};
+use super::{Context, READING, Which, words};
+use crate::{log_store, output, progress::Progress};
 
 /// Letters that are listed at most: rows of a few hundred bytes.
 const LIMIT_MAX: u64 = 100_000;
@@ -41,7 +41,9 @@ impl List {
         let marks = marks(log.clone(), &config.tenant, self.which.since).await?;
         let mut scan = Scan::begin(log, &config.tenant, self.which.since).await?;
         let (mut listed, mut summary) = (Listed::new(&self), Summary::default());
+        let (mut progress, total) = (Progress::begin("dead letters", READING), scan.left());
         while let Some(letters) = scan.next_letters().await? {
+            progress.at(total.saturating_sub(scan.left()), total);
             for letter in letters.iter().filter(|letter| choice.takes(letter)) {
                 match self.summary {
                     true => summary.count(letter, &marks),
@@ -49,6 +51,7 @@ impl List {
                 }
             }
         }
+        progress.end(total, "all dead letters are read");
         let format = context.format;
         let written = match self.summary {
             true => output::rows(format, &Summary::COLUMNS, &summary.rows()),

@@ -14,7 +14,7 @@ use serviceradar_schemas::{
     time::{self, SystemClock},
 };
 
-use super::{Context, Which, show::writers};
+use super::{Context, READING, Which, show::writers};
 use crate::{
     exit::Wanting,
     log_store, output,
@@ -65,7 +65,7 @@ impl Replay {
         let mut scan = Scan::begin(log, &config.tenant, since).await?;
         let mut told = Told::default();
         let mut missing = choice.ids.clone();
-        let (mut progress, total) = (Progress::begin("dead letters", "reading dead letters"), scan.left());
+        let (mut progress, total) = (Progress::begin("dead letters", READING), scan.left());
         while let Some(mut letters) = scan.next_letters().await? {
             progress.at(total.saturating_sub(scan.left()), total);
             letters.retain(|letter| choice.takes(letter));
