@@ -203,6 +203,8 @@ pub(crate) struct Running {
     pub(crate) publishing: Option<Publishing>,
     /// What views that are being filled still lack.
     pub(crate) indexes: Indexes,
+    /// Whether they are being filled: not before they are whole, up to where the log ended at the start, are they read.
+    pub(crate) is_loading: bool,
     pub(crate) generation: i32,
     /// Whether it is the active generation, and told. Of another nothing is published, and nothing judged.
     pub(crate) is_live: bool,
@@ -421,6 +423,7 @@ impl Driver {
             ),
             publishing: None,
             indexes: if resume.is_bare { Indexes::Missing } else { Indexes::There },
+            is_loading: resume.is_bare,
             generation: resume.generation,
             is_live: resume.is_live,
             untold: resume.untold,
@@ -439,7 +442,7 @@ impl Driver {
         self.know(&mut running, waiting);
         self.open_lanes(&mut running, resume.frontiers).await?;
         self.find_ends(&mut running).await?;
-        let phase = if running.indexes.are_there() { Phase::Running } else { Phase::Loading };
+        let phase = if running.is_loading { Phase::Loading } else { Phase::Running };
         self.board.update(|status| status.phase = phase);
         Ok(Some(running))
     }
@@ -544,6 +547,7 @@ impl Driver {
             self.reach(running, passed.into_values());
             self.judge(running).await;
             self.make_indexes(running, commit.is_some()).await?;
+            self.tell_loaded(running);
             self.publish(running).await?;
             self.do_chores(running, &mut chores).await?;
             if let Some(commit) = commit {

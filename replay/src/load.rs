@@ -206,12 +206,15 @@ impl Driver {
                 _ = tokio::time::sleep(BEAT_EVERY) => self.keep(running.committer.writer()?.beat().await)?,
             }
         };
-        if made.is_ok() {
-            running.indexes = Indexes::There;
-            self.board.update(|status| status.phase = Phase::Running);
-        } else {
-            running.indexes = Indexes::Missing;
-        }
+        running.indexes = if made.is_ok() { Indexes::There } else { Indexes::Missing };
         self.keep(made)
+    }
+
+    /// Says that views that were filled can be read, once they can.
+    pub(crate) fn tell_loaded(&self, running: &mut Running) {
+        if running.is_loading && running.indexes.are_there() && self.has_caught_up(running) {
+            running.is_loading = false;
+            self.board.update(|status| status.phase = Phase::Running);
+        }
     }
 }

@@ -53,7 +53,7 @@ impl Driver {
         let standing = views.standing(tenant, None).await?;
         if follower.0.as_ref().is_none_or(|following| !following.is_before(&standing)) {
             // Views that are empty, or being filled, have nothing to be put back.
-            if standing.epoch == 0 {
+            if standing.is_empty() {
                 return Ok(());
             }
             let read = async |put| views.standing(tenant, Some(put)).await;

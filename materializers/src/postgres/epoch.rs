@@ -79,8 +79,7 @@ pub(crate) async fn load(
 ) -> Result<(), ViewsError> {
     let (put, mut take) = mpsc::channel::<Arc<EpochOutput>>(1);
     let devices = async {
-        empty(of_its_own, &context, &APART).await?;
-        forget(of_its_own, &context).await?;
+        empty(of_its_own, &context, epoch, &APART).await?;
         let mut next = 0;
         while let Some(piece) = take.recv().await {
             of_devices(of_its_own, &context, &piece, &mut next).await?;
@@ -91,7 +90,7 @@ pub(crate) async fn load(
     let records = async {
         let mut next = RECORDS_CHANGES_FROM;
         let mut sums = epoch.output.sums.clone();
-        empty(session, &context, &TOGETHER).await?;
+        empty(session, &context, epoch, &TOGETHER).await?;
         while let Some(piece) = pieces.next().await? {
             sums.add(&piece.sums);
             let piece = Arc::new(piece);
@@ -116,16 +115,26 @@ pub(crate) async fn load(
 }
 
 /// Makes tables anew that no tenant has a row in: what is then written into them need not go through the
-/// database's journal, where its settings allow that. Readers of the empty tables wait until the commit.
-async fn empty(session: &mut Session, context: &RowContext<'_>, tables: &[&str]) -> Result<(), ViewsError> {
-    session.begin(&format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", tables.join(", "))).await?;
+/// database's journal, where its settings allow that. Readers of the empty tables wait until the commit; those of a tenant
+/// that was there, and was truncated, must not.
+async fn empty(
+    session: &mut Session,
+    context: &RowContext<'_>,
+    epoch: &Epoch,
+    tables: &[&str],
+) -> Result<(), ViewsError> {
+    if epoch.follows > 0 {
+        return Ok(());
+    }
+    let names = tables.join(", ");
+    session.begin(&format!("SAVEPOINT unlocked; LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE")).await?;
     for table in tables {
         let others = format!("SELECT EXISTS (SELECT FROM {table} WHERE tenant <> $1)");
         if session.query_one(&others, &[&context.tenant]).await?.get(0) {
-            return Ok(());
+            return session.begin("ROLLBACK TO unlocked").await;
         }
     }
-    session.begin(&format!("TRUNCATE {}", tables.join(", "))).await
+    session.begin(&format!("TRUNCATE {names}")).await
 }
 
 /// What its rows need to know of an epoch.
@@ -140,17 +149,27 @@ pub(super) fn context<'a>(fence: &'a Fence, epoch: &Epoch, passed: &Passed) -> R
     }
 }
 
-/// Deletes what a load wrote in its own session that broke off between its two commits.
-async fn forget(session: &mut Session, context: &RowContext<'_>) -> Result<(), ViewsError> {
+/// Deletes what a load wrote in its own session that broke off between its two commits: all there is behind an epoch after
+/// which the tenant had no row.
+pub(super) async fn forget(
+    session: &mut Session,
+    tenant: &str,
+    generation: i32,
+    epoch: u64,
+) -> Result<(), ViewsError> {
+    session.begin("BEGIN").await?;
+    let mut rows = 0;
     for table in APART {
-        let delete = format!("DELETE FROM {table} WHERE tenant = $1");
-        session.execute(&delete, &[&context.tenant]).await?;
+        rows += session.execute(&format!("DELETE FROM {table} WHERE tenant = $1"), &[&tenant]).await?;
     }
-    for table in ["device_history", "view_changes"] {
-        let delete = format!("DELETE FROM {table} WHERE tenant = $1 AND generation = $2 AND epoch = $3");
-        session.execute(&delete, &[&context.tenant, &context.generation, &context.epoch]).await?;
+    // Much may have been told of the tenant before: only where there were rows is it looked through.
+    if rows > 0 {
+        for table in ["device_history", "view_changes"] {
+            let delete = format!("DELETE FROM {table} WHERE tenant = $1 AND generation = $2 AND epoch > $3");
+            session.execute(&delete, &[&tenant, &generation, &epoch.cast_signed()]).await?;
+        }
     }
-    Ok(())
+    session.begin("COMMIT").await
 }
 
 /// Writes what an epoch has besides rows.

@@ -86,11 +86,19 @@ pub(crate) async fn make(url: &str, schema: &str) -> Result<(), ViewsError> {
     session.use_generation(schema).await?;
     // Another tenant's writer may be making them at this moment: then it waits here, and nothing is missing.
     session.execute("SELECT pg_advisory_lock(hashtextextended($1, 0))", &[&schema]).await?;
-    let missing = missing(&mut session).await?;
-    if missing.is_empty() {
+    let mut lacking = missing(&mut session).await?;
+    if lacking.is_empty() {
         return Ok(());
     }
-    side_by_side(url, schema, missing.into_iter().map(|(_, statement)| statement).collect()).await?;
+    while let Err(error) = side_by_side(url, schema, lacking.iter().map(|(_, of)| of.clone()).collect()).await
+    {
+        // A session of a program that was killed may have gone on, and made one meanwhile.
+        let left = missing(&mut session).await?;
+        if !matches!(error, ViewsError::Refused(_)) || left.len() == lacking.len() {
+            return Err(error);
+        }
+        lacking = left;
+    }
     // Nobody need wait for them: without, plans are those of an empty table for another second.
     let (url, schema) = (url.to_owned(), schema.to_owned());
     tokio::spawn(async move {

@@ -156,11 +156,13 @@ async fn truncated_by(session: &mut Session, operation: &str) -> Result<Option<u
     Ok(rows.first().map(|row| row.get::<_, i64>(0).cast_unsigned()))
 }
 
-/// The epoch that emptied a tenant in a generation last; 0 where none did.
+/// The epoch that emptied a tenant in a generation last; 0 where none did, or the tenant was removed since.
 pub(crate) async fn last(session: &mut Session, tenant: &str, generation: i32) -> Result<u64, ViewsError> {
-    let select =
-        "SELECT coalesce(max((detail ->> 'epoch')::bigint), 0) FROM serviceradar_base.pipeline_operations
-        WHERE tenant = $1 AND action = 'truncate' AND detail -> 'generations' @> to_jsonb($2::integer)";
+    let select = "SELECT coalesce(max(emptied), 0)
+        FROM (SELECT (detail ->> 'epoch')::bigint AS emptied FROM serviceradar_base.pipeline_operations
+              WHERE tenant = $1 AND action = 'truncate' AND detail -> 'generations' @> to_jsonb($2::integer)) AS o
+        WHERE emptied <= (SELECT max(epoch) FROM serviceradar_base.pipeline_epochs
+                          WHERE tenant = $1 AND generation = $2)";
     Ok(session.query_one(select, &[&tenant, &generation]).await?.get::<_, i64>(0).cast_unsigned())
 }
 

@@ -12,7 +12,7 @@ use std::{
 
 use serviceradar_ingest::{faker::INSTANCE, publish::Observations};
 use serviceradar_log::{LogError, LogStore, Offsets};
-use serviceradar_materializers::views::ViewsError;
+use serviceradar_materializers::views::{Views, ViewsError};
 use serviceradar_replay::{
     Phase,
     archive::{self, FILE_BYTES_MAX, Place},
@@ -193,6 +193,8 @@ async fn a_truncation_that_is_interrupted_after_any_step_goes_on() {
     assert_eq!(operations.unfinished().count(), 0);
     assert_eq!(operations.all().iter().filter(|of| of.action == TRUNCATE).count(), 2, "one, begun and ended");
     settled(&stand, truncated.epoch).await;
+    // Nothing is there of what was crawled, and nobody says that it is another source.
+    truncate(&stand, &stand.log).await.plan(|_, _| {}).await.unwrap();
     stand.network.crawl(&stand.log).await.unwrap();
     stand.live().caught_up().await.unwrap();
     let mut after = records(&stand).await;
@@ -209,6 +211,38 @@ async fn a_truncation_that_is_interrupted_after_any_step_goes_on() {
     stand.assert_verified().await;
     stand.assert_consumers_know_all().await;
     stand.stop_live().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_killed_load_left_is_gone_and_a_tenant_that_was_removed_was_never_emptied() {
+    let mut stand = Stand::new(40).await;
+    // As if a load had been killed between its two commits, and somebody else had made the indexes.
+    for table in ["views_1.device_summaries", "views_1.device_details", "serviceradar_base.device_history"] {
+        let left = format!(
+            "INSERT INTO {table} SELECT (jsonb_populate_record(t, '{{\"tenant\": \"other\"}}')).* FROM {table} t"
+        );
+        assert!(stand.database.client().await.execute(&left, &[]).await.unwrap() > 0);
+    }
+    serviceradar_replay::topics::ensure(&*stand.log, OTHER_TENANT).await.unwrap();
+    let topic = Stream::Observations.topic(OTHER_TENANT);
+    let of_other = Observations::new(stand.log.clone(), topic, Framing::default());
+    of_other.publish([observation("one", SystemClock.now())]).await.unwrap();
+    let other = drive_tenant(OTHER_TENANT, stand.log.clone(), stand.database.url()).await;
+    other.caught_up().await.unwrap();
+    for table in ["views_1.device_summaries", "views_1.device_details", "serviceradar_base.device_history"] {
+        let rows = stand.count(&format!("SELECT count(*) FROM {table} WHERE tenant = 'other'")).await;
+        assert_eq!(rows, 1, "{table}");
+    }
+    other.stop().await.unwrap();
+
+    let truncated = run(&truncate(&stand, &stand.log).await, "t1").await.unwrap();
+    settled(&stand, truncated.epoch).await;
+    let views = stand.views().await;
+    assert_eq!(views.standing(TENANT, None).await.unwrap().truncated, truncated.epoch);
+    stand.stop_live().await;
+    views.remove_tenant(TENANT).await.unwrap();
+    let standing = views.standing(TENANT, None).await.unwrap();
+    assert!(standing.is_empty() && standing.truncated == 0, "{standing:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
