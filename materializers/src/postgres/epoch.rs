@@ -77,20 +77,23 @@ pub(crate) async fn load(
     mut pieces: Pieces,
     cleaned_at: &mut i64,
 ) -> Result<(), ViewsError> {
+    // One after the other: two tenants that fill the same tables would wait for each other.
+    empty(of_its_own, &context, epoch, &APART).await?;
+    empty(session, &context, epoch, &TOGETHER).await?;
     let (put, mut take) = mpsc::channel::<Arc<EpochOutput>>(1);
-    let devices = async {
-        empty(of_its_own, &context, epoch, &APART).await?;
+    let (apart, in_context) = (&mut *of_its_own, &context);
+    // It owns where it takes pieces from: where it fails, nobody waits until it takes one more.
+    let devices = async move {
         let mut next = 0;
         while let Some(piece) = take.recv().await {
-            of_devices(of_its_own, &context, &piece, &mut next).await?;
-            attributes(of_its_own, &context, &piece).await?;
+            of_devices(apart, in_context, &piece, &mut next).await?;
+            attributes(apart, in_context, &piece).await?;
         }
         Ok(())
     };
     let records = async {
         let mut next = RECORDS_CHANGES_FROM;
         let mut sums = epoch.output.sums.clone();
-        empty(session, &context, epoch, &TOGETHER).await?;
         while let Some(piece) = pieces.next().await? {
             sums.add(&piece.sums);
             let piece = Arc::new(piece);
