@@ -353,6 +353,13 @@ pub enum LogError {
     Corrupt(String),
 }
 
+impl LogError {
+    /// Whether the same call may succeed later.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+}
+
 /// A log store. Cheap to clone behind an `Arc`; every method may be called concurrently.
 #[async_trait::async_trait]
 pub trait LogStore: Send + Sync + 'static {

@@ -189,6 +189,13 @@ pub enum ViewsError {
     Refused(String),
 }
 
+impl ViewsError {
+    /// Whether the same call may succeed later.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+}
+
 /// Rows on their way to the views, piece by piece.
 pub struct Pieces(mpsc::Receiver<Option<EpochOutput>>);
 

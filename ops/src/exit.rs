@@ -94,10 +94,10 @@ fn is_damage(cause: &(dyn std::error::Error + 'static)) -> bool {
 fn is_unreachable(cause: &(dyn std::error::Error + 'static)) -> bool {
     let database = cause.downcast_ref::<tokio_postgres::Error>();
     cause.downcast_ref().is_some_and(Refused::is_unavailable)
-        || matches!(cause.downcast_ref(), Some(LogError::Unavailable(_)))
-        || matches!(cause.downcast_ref(), Some(PublishError::Log(LogError::Unavailable(_))))
-        || matches!(cause.downcast_ref(), Some(OperationsError::Log(LogError::Unavailable(_))))
-        || matches!(cause.downcast_ref(), Some(ViewsError::Unavailable(_)))
+        || cause.downcast_ref().is_some_and(LogError::is_unavailable)
+        || matches!(cause.downcast_ref(), Some(PublishError::Log(error)) if error.is_unavailable())
+        || cause.downcast_ref().is_some_and(OperationsError::is_unavailable)
+        || cause.downcast_ref().is_some_and(ViewsError::is_unavailable)
         || cause.is::<NotRunning>()
         || cause.is::<Unavailable>()
         || matches!(cause.downcast_ref(), Some(CrawlError::Fetch { .. }))

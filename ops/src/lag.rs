@@ -24,7 +24,7 @@ pub(crate) async fn standing(config: &Config, tenant: &str) -> Result<Option<Res
         return Ok(None);
     };
     let inventory = match Inventory::connect(&url, tenant).await {
-        Err(ViewsError::Unavailable(_)) if config.database_url.is_none() => return Ok(None),
+        Err(error) if error.is_unavailable() && config.database_url.is_none() => return Ok(None),
         inventory => inventory,
     };
     inventory?.standing().await.map(Some)

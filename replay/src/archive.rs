@@ -126,13 +126,12 @@ pub enum ArchiveError {
 impl ArchiveError {
     /// Whether the same call may succeed later.
     pub fn is_unavailable(&self) -> bool {
-        matches!(
-            self,
-            Self::Place { .. }
-                | Self::Schemas(_)
-                | Self::Log(LogError::Unavailable(_))
-                | Self::Operations(OperationsError::Log(LogError::Unavailable(_)))
-        )
+        match self {
+            Self::Place { .. } | Self::Schemas(_) => true,
+            Self::Log(error) => error.is_unavailable(),
+            Self::Operations(error) => error.is_unavailable(),
+            _ => false,
+        }
     }
 
     /// What one fault is.

@@ -2,12 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use serviceradar_log::{LogError, NewEvent, Publisher};
+use serviceradar_log::{NewEvent, Publisher};
 use serviceradar_schemas::{Action, Observation, encode_framed, topics::Stream};
 
 use crate::{
     driver::{Driver, DriverError, Running, own_source},
-    operations::OperationsError,
     topics,
 };
 
@@ -171,7 +170,7 @@ impl Driver {
                     checked?;
                     lane.is_checked();
                 }
-                Err(OperationsError::Log(LogError::Unavailable(_))) => {}
+                Err(error) if error.is_unavailable() => {}
                 Err(error) => return Err(error.into()),
             }
         }

@@ -72,7 +72,7 @@ impl Driver {
         }
         let mut commit = self.commit_of(running, loading, closed, closed_at, started);
         while let Err(error) = self.write_load(running, &mut commit).await? {
-            if !matches!(error, ViewsError::Unavailable(_)) || self.is_stopped() {
+            if !error.is_unavailable() || self.is_stopped() {
                 return Err(error.into());
             }
             self.board.database(Some(&error.to_string()));

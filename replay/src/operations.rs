@@ -43,6 +43,13 @@ pub enum OperationsError {
     },
 }
 
+impl OperationsError {
+    /// Whether the same call may succeed later.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Log(error) if error.is_unavailable())
+    }
+}
+
 /// What operators did, in the order of the log.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Operations(Vec<Operation>);

@@ -31,7 +31,7 @@ impl PreviewError {
     /// Whether the same call may succeed later.
     pub fn is_unavailable(&self) -> bool {
         match self {
-            Self::Views(error) => matches!(error, ViewsError::Unavailable(_)),
+            Self::Views(error) => error.is_unavailable(),
             Self::Recompute(error) => error.is_unavailable(),
         }
     }

@@ -70,12 +70,12 @@ pub enum RecomputeError {
 impl RecomputeError {
     /// Whether the same call may succeed later.
     pub fn is_unavailable(&self) -> bool {
-        matches!(
-            self,
-            Self::Decoding { .. }
-                | Self::Log(LogError::Unavailable(_))
-                | Self::Operations(OperationsError::Log(LogError::Unavailable(_)))
-        )
+        match self {
+            Self::Decoding { .. } => true,
+            Self::Log(error) => error.is_unavailable(),
+            Self::Operations(error) => error.is_unavailable(),
+            _ => false,
+        }
     }
 }
 

@@ -120,11 +120,11 @@ async fn check_unwritten(views: &PostgresViews, tenant: &str) -> Result<(), Remo
 impl RemoveError {
     /// Whether the same call may succeed later.
     pub fn is_unavailable(&self) -> bool {
-        matches!(
-            self,
-            Self::Views(ViewsError::Unavailable(_))
-                | Self::Log(LogError::Unavailable(_))
-                | Self::Operations(OperationsError::Log(LogError::Unavailable(_)))
-        )
+        match self {
+            Self::Views(error) => error.is_unavailable(),
+            Self::Log(error) => error.is_unavailable(),
+            Self::Operations(error) => error.is_unavailable(),
+            _ => false,
+        }
     }
 }

@@ -23,7 +23,10 @@ pub enum RepublishError {
 impl RepublishError {
     /// Whether the same call may succeed later.
     pub fn is_unavailable(&self) -> bool {
-        matches!(self, Self::Views(ViewsError::Unavailable(_)) | Self::Log(LogError::Unavailable(_)))
+        match self {
+            Self::Views(error) => error.is_unavailable(),
+            Self::Log(error) => error.is_unavailable(),
+        }
     }
 }
 

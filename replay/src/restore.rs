@@ -118,8 +118,8 @@ impl RestoreError {
     pub fn is_unavailable(&self) -> bool {
         match self {
             Self::Archive(error) => error.is_unavailable(),
-            Self::Log(LogError::Unavailable(_))
-            | Self::Operations(OperationsError::Log(LogError::Unavailable(_))) => true,
+            Self::Log(error) => error.is_unavailable(),
+            Self::Operations(error) => error.is_unavailable(),
             _ => false,
         }
     }

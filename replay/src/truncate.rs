@@ -96,9 +96,9 @@ impl TruncateError {
         match self {
             Self::Recompute(error) => error.is_unavailable(),
             Self::Archive(error) => error.is_unavailable(),
-            Self::Views(ViewsError::Unavailable(_))
-            | Self::Log(LogError::Unavailable(_))
-            | Self::Operations(OperationsError::Log(LogError::Unavailable(_))) => true,
+            Self::Views(error) => error.is_unavailable(),
+            Self::Log(error) => error.is_unavailable(),
+            Self::Operations(error) => error.is_unavailable(),
             _ => false,
         }
     }
