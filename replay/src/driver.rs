@@ -203,8 +203,6 @@ pub(crate) struct Running {
     pub(crate) publishing: Option<Publishing>,
     /// What views that are being filled still lack.
     pub(crate) indexes: Indexes,
-    /// Whether they are being filled: not before they are whole, up to where the log ended at the start, are they read.
-    pub(crate) is_loading: bool,
     pub(crate) generation: i32,
     /// Whether it is the active generation, and told. Of another nothing is published, and nothing judged.
     pub(crate) is_live: bool,
@@ -423,7 +421,6 @@ impl Driver {
             ),
             publishing: None,
             indexes: if resume.is_bare { Indexes::Missing } else { Indexes::There },
-            is_loading: resume.is_bare,
             generation: resume.generation,
             is_live: resume.is_live,
             untold: resume.untold,
@@ -442,7 +439,7 @@ impl Driver {
         self.know(&mut running, waiting);
         self.open_lanes(&mut running, resume.frontiers).await?;
         self.find_ends(&mut running).await?;
-        let phase = if running.is_loading { Phase::Loading } else { Phase::Running };
+        let phase = if resume.is_bare { Phase::Loading } else { Phase::Running };
         self.board.update(|status| status.phase = phase);
         Ok(Some(running))
     }

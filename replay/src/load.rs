@@ -211,9 +211,8 @@ impl Driver {
     }
 
     /// Says that views that were filled can be read, once they can.
-    pub(crate) fn tell_loaded(&self, running: &mut Running) {
-        if running.is_loading && running.indexes.are_there() && self.has_caught_up(running) {
-            running.is_loading = false;
+    pub(crate) fn tell_loaded(&self, running: &Running) {
+        if self.board.is_loading() && running.indexes.are_there() && self.has_caught_up(running) {
             self.board.update(|status| status.phase = Phase::Running);
         }
     }

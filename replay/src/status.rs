@@ -207,6 +207,11 @@ impl StatusBoard {
         (status.generation, status.epoch)
     }
 
+    /// Whether the views are being filled.
+    pub(crate) fn is_loading(&self) -> bool {
+        self.told.borrow().phase == Phase::Loading
+    }
+
     /// Changes the status.
     pub fn update(&self, change: impl FnOnce(&mut DriverStatus)) {
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
