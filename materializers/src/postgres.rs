@@ -7,6 +7,7 @@ mod examine;
 mod generations;
 mod indexes;
 mod journals;
+mod load;
 mod outbox;
 mod promotion;
 mod removal;
@@ -321,7 +322,7 @@ impl Views for PostgresViews {
         let is_live = is_active && untold.is_none();
         let resume = Resume { is_bare, is_live, untold, truncated, ..resume };
         if resume.is_empty() {
-            epoch::forget(&mut session, tenant, generation, resume.epoch).await?;
+            load::forget(&mut session, tenant, generation, resume.epoch).await?;
         }
         let fence = Arc::new(Fence { tenant: tenant.to_owned(), generation, schema, token });
         let sessions = Sessions { url: self.url.clone(), fence, idle: Some(session) };
@@ -522,11 +523,11 @@ impl TenantWriter for PostgresWriter {
         };
         let Self { sessions, cleaned_at } = self;
         let mut of_devices = sessions.connect().await?;
-        epoch::forget(&mut of_devices, &sessions.fence.tenant, sessions.fence.generation, epoch.follows)
+        load::forget(&mut of_devices, &sessions.fence.tenant, sessions.fence.generation, epoch.follows)
             .await?;
         of_devices.begin("BEGIN").await?;
         let context = epoch::context(&sessions.fence, epoch, &passed);
-        epoch::load(&mut session, &mut of_devices, context, epoch, pieces, cleaned_at).await?;
+        load::write(&mut session, &mut of_devices, context, epoch, pieces, cleaned_at).await?;
         fail_point!("in-commit");
         session.begin("COMMIT").await?;
         fail_point!("after-commit");
