@@ -2,6 +2,7 @@
 
 mod copy;
 pub(crate) mod devices;
+mod difference;
 mod epoch;
 mod examine;
 mod generations;
@@ -28,10 +29,11 @@ use std::{
     time::Instant,
 };
 
+pub use difference::{Difference, Differing, Kind};
 pub use examine::{Condition, EXTENSIONS};
 use fail::fail_point;
 pub use generations::{Generation, Past};
-pub use promotion::{Asked, Difference, Differing, Kind, Promoted, Promotion, Standing};
+pub use promotion::{Asked, Promoted, Promotion, Standing};
 pub use republishing::Republished;
 use serviceradar_schemas::time::Clock;
 use serviceradar_streams::{

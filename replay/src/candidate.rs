@@ -18,8 +18,9 @@ use serviceradar_streams::rules::Rules;
 use tokio::sync::watch;
 
 use crate::{
-    driver::{Driver, DriverConfig, DriverError, DriverHandle},
+    driver::{Driver, DriverConfig, DriverError},
     goal::Goal,
+    handle::DriverHandle,
     operations::{Operations, OperationsError, TRUNCATE},
     outbox,
     status::{DriverStatus, Phase},

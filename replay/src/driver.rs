@@ -7,7 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::future::join_all;
 use serviceradar_log::{LogError, LogStore};
 use serviceradar_materializers::{
     LAYOUT_VERSION,
@@ -15,27 +14,24 @@ use serviceradar_materializers::{
 };
 use serviceradar_schemas::{Framings, Source, codec::WriterSchemas, time::Clock};
 use serviceradar_streams::{
-    engine::{Batch, Closed, Engine, EngineError},
-    rows::State,
+    engine::{Closed, Engine, EngineError},
     rules::Rules,
 };
-use tokio::{
-    sync::{Notify, mpsc, watch},
-    task::JoinHandle,
-};
+use tokio::sync::{Notify, watch};
 
 use crate::{
     chores::Chores,
     commit::{Commit, Committer},
-    epochs::{Gathered, Lane, OPEN_MAX, QUIET},
-    goal::{self, Goal},
+    epochs::{Gathered, Lane},
+    goal::Goal,
     guard::Guard,
+    handle::DriverHandle,
     load::Indexes,
     operations::OperationsError,
-    outbox::{self, Outbox, Publishing},
-    reader::{self, ReaderError},
+    outbox::{Outbox, Publishing},
+    reader::ReaderError,
     stand_by::Follower,
-    status::{DriverStatus, Phase, ScopeStatus, StatusBoard, Waiting},
+    status::{Phase, ScopeStatus, StatusBoard, Waiting},
     topics::{self, Partition},
     witness::LogChanged,
 };
@@ -44,10 +40,6 @@ use crate::{
 const STAND_BY: Duration = Duration::from_secs(1);
 /// How long a failed step waits before it is tried again.
 pub(crate) const RETRY: Duration = Duration::from_secs(1);
-/// Pieces of the state that wait between the views and the dataflow.
-const PIECES_WAITING: usize = 2;
-/// How often a caller that waits for something looks again.
-const POLL: Duration = Duration::from_millis(20);
 
 /// What a driver needs.
 pub struct DriverConfig {
@@ -104,90 +96,11 @@ pub enum DriverError {
     Task(String),
 }
 
-/// A running driver.
-pub struct DriverHandle {
-    status: watch::Receiver<DriverStatus>,
-    stop: watch::Sender<bool>,
-    task: JoinHandle<Result<(), DriverError>>,
-    log: Arc<dyn LogStore>,
-    tenant: String,
-}
-
-impl DriverHandle {
-    /// What it is doing.
-    pub fn status(&self) -> DriverStatus {
-        self.status.borrow().clone()
-    }
-
-    /// A receiver of every change of the status.
-    pub fn watch(&self) -> watch::Receiver<DriverStatus> {
-        self.status.clone()
-    }
-
-    /// Whether it has ended by itself.
-    pub fn is_finished(&self) -> bool {
-        self.task.is_finished()
-    }
-
-    /// Waits until the views hold everything that the log holds, and no complete fetch waits for the
-    /// guard; or until the driver ends.
-    pub async fn caught_up(&self) -> Result<(), LogError> {
-        while !self.is_finished() {
-            if self.status().phase == Phase::Running && self.has_reached_the_ends().await? {
-                break;
-            }
-            tokio::time::sleep(POLL).await;
-        }
-        Ok(())
-    }
-
-    /// Waits until the views hold, with all their indexes, what the log holds now, whatever comes meanwhile; or until the
-    /// driver ends.
-    pub async fn passed(&self) -> Result<(), LogError> {
-        let ends = self.ends().await?;
-        loop {
-            let is_there = self.status().phase == Phase::Running && self.has_passed(&ends);
-            if is_there || self.is_finished() {
-                return Ok(());
-            }
-            tokio::time::sleep(POLL).await;
-        }
-    }
-
-    async fn ends(&self) -> Result<BTreeMap<String, u64>, LogError> {
-        let mut ends = BTreeMap::new();
-        for partition in topics::read_by(&*self.log, &self.tenant).await? {
-            let offsets = self.log.offsets(&partition.topic, partition.log_partition).await?;
-            ends.insert(partition.to_string(), offsets.end);
-        }
-        Ok(ends)
-    }
-
-    fn has_passed(&self, ends: &BTreeMap<String, u64>) -> bool {
-        let status = self.status();
-        let reached =
-            |name: &String| status.partitions.get(name).map_or(0, |partition| partition.next_offset);
-        ends.iter().all(|(name, end)| reached(name) >= *end)
-    }
-
-    async fn has_reached_the_ends(&self) -> Result<bool, LogError> {
-        let ends = self.ends().await?;
-        let complete = |w: &Waiting| w.counted.is_some_and(|c| u64::try_from(c) == Ok(w.members));
-        Ok(self.has_passed(&ends) && !self.status().undecided.iter().any(complete))
-    }
-
-    /// Finishes the epoch under way, leaves the tenant and ends.
-    pub async fn stop(self) -> Result<(), DriverError> {
-        self.stop.send_replace(true);
-        self.task.await.map_err(|error| DriverError::Task(error.to_string()))?
-    }
-}
-
 /// The driver of one tenant.
 pub struct Driver {
     pub(crate) config: DriverConfig,
     /// The rules of the generation that it writes.
-    rules: Arc<Rules>,
+    pub(crate) rules: Arc<Rules>,
     pub(crate) board: StatusBoard,
     pub(crate) stop: watch::Receiver<bool>,
 }
@@ -303,7 +216,7 @@ impl Driver {
         *self.stop.borrow()
     }
 
-    async fn until_available<T, E, F>(&self, call: impl Fn() -> F) -> Result<T, DriverError>
+    pub(crate) async fn until_available<T, E, F>(&self, call: impl Fn() -> F) -> Result<T, DriverError>
     where
         E: Into<OperationsError>,
         F: Future<Output = Result<T, E>>,
@@ -376,151 +289,6 @@ impl Driver {
         config.views.take(&config.tenant, &config.writer, &fingerprint, &canonical).await
     }
 
-    /// Puts the dataflow back where the views are, and starts the readers there.
-    async fn resume(
-        &mut self,
-        mut writer: Box<dyn TenantWriter>,
-        resume: Resume,
-        mut follower: Follower,
-    ) -> Result<Option<Running>, DriverError> {
-        let config = &self.config;
-        self.board.update(|status| {
-            (status.phase, status.generation, status.epoch) =
-                (Phase::Restoring, resume.generation, resume.epoch);
-            status.is_live = resume.is_live;
-        });
-        let engine = loop {
-            if let Some(engine) = self.arrive(&mut follower, &resume).await {
-                break engine;
-            }
-            match self.restore(async |put| writer.state(put).await).await {
-                Ok((engine, ())) => break engine,
-                Err(DriverError::Views(ViewsError::Unavailable(why))) => {
-                    self.board.database(Some(&why));
-                    tokio::time::sleep(RETRY).await;
-                }
-                Err(error) => return Err(error),
-            }
-            if self.is_stopped() {
-                return Ok(None);
-            }
-        };
-        let (log, tenant) = (&*config.log, &config.tenant);
-        let epoch_published = self.until_available(|| outbox::last_epoch(log, tenant)).await?;
-        let came = Arc::new(Notify::new());
-        let mut running = Running {
-            committer: Committer::new(writer, came.clone(), self.board.clone(), self.stop.clone()),
-            engine: Some(engine),
-            lanes: BTreeMap::new(),
-            came,
-            guard: Guard::new(
-                config.log.clone(),
-                &config.tenant,
-                config.framings.decisions,
-                self.rules.snapshots.clone(),
-            ),
-            publishing: None,
-            indexes: if resume.is_bare { Indexes::Missing } else { Indexes::There },
-            generation: resume.generation,
-            is_live: resume.is_live,
-            untold: resume.untold,
-            stop_asked: None,
-            is_relieved: false,
-            epoch: resume.epoch,
-            epoch_committed: resume.epoch,
-            epoch_published,
-            committed: BTreeMap::new(),
-            ends: BTreeMap::new(),
-            undecided: Vec::new(),
-            tick: None,
-        };
-        // What waits for the guard is known before anything comes: it may be that nothing does.
-        let waiting = with_engine(&mut running, |engine| engine.epoch(Batch::default())).await?;
-        self.know(&mut running, waiting);
-        self.open_lanes(&mut running, resume.frontiers).await?;
-        self.find_ends(&mut running).await?;
-        let phase = if resume.is_bare { Phase::Loading } else { Phase::Running };
-        self.board.update(|status| status.phase = phase);
-        Ok(Some(running))
-    }
-
-    /// A dataflow with the state that the views tell, and what else they do: read and taken in at the same time.
-    pub(crate) async fn restore<T>(
-        &self,
-        read: impl AsyncFnOnce(mpsc::Sender<State>) -> Result<T, ViewsError>,
-    ) -> Result<(Engine, T), DriverError> {
-        let config = &self.config;
-        let (tenant, rules, workers) = (config.tenant.clone(), self.rules.clone(), config.workers);
-        let (put, mut pieces) = mpsc::channel(PIECES_WAITING);
-        let restoring = tokio::task::spawn_blocking(move || {
-            let mut engine = Engine::start(&tenant, &rules, workers)?;
-            engine.restore(std::iter::from_fn(|| pieces.blocking_recv()))?;
-            Ok::<_, EngineError>(engine)
-        });
-        // Where reading failed, that is why there is not all.
-        let told = read(put).await?;
-        let restored = restoring.await.map_err(|error| DriverError::Task(error.to_string()))?;
-        Ok((restored?, told))
-    }
-
-    /// Notes where the log ends now, or where it is to be read to.
-    pub(crate) async fn find_ends(&self, running: &mut Running) -> Result<(), DriverError> {
-        for partition in running.lanes.keys() {
-            let log = &self.config.log;
-            let offsets =
-                self.until_available(|| log.offsets(&partition.topic, partition.log_partition)).await?;
-            let end = offsets.end.min(running.until(partition));
-            running.ends.insert(partition.clone(), end);
-            self.board.end(partition, offsets.end);
-        }
-        Ok(())
-    }
-
-    /// Starts readers of the log partitions that have none: from their frontier, or from offset 0.
-    pub(crate) async fn open_lanes(
-        &self,
-        running: &mut Running,
-        frontiers: Vec<Frontier>,
-    ) -> Result<(), DriverError> {
-        let config = &self.config;
-        let log = &*config.log;
-        let mut partitions = self.until_available(|| topics::read_by(log, &config.tenant)).await?;
-        partitions.retain(|partition| !running.lanes.contains_key(partition));
-        let mut starts: Vec<_> = partitions
-            .into_iter()
-            .map(|partition| {
-                let frontier = Frontier::of(&frontiers, &partition.topic, partition.log_partition);
-                (partition, frontier)
-            })
-            .collect();
-        // All at a time, and before any is read: a broker lets a question wait for a fetch.
-        let checks = starts.iter().map(|(partition, frontier)| {
-            self.until_available(move || crate::witness::check(log, partition, frontier))
-        });
-        let checked = join_all(checks).await;
-        for ((partition, frontier), next) in starts.iter_mut().zip(checked) {
-            let next = next??;
-            if next > frontier.next_offset {
-                tracing::warn!(%partition, from = frontier.next_offset, to = next, "passes what operators said is missing");
-            }
-            frontier.next_offset = next;
-        }
-        for (partition, frontier) in starts {
-            self.reach(running, [frontier.clone()]);
-            let hears = reader::start(
-                config.log.clone(),
-                config.writers.clone(),
-                config.clock.clone(),
-                partition.clone(),
-                (frontier.clone(), running.until(&partition)),
-                self.board.clone(),
-                running.came.clone(),
-            );
-            running.lanes.insert(partition, Lane::new(hears, frontier));
-        }
-        Ok(())
-    }
-
     /// Runs epochs until told to stop: gathers and computes one while the one before is being committed.
     async fn epochs(&mut self, running: &mut Running, is_empty: bool) -> Result<(), DriverError> {
         let mut chores = Chores::new();
@@ -552,57 +320,6 @@ impl Driver {
             }
         }
         Ok(())
-    }
-
-    /// Waits for something to come, at most for as long as the chores can wait. An epoch closes when it is full; when
-    /// nothing more comes, or it has been open for long enough, and the one before has committed or nearly so; or when
-    /// nothing more comes and it is half full.
-    async fn gather(&mut self, running: &mut Running) -> Result<Gathered, DriverError> {
-        let mut gathered = Gathered::default();
-        let mut opened: Option<Instant> = None;
-        let idle_until = Instant::now() + RETRY;
-        loop {
-            let now = Instant::now();
-            let took = gathered.gather(&mut running.lanes, now)?;
-            if took {
-                opened.get_or_insert(now);
-            }
-            if gathered.is_full() || self.is_stopped() || self.is_told_to_hold() {
-                return Ok(gathered);
-            }
-            let is_busy = running.committer.is_busy();
-            let (deadline, pause) = match opened {
-                // What comes while a commit lasts is computed before it ends, unless it is nothing yet.
-                Some(opened) if is_busy => {
-                    let nearly_done = now + running.committer.nearly_done_in();
-                    (nearly_done.max(opened + OPEN_MAX), if gathered.is_half_full() { QUIET } else { RETRY })
-                }
-                None if is_busy => (now + RETRY, RETRY),
-                Some(opened) => (opened + OPEN_MAX, QUIET),
-                // What waits for the commit goes on at once.
-                None if running.committer.has_ended() || running.indexes.are_made() => {
-                    return Ok(gathered);
-                }
-                None => (idle_until, RETRY),
-            };
-            if now >= deadline {
-                return Ok(gathered);
-            }
-            let wait = pause.min(deadline - now);
-            let mut stop = self.stop.clone();
-            tokio::select! {
-                _ = running.came.notified() => {}
-                _ = stop.changed() => {}
-                () = goal::is_another(&mut self.config.goal) => {}
-                _ = tokio::time::sleep(wait) => {
-                    let is_quiet = !gathered.gather(&mut running.lanes, Instant::now())?;
-                    let is_enough = gathered.is_half_full() || !running.committer.is_busy();
-                    if opened.is_some() && is_quiet && is_enough {
-                        return Ok(gathered);
-                    }
-                }
-            }
-        }
     }
 
     /// Computes an epoch.
@@ -671,7 +388,7 @@ impl Driver {
     }
 
     /// Notes what the dataflow says of itself, besides rows.
-    fn know(&self, running: &mut Running, closed: Closed) {
+    pub(crate) fn know(&self, running: &mut Running, closed: Closed) {
         (running.undecided, running.tick) = (closed.undecided, closed.tick);
         self.board.update(|status| {
             status.records = closed.gauges.records;
@@ -736,11 +453,6 @@ impl Driver {
 }
 
 impl Running {
-    /// The offset up to which a log partition is read: behind what is untold comes nothing else before it is told.
-    fn until(&self, Partition { topic, log_partition }: &Partition) -> u64 {
-        self.untold.as_ref().map_or(u64::MAX, |ends| Frontier::of(ends, topic, *log_partition).next_offset)
-    }
-
     pub(crate) fn take_engine(&mut self) -> Result<Engine, DriverError> {
         self.engine.take().ok_or_else(|| DriverError::Task("the dataflow is gone".to_owned()))
     }

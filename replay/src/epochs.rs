@@ -1,4 +1,4 @@
-//! Epochs: which chunks make the next one.
+//! Epochs: which chunks make the next one, and when it closes.
 //!
 //! An epoch closes 10 to 50 ms after its first event; behind, with up to 500,000. All log partitions
 //! advance together by intake time, to about a second, so that catching up expires nothing that the
@@ -15,6 +15,8 @@ use serviceradar_streams::engine::Batch;
 use tokio::sync::mpsc::{self, error::TryRecvError};
 
 use crate::{
+    driver::{Driver, DriverError, RETRY, Running},
+    goal,
     reader::{Chunk, ReaderError, Said},
     topics::Partition,
 };
@@ -25,10 +27,10 @@ pub const EVENTS_MAX: u64 = 500_000;
 /// while one is written, the next is computed, which pays only if there is a next.
 pub const BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// An epoch closes when so long nothing more came.
-pub const QUIET: Duration = Duration::from_millis(10);
+const QUIET: Duration = Duration::from_millis(10);
 /// An epoch closes so long after its first event at the latest, where none is being committed: what the database
 /// could be writing, it should.
-pub const OPEN_MAX: Duration = Duration::from_millis(50);
+const OPEN_MAX: Duration = Duration::from_millis(50);
 /// How far, in intake time, log partitions may be apart within an epoch, microseconds.
 const APART_MAX: i64 = SECOND;
 /// How long a log partition that is ahead waits for the others.
@@ -192,6 +194,59 @@ impl Gathered {
             frontier.witness = chunk.witness;
         }
         self.frontiers.insert(partition.clone(), frontier.clone());
+    }
+}
+
+impl Driver {
+    /// Waits for something to come, at most for as long as the chores can wait. An epoch closes when it is full; when
+    /// nothing more comes, or it has been open for long enough, and the one before has committed or nearly so; or when
+    /// nothing more comes and it is half full.
+    pub(crate) async fn gather(&mut self, running: &mut Running) -> Result<Gathered, DriverError> {
+        let mut gathered = Gathered::default();
+        let mut opened: Option<Instant> = None;
+        let idle_until = Instant::now() + RETRY;
+        loop {
+            let now = Instant::now();
+            let took = gathered.gather(&mut running.lanes, now)?;
+            if took {
+                opened.get_or_insert(now);
+            }
+            if gathered.is_full() || self.is_stopped() || self.is_told_to_hold() {
+                return Ok(gathered);
+            }
+            let is_busy = running.committer.is_busy();
+            let (deadline, pause) = match opened {
+                // What comes while a commit lasts is computed before it ends, unless it is nothing yet.
+                Some(opened) if is_busy => {
+                    let nearly_done = now + running.committer.nearly_done_in();
+                    (nearly_done.max(opened + OPEN_MAX), if gathered.is_half_full() { QUIET } else { RETRY })
+                }
+                None if is_busy => (now + RETRY, RETRY),
+                Some(opened) => (opened + OPEN_MAX, QUIET),
+                // What waits for the commit goes on at once.
+                None if running.committer.has_ended() || running.indexes.are_made() => {
+                    return Ok(gathered);
+                }
+                None => (idle_until, RETRY),
+            };
+            if now >= deadline {
+                return Ok(gathered);
+            }
+            let wait = pause.min(deadline - now);
+            let mut stop = self.stop.clone();
+            tokio::select! {
+                _ = running.came.notified() => {}
+                _ = stop.changed() => {}
+                () = goal::is_another(&mut self.config.goal) => {}
+                _ = tokio::time::sleep(wait) => {
+                    let is_quiet = !gathered.gather(&mut running.lanes, Instant::now())?;
+                    let is_enough = gathered.is_half_full() || !running.committer.is_busy();
+                    if opened.is_some() && is_quiet && is_enough {
+                        return Ok(gathered);
+                    }
+                }
+            }
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use tokio_postgres::Row;
 
 use super::{
     PostgresViews, devices,
-    promotion::MUCH_MEMORY,
+    difference::MUCH_MEMORY,
     session::{Session, views_error},
     state::{self, address},
     sums,

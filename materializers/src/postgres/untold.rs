@@ -3,8 +3,9 @@
 
 use super::{
     Fence, Passed, PostgresViews,
+    difference::{MUCH_MEMORY, differing},
     epoch::notify,
-    promotion::{self, MUCH_MEMORY, context, differing, flip},
+    promotion::{self, context, flip},
     session::Session,
     state::Micros,
     writers,
