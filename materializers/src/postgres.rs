@@ -303,7 +303,7 @@ impl Views for PostgresViews {
         session.begin("BEGIN").await?;
         let Taken { generation, schema, is_active, is_shown } =
             take_generation(&mut session, self.target, fingerprint, rules).await?;
-        untold::check(&mut session, tenant, generation).await?;
+        untold::check(&mut session, Some(tenant), generation).await?;
         let told = untold::told(&mut session, tenant, generation).await?;
         let token = self.take_in_transaction(&mut session, tenant, writer, generation).await?;
         stops::is_no_stand_by(&mut session, tenant, generation, writer).await?;

@@ -223,10 +223,7 @@ impl PostgresViews {
                 "generation {id} is the active one, retired already, or was never there"
             )));
         };
-        let kept_for = "SELECT generation FROM serviceradar_base.pipeline_untold WHERE told = $1";
-        if let Some(row) = session.query(kept_for, &[&id]).await?.first() {
-            return Err(untold::kept(id, row.get(0)));
-        }
+        untold::check(&mut session, None, id).await?;
         drop_tables(&mut session, row.get(0)).await?;
         for table in ["writers", "frontiers", "watermarks", "hashes", "outbox", "stops", "stand_bys"] {
             let delete = format!("DELETE FROM serviceradar_base.pipeline_{table} WHERE generation = $1");

@@ -92,22 +92,16 @@ impl PostgresViews {
         truncated_by(&mut session, operation).await
     }
 
-    /// How many devices of a tenant the active generation has that are not retired.
-    pub async fn devices(&self, tenant: &str) -> Result<u64, ViewsError> {
-        let mut session = Session::connect(&self.url).await?;
-        session.become_writer().await?;
-        super::use_target(&mut session, super::Target::Active).await?;
-        let count = "SELECT count(*) FROM device_summaries WHERE tenant = $1 AND state <> 'retired'";
-        Ok(session.query_one(count, &[&tenant]).await?.get::<_, i64>(0).cast_unsigned())
-    }
-
-    /// How many devices of a tenant this generation has, retired ones too.
-    pub async fn all_devices(&self, tenant: &str) -> Result<u64, ViewsError> {
+    /// How many devices of a tenant this generation has that are not retired, and how many that are.
+    pub async fn devices(&self, tenant: &str) -> Result<(u64, u64), ViewsError> {
         let mut session = Session::connect(&self.url).await?;
         session.become_writer().await?;
         super::use_target(&mut session, self.target).await?;
-        let count = "SELECT count(*) FROM device_summaries WHERE tenant = $1";
-        Ok(session.query_one(count, &[&tenant]).await?.get::<_, i64>(0).cast_unsigned())
+        let count =
+            "SELECT count(*) FILTER (WHERE state <> 'retired'), count(*) FILTER (WHERE state = 'retired')
+            FROM device_summaries WHERE tenant = $1";
+        let row = session.query_one(count, &[&tenant]).await?;
+        Ok((row.get::<_, i64>(0).cast_unsigned(), row.get::<_, i64>(1).cast_unsigned()))
     }
 
     /// The devices that a tenant has now and had not before it was truncated at an epoch, and the other way round; in order.

@@ -99,20 +99,21 @@ pub(crate) async fn told(
     Ok(rows.first().map(|row| row.get(0)))
 }
 
-/// Refuses to write a tenant in a generation that another has not told its difference to.
-pub(crate) async fn check(session: &mut Session, tenant: &str, generation: i32) -> Result<(), ViewsError> {
-    let select = "SELECT generation FROM serviceradar_base.pipeline_untold WHERE tenant = $1 AND told = $2";
-    match session.query(select, &[&tenant, &generation]).await?.first() {
-        None => Ok(()),
-        Some(row) => Err(kept(generation, row.get(0))),
-    }
-}
-
-/// Why a generation stays as it is.
-pub(crate) fn kept(told: i32, by: i32) -> ViewsError {
-    ViewsError::Refused(format!(
-        "generation {told} stays as it is until generation {by}, which took its place at once, has caught up with it: start a pipeline, or give `serviceradar replay rollback --now` again"
-    ))
+/// Refuses to change a generation, or a tenant in it, that another has not told its difference to.
+pub(crate) async fn check(
+    session: &mut Session,
+    tenant: Option<&str>,
+    generation: i32,
+) -> Result<(), ViewsError> {
+    let select = "SELECT generation FROM serviceradar_base.pipeline_untold
+        WHERE told = $1 AND tenant = coalesce($2, tenant)";
+    let rows = session.query(select, &[&generation, &tenant]).await?;
+    let Some(by) = rows.first().map(|row| row.get::<_, i32>(0)) else {
+        return Ok(());
+    };
+    Err(ViewsError::Refused(format!(
+        "generation {generation} stays as it is until generation {by}, which took its place at once, has caught up with it: start a pipeline, or give `serviceradar replay rollback --now` again"
+    )))
 }
 
 /// Tells how a tenant differs from the generation that was told last, as one epoch. Returns that epoch; the last where it is

@@ -115,7 +115,7 @@ impl Reseed {
         }
         (reseed.phase, reseed.event_time) = (Phase::Done, SystemClock.now());
         operations::write(&log, &reseed).await?;
-        let (found, moved) = (views.devices(tenant).await?, views.moved_since(tenant, epoch).await?);
+        let ((found, _), moved) = (views.devices(tenant).await?, views.moved_since(tenant, epoch).await?);
         print(context, found, self.expect, &moved)?;
         let expected = self.expect.map(|devices| Expected { devices, tolerance: self.tolerance });
         let miss = |expected: Expected| match expected.miss(found)? {

@@ -87,7 +87,7 @@ async fn list(context: &Context) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     for tenant in tenants {
         let Holding { topics, events, .. } = removal::look(&*log, &views, &tenant).await?;
-        let devices = views.devices(&tenant).await?;
+        let (devices, _) = views.devices(&tenant).await?;
         rows.push(vec![Value::from(tenant), topics.len().into(), events.into(), devices.into()]);
     }
     Ok(output::rows(context.format, &["tenant", "topics", "events", "devices"], &rows)?)

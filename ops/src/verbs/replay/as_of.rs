@@ -173,7 +173,8 @@ async fn keep(context: &Context, log: Arc<dyn LogStore>, then: Then, dry_run: bo
     }
     end(&log, begun).await?;
     // One that was gone on with has those that it was filled with.
-    let devices = views.of_past(id).all_devices(&tenant).await?;
+    let (devices, retired) = views.of_past(id).devices(&tenant).await?;
+    let devices = devices + retired;
     Ok(output::line(&match context.format {
         Format::Json => {
             json!({ "generation": id, "tenant": tenant, "moment": moment, "devices": devices }).to_string()

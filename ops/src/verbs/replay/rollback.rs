@@ -65,14 +65,14 @@ impl Rollback {
             of.state == "ready" && of.promoted_at.is_some() && self.generation.is_none_or(|id| of.id == id)
         };
         let former = generations.iter().filter(is_meant).max_by_key(|of| of.promoted_at);
-        let goes_on =
-            self.now && self.generation.is_none_or(|id| id == active.id) && !views.untold().await?.is_empty();
+        let untold = if self.now { views.untold().await? } else { Vec::new() };
+        let goes_on = self.generation.is_none_or(|id| id == active.id) && !untold.is_empty();
         let meant = if goes_on { Some(active) } else { former };
         let to = meant.context(
             "no generation that was active before is ready: see `serviceradar replay generations`",
         )?;
-        if self.now && self.dry_run && goes_on {
-            for Untold { tenant, generation, told } in views.untold().await? {
+        if self.dry_run && goes_on {
+            for Untold { tenant, generation, told } in untold {
                 diff::print(context, &views, &tenant, (told, generation)).await?;
             }
             return Ok(());
