@@ -4,14 +4,13 @@
 
 pub mod explain;
 pub mod inventory;
+mod layout;
 pub mod memory;
 mod migrations;
 pub mod outbox;
 pub mod postgres;
 pub mod views;
 
+pub use layout::{LAYOUT, Layout};
 pub use memory::MemoryViews;
 pub use postgres::{Condition, EXTENSIONS, PostgresViews};
-
-/// Version of the layout of the views; part of the fingerprint.
-pub const LAYOUT_VERSION: u32 = 7;

@@ -22,9 +22,12 @@ use serviceradar_streams::{
 
 use tokio::sync::mpsc;
 
-use crate::views::{
-    BEAT_STANDS_STILL, Epoch, Frontier, OutboxEntry, Pieces, Resume, StopAsked, TenantOutbox, TenantWriter,
-    Views, ViewsError,
+use crate::{
+    layout::LAYOUT,
+    views::{
+        BEAT_STANDS_STILL, Epoch, Frontier, OutboxEntry, Pieces, Resume, StopAsked, TenantOutbox,
+        TenantWriter, Views, ViewsError,
+    },
 };
 
 /// The rows of one tenant, by key.
@@ -170,6 +173,10 @@ const GENERATION: i32 = 1;
 
 #[async_trait::async_trait]
 impl Views for MemoryViews {
+    fn layout_version(&self) -> u32 {
+        LAYOUT.version
+    }
+
     async fn take(
         &self,
         tenant: &str,

@@ -5,7 +5,7 @@
 use sha2::{Digest, Sha256};
 use tokio_postgres::Client;
 
-use crate::{postgres::session::views_error, views::ViewsError};
+use crate::{layout::Layout, postgres::session::views_error, views::ViewsError};
 
 /// A step of the database, as released.
 struct Migration {
@@ -71,17 +71,17 @@ impl Migration {
     }
 }
 
-/// Applies what is missing, and makes generation 1 where there is none. Returns the names of what it
+/// Applies what is missing, and makes generation 1 of a layout where there is none. Returns the names of what it
 /// applied. Other migrations of the same database wait, and find nothing left to do.
-pub(crate) async fn migrate(client: &Client) -> Result<Vec<&'static str>, ViewsError> {
+pub(crate) async fn migrate(client: &Client, layout: &Layout) -> Result<Vec<&'static str>, ViewsError> {
     client.batch_execute("BEGIN").await.map_err(views_error)?;
-    let applied = migrate_in_transaction(client).await;
+    let applied = migrate_in_transaction(client, layout).await;
     let end = if applied.is_ok() { "COMMIT" } else { "ROLLBACK" };
     client.batch_execute(end).await.map_err(views_error)?;
     applied
 }
 
-async fn migrate_in_transaction(client: &Client) -> Result<Vec<&'static str>, ViewsError> {
+async fn migrate_in_transaction(client: &Client, layout: &Layout) -> Result<Vec<&'static str>, ViewsError> {
     let lock = "SELECT pg_advisory_xact_lock($1)";
     client.execute(lock, &[&ADVISORY_LOCK]).await.map_err(views_error)?;
     let known = applied(client).await?;
@@ -104,7 +104,7 @@ async fn migrate_in_transaction(client: &Client) -> Result<Vec<&'static str>, Vi
         let count = "SELECT count(*) FROM serviceradar_base.pipeline_generations";
         let generations: i64 = client.query_one(count, &[]).await.map_err(views_error)?.get(0);
         if generations == 0 {
-            create_generation(client, FIRST_GENERATION).await?;
+            create_generation(client, layout, FIRST_GENERATION).await?;
             show_generation(client, FIRST_GENERATION).await?;
             let update =
                 "UPDATE serviceradar_base.pipeline_generations SET state = 'active', promoted_at = now()";
@@ -137,16 +137,16 @@ fn of_generation(sql: &str, id: i32) -> String {
 }
 
 /// Makes a generation that is being built: its schema with tables, indexes and views.
-pub(crate) async fn create_generation(client: &Client, id: i32) -> Result<(), ViewsError> {
+pub(crate) async fn create_generation(client: &Client, layout: &Layout, id: i32) -> Result<(), ViewsError> {
     let schema = schema_of(id);
     let sql = [
         format!("CREATE SCHEMA {schema}; SET LOCAL search_path = {schema}, public;"),
         format!(
             "COMMENT ON SCHEMA {schema} IS 'Generation {id}: base tables; readers have no right on them';"
         ),
-        include_str!("../layout/tables.sql").to_owned(),
-        include_str!("../layout/indexes.sql").to_owned(),
-        include_str!("../layout/views.sql").to_owned(),
+        layout.tables.to_owned(),
+        layout.indexes.to_owned(),
+        layout.views.to_owned(),
         of_generation(include_str!("../layout/reading.sql"), id),
         "RESET search_path".to_owned(),
     ];

@@ -47,6 +47,7 @@ pub use truncation::{Moved, Truncation};
 pub use untold::Untold;
 
 use crate::{
+    layout::{LAYOUT, Layout},
     migrations,
     views::{
         BEAT_STANDS_STILL, Epoch, OutboxEntry, Pieces, Resume, StopAsked, TenantOutbox, TenantWriter, Views,
@@ -86,9 +87,10 @@ impl Target {
     }
 }
 
-/// Views in a PostgreSQL database: of the active generation, or of a given one.
+/// Views in a PostgreSQL database: of the active generation, or of a given one. What it makes and writes has one layout.
 pub struct PostgresViews {
     url: String,
+    layout: Layout,
     target: Target,
     beats: Mutex<HashMap<(String, i32), Beat>>,
 }
@@ -109,16 +111,21 @@ struct Seen {
 }
 
 impl PostgresViews {
-    /// The views of the database at `postgresql://…`, once it has answered.
+    /// The views of the database at `postgresql://…`, once it has answered, by this program's layout.
     pub async fn connect(url: &str) -> Result<Self, ViewsError> {
         Session::connect(url).await?;
-        Ok(Self { url: url.to_owned(), target: Target::Active, beats: Mutex::default() })
+        Ok(Self { url: url.to_owned(), layout: LAYOUT, target: Target::Active, beats: Mutex::default() })
+    }
+
+    /// The same, by another layout: as a program that has that one.
+    pub fn of_layout(self, layout: Layout) -> Self {
+        Self { layout, ..self }
     }
 
     /// Brings the database up to date; returns the names of what was missing. The role of the URL must
     /// be allowed to make roles and extensions where they are missing.
     pub async fn migrate(&self) -> Result<Vec<&'static str>, ViewsError> {
-        migrations::migrate(Session::connect(&self.url).await?.client()).await
+        migrations::migrate(Session::connect(&self.url).await?.client(), &self.layout).await
     }
 
     /// Refuses a database that is not the one that this program's migrations make.
@@ -290,6 +297,10 @@ async fn take_generation(
 
 #[async_trait::async_trait]
 impl Views for PostgresViews {
+    fn layout_version(&self) -> u32 {
+        self.layout.version
+    }
+
     async fn take(
         &self,
         tenant: &str,
@@ -314,7 +325,7 @@ impl Views for PostgresViews {
         }
         session.use_generation(&schema).await?;
         session.call_it(&writers::name(tenant, generation, token)).await?;
-        let is_bare = indexes::drop_if_empty(&mut session).await?;
+        let is_bare = indexes::drop_if_empty(&mut session, &self.layout).await?;
         let resume = state::resume(&mut session, tenant, generation).await?;
         let truncated = truncation::last(&mut session, tenant, generation).await?;
         let untold = match told {
@@ -366,7 +377,7 @@ impl Views for PostgresViews {
         session.become_writer().await?;
         let select = "SELECT schema FROM serviceradar_base.pipeline_generations WHERE id = $1";
         let schema: String = session.query_one(select, &[&generation]).await?.get(0);
-        indexes::make(&self.url, &schema).await
+        indexes::make(&self.url, &schema, &self.layout).await
     }
 
     async fn forget_journals(&self, before: i64) -> Result<(), ViewsError> {

@@ -216,6 +216,9 @@ impl Pieces {
 /// A place that keeps the views of a deployment.
 #[async_trait::async_trait]
 pub trait Views: Send + Sync + 'static {
+    /// The version of the layout that is written: part of the fingerprint.
+    fn layout_version(&self) -> u32;
+
     /// Takes the tenant for writing: raises its token, so that every earlier writer is fenced, and says
     /// where it stands. `Held` while another writer's beat goes on (see `beat`); a writer of the same
     /// name is the same one, started again, and need not wait for itself.

@@ -8,9 +8,8 @@ use std::{
 };
 
 use serviceradar_log::{LogError, LogStore};
-use serviceradar_materializers::{
-    LAYOUT_VERSION,
-    views::{Epoch, Frontier, Resume, StopAsked, TenantWriter, Views, ViewsError},
+use serviceradar_materializers::views::{
+    Epoch, Frontier, Resume, StopAsked, TenantWriter, Views, ViewsError,
 };
 use serviceradar_schemas::{Framings, Source, codec::WriterSchemas, time::Clock};
 use serviceradar_streams::{
@@ -284,7 +283,7 @@ impl Driver {
             Some(rules) => rules.clone(),
             None => config.views.rules().await?.unwrap_or_default(),
         };
-        let (fingerprint, canonical) = (rules.fingerprint(LAYOUT_VERSION), rules.canonical());
+        let (fingerprint, canonical) = (rules.fingerprint(config.views.layout_version()), rules.canonical());
         self.rules = Arc::new(rules);
         config.views.take(&config.tenant, &config.writer, &fingerprint, &canonical).await
     }

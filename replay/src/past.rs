@@ -1,7 +1,7 @@
 //! A generation of the past: tables of its own, filled once with the inventory of an instant.
 
 use serviceradar_materializers::{
-    LAYOUT_VERSION, PostgresViews,
+    PostgresViews,
     views::{Epoch, Pieces, Resume, TenantWriter, Views, ViewsError},
 };
 use serviceradar_streams::{rows::EpochOutput, rules::Rules};
@@ -39,7 +39,7 @@ impl FillError {
 impl Then {
     /// The generation to be filled with it: one whose filling was interrupted, or a new one. Returns its number.
     pub async fn generation(&self, views: &PostgresViews) -> Result<i32, ViewsError> {
-        views.filling(&self.past, &self.rules.fingerprint(LAYOUT_VERSION), &self.rules.canonical()).await
+        views.filling(&self.past, &self.rules).await
     }
 
     /// Fills that generation, and makes its indexes. `writer` names this process; `at` is the time now, microseconds since the
@@ -73,7 +73,7 @@ async fn take(
     writer: &str,
     rules: &Rules,
 ) -> Result<(Box<dyn TenantWriter>, Resume), ViewsError> {
-    let (fingerprint, rules) = (rules.fingerprint(LAYOUT_VERSION), rules.canonical());
+    let (fingerprint, rules) = (rules.fingerprint(views.layout_version()), rules.canonical());
     let mut is_waiting = false;
     loop {
         match views.take(tenant, writer, &fingerprint, &rules).await {

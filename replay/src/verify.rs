@@ -11,9 +11,9 @@ use serde::Serialize;
 use serde_json::Value;
 use serviceradar_log::LogStore;
 use serviceradar_materializers::{
-    LAYOUT_VERSION, PostgresViews,
+    PostgresViews,
     postgres::{Contradictions, Stored},
-    views::ViewsError,
+    views::{Views, ViewsError},
 };
 use serviceradar_schemas::{Source, codec::WriterSchemas, time::Clock};
 use serviceradar_streams::{
@@ -199,7 +199,7 @@ impl Verify {
             return Err(VerifyError::Empty(self.tenant));
         }
         let rules = stored.rules().await?.unwrap_or_default();
-        let (found, wanted) = (stored.fingerprint().await?, rules.fingerprint(LAYOUT_VERSION));
+        let (found, wanted) = (stored.fingerprint().await?, rules.fingerprint(views.layout_version()));
         if found != wanted {
             return Err(VerifyError::Fingerprint { found, wanted });
         }

@@ -20,7 +20,7 @@ use std::{
 use reqwest::Client;
 use serviceradar_ingest::publish::Observations;
 use serviceradar_log::{KafkaConfig, KafkaLog, LogStore, RatedLog};
-use serviceradar_materializers::{LAYOUT_VERSION, PostgresViews};
+use serviceradar_materializers::PostgresViews;
 use serviceradar_replay::{
     Driver, DriverConfig, DriverHandle, Phase,
     archive::{self, Place},
@@ -123,7 +123,7 @@ impl Stand {
     async fn candidate(&self, log: Arc<dyn LogStore>) -> Result<Candidate> {
         let views: Arc<PostgresViews> = Arc::new(self.database.views().await);
         let rules = Rules::default();
-        let id = views.building(&rules.fingerprint(LAYOUT_VERSION), &rules.canonical()).await?;
+        let id = views.building(&rules).await?;
         let config = CandidateConfig {
             writer: "candidate".to_owned(),
             workers: 1,

@@ -14,10 +14,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use reqwest::Client;
 use serviceradar_log::{LogStore, MemoryLog};
-use serviceradar_materializers::{
-    LAYOUT_VERSION,
-    views::{Epoch, Views},
-};
+use serviceradar_materializers::views::{Epoch, Views};
 use serviceradar_schemas::{
     Address, Claim, DeviceChange, Observation, Probe,
     time::{Clock, SystemClock},
@@ -261,7 +258,7 @@ fn told(what: &str, mut took: Vec<f64>, wanted: &str) {
 async fn live(client: &Client, base: &str, database: &Database) -> Result<()> {
     let rules = Rules::default();
     let views = database.views().await;
-    let fingerprint = rules.fingerprint(LAYOUT_VERSION);
+    let fingerprint = rules.fingerprint(views.layout_version());
     let (mut writer, resume) = views.take(TENANT, "stand", &fingerprint, &rules.canonical()).await?;
     let (put, mut told_at) = mpsc::channel(CLIENTS);
     for _ in 0..CLIENTS {

@@ -1,10 +1,6 @@
 //! Generations: builds of the views beside each other, of which one is active.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Mutex,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
 use serviceradar_streams::rules::Rules;
 
@@ -60,12 +56,16 @@ pub struct Past {
 impl PostgresViews {
     /// The same database, for one of its generations.
     pub fn of_generation(&self, id: i32) -> Self {
-        Self { url: self.url.clone(), target: Target::Generation(id), beats: Mutex::new(HashMap::new()) }
+        self.of(Target::Generation(id))
     }
 
     /// The same database, for one of its generations of the past, `filling` or `past`.
     pub fn of_past(&self, id: i32) -> Self {
-        Self { url: self.url.clone(), target: Target::Past(id), beats: Mutex::new(HashMap::new()) }
+        self.of(Target::Past(id))
+    }
+
+    fn of(&self, target: Target) -> Self {
+        Self { url: self.url.clone(), layout: self.layout, target, beats: Mutex::default() }
     }
 
     /// All generations there are or were, by their numbers.
@@ -111,33 +111,28 @@ impl PostgresViews {
     }
 
     /// A generation that is being built by these rules: one whose build was interrupted, or a new one.
-    pub async fn building(&self, fingerprint: &str, rules: &serde_json::Value) -> Result<i32, ViewsError> {
-        let mut session = self.making().await?;
+    pub async fn building(&self, rules: &Rules) -> Result<i32, ViewsError> {
+        let (mut session, fingerprint) = (self.making().await?, rules.fingerprint(self.layout.version));
         let interrupted = "SELECT max(id) FROM serviceradar_base.pipeline_generations
             WHERE state = 'building' AND fingerprint = $1 AND partial IS NULL";
         let id = match session.query_one(interrupted, &[&fingerprint]).await?.get::<_, Option<i32>>(0) {
             Some(id) => id,
-            None => make(&mut session, fingerprint, rules).await?,
+            None => self.make(&mut session, rules).await?,
         };
         session.begin("COMMIT").await?;
         Ok(id)
     }
 
     /// A generation of the past that is being filled by these rules: one whose filling was interrupted, or a new one.
-    pub async fn filling(
-        &self,
-        Past { tenant, moment }: &Past,
-        fingerprint: &str,
-        rules: &serde_json::Value,
-    ) -> Result<i32, ViewsError> {
-        let mut session = self.making().await?;
+    pub async fn filling(&self, Past { tenant, moment }: &Past, rules: &Rules) -> Result<i32, ViewsError> {
+        let (mut session, fingerprint) = (self.making().await?, rules.fingerprint(self.layout.version));
         let interrupted = "SELECT max(id) FROM serviceradar_base.pipeline_generations
             WHERE state = 'filling' AND fingerprint = $1 AND of_tenant = $2 AND moment = $3";
         let found = session.query_one(interrupted, &[&fingerprint, tenant, moment]).await?;
         let id = match found.get::<_, Option<i32>>(0) {
             Some(id) => id,
             None => {
-                let id = make(&mut session, fingerprint, rules).await?;
+                let id = self.make(&mut session, rules).await?;
                 let update = "UPDATE serviceradar_base.pipeline_generations
                     SET state = 'filling', of_tenant = $2, moment = $3 WHERE id = $1";
                 session.execute(update, &[&id, tenant, moment]).await?;
@@ -152,13 +147,12 @@ impl PostgresViews {
     /// never promoted, and a build that was interrupted is not gone on with.
     pub async fn part(
         &self,
-        fingerprint: &str,
-        rules: &serde_json::Value,
+        rules: &Rules,
         partial: &str,
         frontiers: &BTreeMap<String, Vec<Frontier>>,
     ) -> Result<i32, ViewsError> {
         let mut session = self.making().await?;
-        let id = make(&mut session, fingerprint, rules).await?;
+        let id = self.make(&mut session, rules).await?;
         let mark = "UPDATE serviceradar_base.pipeline_generations SET partial = $2 WHERE id = $1";
         session.execute(mark, &[&id, &partial]).await?;
         let insert = "INSERT INTO serviceradar_base.pipeline_frontiers
@@ -182,6 +176,18 @@ impl PostgresViews {
         session.begin("BEGIN").await?;
         session.execute("SELECT pg_advisory_xact_lock($1)", &[&ADVISORY_LOCK]).await?;
         Ok(session)
+    }
+
+    /// Makes a generation that is built by these rules.
+    async fn make(&self, session: &mut Session, rules: &Rules) -> Result<i32, ViewsError> {
+        let last = "SELECT max(id) FROM serviceradar_base.pipeline_generations";
+        let id = session.query_one(last, &[]).await?.get::<_, Option<i32>>(0).unwrap_or_default() + 1;
+        migrations::create_generation(session.client(), &self.layout, id).await?;
+        let update =
+            "UPDATE serviceradar_base.pipeline_generations SET fingerprint = $2, rules = $3 WHERE id = $1";
+        let (fingerprint, rules) = (rules.fingerprint(self.layout.version), rules.canonical());
+        session.execute(update, &[&id, &fingerprint, &rules]).await?;
+        Ok(id)
     }
 
     /// Says that a generation has what the log has.
@@ -268,19 +274,4 @@ impl PostgresViews {
 pub(super) async fn drop_tables(session: &mut Session, schema: &str) -> Result<(), ViewsError> {
     session.begin("SET LOCAL client_min_messages = warning").await?;
     session.begin(&format!("DROP SCHEMA IF EXISTS {schema}_read, {schema} CASCADE")).await
-}
-
-/// Makes a generation that is built by these rules.
-async fn make(
-    session: &mut Session,
-    fingerprint: &str,
-    rules: &serde_json::Value,
-) -> Result<i32, ViewsError> {
-    let last = "SELECT max(id) FROM serviceradar_base.pipeline_generations";
-    let id = session.query_one(last, &[]).await?.get::<_, Option<i32>>(0).unwrap_or_default() + 1;
-    migrations::create_generation(session.client(), id).await?;
-    let update =
-        "UPDATE serviceradar_base.pipeline_generations SET fingerprint = $2, rules = $3 WHERE id = $1";
-    session.execute(update, &[&id, &fingerprint, rules]).await?;
-    Ok(id)
 }

@@ -9,9 +9,8 @@ use std::{
 use futures_util::future::try_join_all;
 
 use super::session::Session;
-use crate::views::ViewsError;
+use crate::{layout::Layout, views::ViewsError};
 
-const STATEMENTS: &str = include_str!("../../layout/indexes.sql");
 /// Sessions that make indexes at the same time.
 const SESSIONS: usize = 2;
 /// Each sorts by itself, in memory: helpers of its own would write what they sort to files first.
@@ -37,9 +36,9 @@ const KEYS: [(&str, &str); 6] = [
     ("device_search", "(tenant, uid) INCLUDE (name, state)"),
 ];
 
-/// Name and statement of each index, those that take longest first.
-fn indexes() -> Vec<(String, String)> {
-    let secondary = STATEMENTS.split(';').filter_map(|statement| {
+/// Name and statement of each index of a layout, those that take longest first.
+fn indexes(layout: &Layout) -> Vec<(String, String)> {
+    let secondary = layout.indexes.split(';').filter_map(|statement| {
         let statement = statement.get(statement.find("CREATE INDEX")?..)?;
         Some((statement.split_whitespace().nth(2)?.to_owned(), statement.to_owned()))
     });
@@ -54,16 +53,16 @@ fn indexes() -> Vec<(String, String)> {
 }
 
 /// Those that the generation of the session lacks.
-async fn missing(session: &mut Session) -> Result<Vec<(String, String)>, ViewsError> {
+async fn missing(session: &mut Session, layout: &Layout) -> Result<Vec<(String, String)>, ViewsError> {
     let select = "SELECT c.relname FROM pg_class c WHERE c.relkind = 'i' AND c.relnamespace = current_schema()::regnamespace";
     let rows = session.query(select, &[]).await?;
     let there: HashSet<String> = rows.iter().map(|row| row.get::<_, &str>(0).to_owned()).collect();
-    Ok(indexes().into_iter().filter(|(name, _)| !there.contains(name)).collect())
+    Ok(indexes(layout).into_iter().filter(|(name, _)| !there.contains(name)).collect())
 }
 
 /// Takes the indexes away where the generation of the session has no row of any tenant. Returns whether any
 /// are missing.
-pub(crate) async fn drop_if_empty(session: &mut Session) -> Result<bool, ViewsError> {
+pub(crate) async fn drop_if_empty(session: &mut Session, layout: &Layout) -> Result<bool, ViewsError> {
     session.begin("BEGIN").await?;
     let empty =
         "SELECT NOT EXISTS (SELECT FROM record_summaries) AND NOT EXISTS (SELECT FROM device_summaries)";
@@ -71,29 +70,29 @@ pub(crate) async fn drop_if_empty(session: &mut Session) -> Result<bool, ViewsEr
         for (table, _) in KEYS {
             session.begin(&format!("ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {table}_pkey")).await?;
         }
-        let names = indexes().into_iter().map(|(name, _)| name).filter(|name| !name.ends_with("_pkey"));
-        let names: Vec<String> = names.collect();
+        let names = indexes(layout).into_iter().map(|(name, _)| name);
+        let names: Vec<String> = names.filter(|name| !name.ends_with("_pkey")).collect();
         session.begin(&format!("DROP INDEX IF EXISTS {}", names.join(", "))).await?;
     }
     session.begin("COMMIT").await?;
-    Ok(!missing(session).await?.is_empty())
+    Ok(!missing(session, layout).await?.is_empty())
 }
 
 /// Makes the indexes that are missing, and has the planner's figures gathered if any were.
-pub(crate) async fn make(url: &str, schema: &str) -> Result<(), ViewsError> {
+pub(crate) async fn make(url: &str, schema: &str, layout: &Layout) -> Result<(), ViewsError> {
     let mut session = Session::connect(url).await?;
     session.become_writer().await?;
     session.use_generation(schema).await?;
     // Another tenant's writer may be making them at this moment: then it waits here, and nothing is missing.
     session.execute("SELECT pg_advisory_lock(hashtextextended($1, 0))", &[&schema]).await?;
-    let mut lacking = missing(&mut session).await?;
+    let mut lacking = missing(&mut session, layout).await?;
     if lacking.is_empty() {
         return Ok(());
     }
     while let Err(error) = side_by_side(url, schema, lacking.iter().map(|(_, of)| of.clone()).collect()).await
     {
         // A session of a program that was killed may have gone on, and made one meanwhile.
-        let left = missing(&mut session).await?;
+        let left = missing(&mut session, layout).await?;
         if !matches!(error, ViewsError::Refused(_)) || left.len() == lacking.len() {
             return Err(error);
         }
@@ -132,21 +131,21 @@ async fn side_by_side(url: &str, schema: &str, mut statements: Vec<String>) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::LAYOUT;
 
     #[test]
     fn every_statement_of_the_layout_is_an_index_with_a_name() {
-        let indexes = indexes();
+        let indexes = indexes(&LAYOUT);
         let of_layout = indexes.iter().filter(|(_, statement)| statement.starts_with("CREATE INDEX"));
-        assert_eq!(of_layout.clone().count(), STATEMENTS.matches(';').count());
+        assert_eq!(of_layout.clone().count(), LAYOUT.indexes.matches(';').count());
         assert!(of_layout.clone().all(|(name, statement)| statement.contains(&format!("INDEX {name} ON"))));
         assert_eq!(indexes.len(), of_layout.count() + KEYS.len());
     }
 
     #[test]
     fn a_key_is_as_the_layout_makes_it() {
-        let tables = include_str!("../../layout/tables.sql");
         for (table, columns) in KEYS {
-            let table = tables.split(&format!("CREATE TABLE {table} (")).nth(1).unwrap();
+            let table = LAYOUT.tables.split(&format!("CREATE TABLE {table} (")).nth(1).unwrap();
             let key = table.split("PRIMARY KEY ").nth(1).unwrap().split('\n').next().unwrap();
             assert_eq!(key, columns);
         }

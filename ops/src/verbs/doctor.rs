@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 
 use clap::Args;
 use serviceradar_log::{LogError, LogStore, ReadLimit, Setting, TopicDescription};
-use serviceradar_materializers::{Condition, LAYOUT_VERSION, PostgresViews, views::ViewsError};
+use serviceradar_materializers::{Condition, LAYOUT, PostgresViews, views::ViewsError};
 use serviceradar_ops::{
     config::Config,
     folders,
@@ -87,7 +87,7 @@ fn named(check: &str, found: Found) -> Check {
 }
 
 fn program() -> Found {
-    Found::Ok(format!("serviceradar {}, layout {LAYOUT_VERSION} of the views", env!("CARGO_PKG_VERSION")))
+    Found::Ok(format!("serviceradar {}, layout {} of the views", env!("CARGO_PKG_VERSION"), LAYOUT.version))
 }
 
 /// The nearest folder on the way up that exists.
@@ -348,7 +348,7 @@ fn conditions(of: Condition) -> Vec<Check> {
 
 /// Of the views, beside that of this program with its rules.
 fn fingerprint(found: Option<String>) -> Found {
-    let wanted = Rules::default().fingerprint(LAYOUT_VERSION);
+    let wanted = Rules::default().fingerprint(LAYOUT.version);
     match found {
         None => Found::Ok("nobody has written views yet".to_owned()),
         Some(found) if found == wanted => Found::Ok(found),
@@ -437,7 +437,7 @@ mod tests {
             extensions_to_make: Vec::new(),
             extensions_missing: Vec::new(),
             roles_missing: Vec::new(),
-            fingerprint: Ok(Some(Rules::default().fingerprint(LAYOUT_VERSION))),
+            fingerprint: Ok(Some(Rules::default().fingerprint(LAYOUT.version))),
         };
         let failed = |condition: Condition| {
             let failed = conditions(condition).into_iter().filter_map(|(check, found)| match found {

@@ -8,7 +8,7 @@ use std::{
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use serde_json::Value;
-use serviceradar_materializers::LAYOUT_VERSION;
+use serviceradar_materializers::LAYOUT;
 use serviceradar_streams::rules::Rules as Document;
 
 use super::Context;
@@ -49,7 +49,7 @@ impl Rules {
     pub(crate) fn run(self, context: &Context) -> anyhow::Result<()> {
         match self.verb {
             Verb::Check { file } => {
-                let fingerprint = read(&file)?.fingerprint(LAYOUT_VERSION);
+                let fingerprint = read(&file)?.fingerprint(LAYOUT.version);
                 let row = vec![file.display().to_string().into(), fingerprint.into()];
                 Ok(output::rows(context.format, &["rules", "fingerprint"], &[row])?)
             }

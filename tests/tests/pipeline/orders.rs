@@ -113,7 +113,7 @@ fn cut(columns: &[Column], chance: &mut StdRng) -> Vec<Vec<(usize, std::ops::Ran
 /// Takes the log into the views in an order of its own.
 async fn run(views: &PostgresViews, columns: &[Column], order: Vec<Vec<(usize, std::ops::Range<usize>)>>) {
     let rules = Arc::new(Rules::default());
-    let fingerprint = rules.fingerprint(serviceradar_materializers::LAYOUT_VERSION);
+    let fingerprint = rules.fingerprint(views.layout_version());
     let (mut writer, _) = views.take(TENANT, "stand", &fingerprint, &json!({})).await.unwrap();
     let mut engine = Engine::start(TENANT, &rules, 1).unwrap();
     let mut intakes: Vec<Intake> =

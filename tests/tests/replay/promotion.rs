@@ -12,7 +12,7 @@ use std::{
 
 use serviceradar_log::{LogStore, MemoryLog};
 use serviceradar_materializers::{
-    LAYOUT_VERSION, PostgresViews,
+    LAYOUT, Layout, PostgresViews,
     postgres::Kind,
     views::{Frontier, ViewsError},
 };
@@ -21,7 +21,7 @@ use serviceradar_replay::{
     candidate::{Candidate, CandidateConfig, CandidateError},
     intake_times::offset_at,
     topics::{Partition, read_by},
-    verify::{Verdict, Verify},
+    verify::{Verdict, Verify, VerifyError},
 };
 use serviceradar_schemas::{
     Claim, Decoder, DeviceChange, Framings, Observation, Source,
@@ -37,6 +37,7 @@ use serviceradar_tests::{
         read_all,
     },
 };
+use tokio::task::JoinHandle;
 
 pub(super) const OTHER_TENANT: &str = "other";
 
@@ -44,21 +45,28 @@ pub(super) const OTHER_TENANT: &str = "other";
 pub(super) struct Stand {
     pub(super) log: Arc<dyn LogStore>,
     pub(super) database: Database,
-    live: Option<DriverHandle>,
+    pub(super) live: Option<DriverHandle>,
     pub(super) network: Network,
+    /// Of the program that whatever is started next is of.
+    pub(super) layout: Layout,
 }
 
 impl Stand {
     pub(super) async fn new(devices: usize) -> Self {
+        Self::at(Database::migrated().await, devices).await
+    }
+
+    pub(super) async fn at(database: Database, devices: usize) -> Self {
         let log: Arc<dyn LogStore> = Arc::new(MemoryLog::new(Arc::new(SystemClock)));
-        let (network, database) = (Network::new(devices).await, Database::migrated().await);
+        let network = Network::new(devices).await;
         make_topics(&log).await;
         network.look(&log).await;
-        let live = live(&log, database.url()).await;
-        live.caught_up().await.unwrap();
-        network.look(&log).await;
-        live.caught_up().await.unwrap();
-        Self { log, database, live: Some(live), network }
+        let mut stand = Self { log, database, live: None, network, layout: LAYOUT };
+        stand.start_live().await;
+        stand.live().caught_up().await.unwrap();
+        stand.network.look(&stand.log).await;
+        stand.live().caught_up().await.unwrap();
+        stand
     }
 
     pub(super) fn live(&self) -> &DriverHandle {
@@ -70,11 +78,32 @@ impl Stand {
     }
 
     pub(super) async fn start_live(&mut self) {
-        self.live = Some(live(&self.log, self.database.url()).await);
+        self.live = Some(self.pipeline("live").await);
+    }
+
+    /// As `run` has it: by the rules that the views have.
+    pub(super) async fn pipeline(&self, name: &str) -> DriverHandle {
+        let config = config(TENANT, name, self.log.clone(), self.database.url()).await;
+        Driver::start(DriverConfig { rules: None, views: self.views().await, ..config })
+    }
+
+    /// Publishes sightings until it is over.
+    pub(super) fn publishing(&self, is_over: &Arc<AtomicBool>) -> JoinHandle<()> {
+        let (log, is_over) = (self.log.clone(), is_over.clone());
+        tokio::spawn(async move {
+            let mut number = 0_u32;
+            while !is_over.load(Ordering::Relaxed) {
+                let seen =
+                    (0..20).map(|of| observation(&format!("l{}", (number + of) % 500), SystemClock.now()));
+                observations(&log).publish(seen.collect::<Vec<_>>()).await.unwrap();
+                number += 20;
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
     }
 
     pub(super) async fn views(&self) -> Arc<PostgresViews> {
-        Arc::new(self.database.views().await)
+        Arc::new(self.database.views().await.of_layout(self.layout))
     }
 
     /// A candidate that has caught up.
@@ -86,12 +115,12 @@ impl Stand {
 
     async fn start(&self, rules: &Rules) -> Candidate {
         let views = self.views().await;
-        let id = views.building(&rules.fingerprint(LAYOUT_VERSION), &rules.canonical()).await.unwrap();
+        let id = views.building(rules).await.unwrap();
         Candidate::start(self.config(views), id, rules.clone()).await.unwrap()
     }
 
     /// One that is ready already.
-    async fn again(&self, id: i32) -> Candidate {
+    pub(super) async fn again(&self, id: i32) -> Candidate {
         let views = self.views().await;
         let rules = views.rules_of(id).await.unwrap().unwrap();
         let candidate = Candidate::start(self.config(views), id, rules).await.unwrap();
@@ -124,6 +153,12 @@ impl Stand {
 
     /// Rows, sums and log of the active generation are the same.
     pub(super) async fn assert_verified(&self) -> Verdict {
+        let verdict = self.verify(&*self.views().await).await.unwrap();
+        assert!(verdict.is_clean(), "{verdict:#?}");
+        verdict
+    }
+
+    pub(super) async fn verify(&self, views: &PostgresViews) -> Result<Verdict, VerifyError> {
         let verify = Verify {
             tenant: TENANT.to_owned(),
             workers: 1,
@@ -131,9 +166,7 @@ impl Stand {
             writers: Arc::new(NoRegistry),
             clock: Arc::new(SystemClock),
         };
-        let verdict = verify.run(&*self.views().await, |_| {}).await.unwrap();
-        assert!(verdict.is_clean(), "{verdict:#?}");
-        verdict
+        verify.run(views, |_| {}).await
     }
 
     /// Whoever reads all device changes has the devices of the active generation.
@@ -171,11 +204,6 @@ impl Stand {
             .collect();
         assert_eq!(of_log, of_views);
     }
-}
-
-async fn live(log: &Arc<dyn LogStore>, url: &str) -> DriverHandle {
-    // As `run` has it: by the rules that the views have.
-    Driver::start(DriverConfig { rules: None, ..config(TENANT, "live", log.clone(), url).await })
 }
 
 /// By which two records that share a MAC are two devices.
@@ -223,19 +251,7 @@ async fn what_is_built_beside_has_all_rows_and_tells_nobody() {
 async fn a_promotion_under_load_loses_nothing_and_hands_over_and_back() {
     let mut stand = Stand::new(100).await;
     let is_over = Arc::new(AtomicBool::new(false));
-    let publishing = {
-        let (log, is_over) = (stand.log.clone(), is_over.clone());
-        tokio::spawn(async move {
-            let mut number = 0_u32;
-            while !is_over.load(Ordering::Relaxed) {
-                let seen =
-                    (0..20).map(|of| observation(&format!("l{}", (number + of) % 500), SystemClock.now()));
-                observations(&log).publish(seen.collect::<Vec<_>>()).await.unwrap();
-                number += 20;
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        })
-    };
+    let publishing = stand.publishing(&is_over);
     // Whoever reads what people read is never refused, and never sees it empty.
     let asked = Arc::new(AtomicUsize::new(0));
     let reading = {
@@ -384,7 +400,7 @@ async fn a_writer_that_does_not_stop_in_time_is_left_alone() {
         1,
         "the device that only the candidate has seen"
     );
-    let live = live(&stand.log, stand.database.url()).await;
+    let live = stand.pipeline("live").await;
     candidate.relieved().await.unwrap();
     live.caught_up().await.unwrap();
     assert_eq!(stand.assert_verified().await.generation, 2);
@@ -446,7 +462,7 @@ async fn all_tenants_are_promoted_at_once_or_none_is() {
     }
     let views = stand.views().await;
     let rules = Rules::default();
-    let id = views.building(&rules.fingerprint(LAYOUT_VERSION), &rules.canonical()).await.unwrap();
+    let id = views.building(&rules).await.unwrap();
     let refused = Candidate::start(stand.config(views), id, rules).await;
     assert!(matches!(refused, Err(CandidateError::NoTopics(tenant)) if tenant == OTHER_TENANT));
     stand.stop_live().await;
@@ -467,10 +483,9 @@ async fn a_generation_of_a_part_of_the_log_can_be_built_over_what_is_gone_and_is
         frontiers.push(Frontier { topic, log_partition, next_offset, intake_max: i64::MIN, witness: None });
     }
     let (views, rules) = (stand.views().await, Rules::default());
-    let (fingerprint, canonical) = (rules.fingerprint(LAYOUT_VERSION), rules.canonical());
     let frontiers = BTreeMap::from([(TENANT.to_owned(), frontiers)]);
-    let id = views.part(&fingerprint, &canonical, "from then", &frontiers).await.unwrap();
-    let part = Candidate::start(stand.config(views.clone()), id, rules).await.unwrap();
+    let id = views.part(&rules, "from then", &frontiers).await.unwrap();
+    let part = Candidate::start(stand.config(views.clone()), id, rules.clone()).await.unwrap();
     part.caught_up(|_| {}).await.unwrap();
     assert_eq!(stand.count("SELECT count(*) FROM views_2.device_summaries").await, 1);
     let refused = part.promote(None).await;
@@ -480,8 +495,8 @@ async fn a_generation_of_a_part_of_the_log_can_be_built_over_what_is_gone_and_is
     let listed = views.generations().await.unwrap();
     assert_eq!(listed[1].partial.as_deref(), Some("from then"));
     // One that is interrupted is no build of the whole, either.
-    let id = views.part(&fingerprint, &canonical, "from then", &frontiers).await.unwrap();
-    assert_ne!(views.building(&fingerprint, &canonical).await.unwrap(), id);
+    let id = views.part(&rules, "from then", &frontiers).await.unwrap();
+    assert_ne!(views.building(&rules).await.unwrap(), id);
     // The pipeline goes on.
     observations(&stand.log).publish([observation("z", SystemClock.now())]).await.unwrap();
     stand.live().caught_up().await.unwrap();

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use serviceradar_log::{NewEvent, Publisher};
 use serviceradar_materializers::{
-    LAYOUT_VERSION,
     postgres::{Truncation, Untold},
     views::{Views, ViewsError},
 };
@@ -245,7 +244,7 @@ async fn what_consumers_know_stays_until_it_is_told_or_is_read_again() {
     assert!(matches!(refused, Err(CandidateError::Untold { active: 1, told: 2, .. })), "{refused:?}");
     other.stop().await.unwrap();
     assert!(views.retire(2).await.is_err(), "consumers know it");
-    let (fingerprint, rules) = (narrow().fingerprint(LAYOUT_VERSION), narrow().canonical());
+    let (fingerprint, rules) = (narrow().fingerprint(views.layout_version()), narrow().canonical());
     let taken = views.of_generation(2).take(TENANT, "w", &fingerprint, &rules).await;
     assert!(matches!(taken, Err(ViewsError::Refused(_))), "it is what it was");
     assert!(views.take_place(2, 1).await.is_err(), "it has taken the place already");

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serviceradar_log::LogStore;
 use serviceradar_materializers::{
-    LAYOUT_VERSION, PostgresViews,
+    PostgresViews,
     outbox::{EPOCH_HEADER, GENERATION_HEADER},
     views::Views,
 };
@@ -93,8 +93,8 @@ pub(crate) async fn assert_changes_fold(log: &Arc<dyn LogStore>, url: &str, what
         folded.into_iter().filter_map(|(uid, (_, device))| Some((uid, device?))).collect();
     let rules = Rules::default();
     let views = PostgresViews::connect(url).await.unwrap();
-    let (mut writer, _) =
-        views.take(TENANT, "stand", &rules.fingerprint(LAYOUT_VERSION), &rules.canonical()).await.unwrap();
+    let fingerprint = rules.fingerprint(views.layout_version());
+    let (mut writer, _) = views.take(TENANT, "stand", &fingerprint, &rules.canonical()).await.unwrap();
     let devices = writer.outbox().devices(None, usize::MAX).await.unwrap();
     writer.leave().await.unwrap();
     let devices: BTreeMap<String, DeviceChange> =

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use serde_json::Value;
 use serviceradar_log::{LogStore, RatedLog};
 use serviceradar_materializers::{
-    LAYOUT_VERSION, PostgresViews,
+    PostgresViews,
     views::{Frontier, Views},
 };
 use serviceradar_replay::{
@@ -127,10 +127,7 @@ impl Rebuild {
         };
         let (id, events) = match is_part {
             true => part(&*reached, &views, &rules, from, planned.gaps).await?,
-            false => (
-                views.building(&rules.fingerprint(LAYOUT_VERSION), &rules.canonical()).await?,
-                planned.events,
-            ),
+            false => (views.building(&rules).await?, planned.events),
         };
         tracing::info!(generation = id, events, "building");
         let candidate = match build(context, &views, log, (id, events), rules, &shutdown).await {
@@ -232,7 +229,7 @@ async fn part(
     let from = from.map(|at| format!("from {}", time::format(at)));
     let over = (gaps > 0 && from_begin).then(|| format!("without {gaps} ranges of events that are gone"));
     let partial = from.into_iter().chain(over).collect::<Vec<_>>().join(", ");
-    let id = views.part(&rules.fingerprint(LAYOUT_VERSION), &rules.canonical(), &partial, &frontiers).await?;
+    let id = views.part(rules, &partial, &frontiers).await?;
     Ok((id, events))
 }
 

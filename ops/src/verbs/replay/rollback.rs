@@ -7,8 +7,9 @@ use clap::Args;
 use serde_json::{Value, json};
 use serviceradar_log::LogStore;
 use serviceradar_materializers::{
-    LAYOUT_VERSION, PostgresViews,
+    PostgresViews,
     postgres::{Generation, Untold},
+    views::Views,
 };
 use serviceradar_replay::{PartitionStatus, operations::Operations};
 use serviceradar_schemas::Operation;
@@ -94,7 +95,7 @@ impl Rollback {
     ) -> anyhow::Result<()> {
         let (shutdown, to_id) = (shutdown::on_signal()?, to.id);
         let rules = views.rules_of(to_id).await?.unwrap_or_default();
-        if to.fingerprint.as_ref() != Some(&rules.fingerprint(LAYOUT_VERSION)) {
+        if to.fingerprint.as_ref() != Some(&rules.fingerprint(views.layout_version())) {
             bail!(
                 "generation {to_id} was made by another program, which must catch it up: roll back with that one"
             );
