@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod as_of;
+mod layouts;
 mod past;
 mod promotion;
 mod rollback;

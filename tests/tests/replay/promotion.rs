@@ -153,7 +153,8 @@ impl Stand {
 
     /// Rows, sums and log of the active generation are the same.
     pub(super) async fn assert_verified(&self) -> Verdict {
-        let verdict = self.verify(&*self.views().await).await.unwrap();
+        let views = self.views().await;
+        let verdict = self.verify(&views).await.unwrap();
         assert!(verdict.is_clean(), "{verdict:#?}");
         verdict
     }
