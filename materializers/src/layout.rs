@@ -3,7 +3,7 @@
 /// A layout, which a generation is made with and keeps, as statements of SQL, each with `;` behind it.
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {
-    /// Part of the fingerprint: whoever has another refuses the generation.
+    /// Kept with each generation, and part of its fingerprint: whoever has another refuses it.
     pub version: u32,
     /// Tables with their keys.
     pub tables: &'static str,

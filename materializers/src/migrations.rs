@@ -14,7 +14,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 11] = [
+const MIGRATIONS: [Migration; 12] = [
     Migration {
         version: 1,
         name: "roles_and_isolation",
@@ -58,6 +58,11 @@ const MIGRATIONS: [Migration; 11] = [
         name: "partial_generations",
         sql: include_str!("../migrations/0011_partial_generations.sql"),
     },
+    Migration {
+        version: 12,
+        name: "layouts_of_generations",
+        sql: include_str!("../migrations/0012_layouts_of_generations.sql"),
+    },
 ];
 
 /// Only one migrates at a time; the key is this program's own.
@@ -71,8 +76,9 @@ impl Migration {
     }
 }
 
-/// Applies what is missing, and makes generation 1 of a layout where there is none. Returns the names of what it
-/// applied. Other migrations of the same database wait, and find nothing left to do.
+/// Applies what is missing, and makes generation 1 of a layout where there is none; one that nobody has written is made anew
+/// where its layout is another. Returns the names of what it applied. Other migrations of the same database wait, and find
+/// nothing left to do.
 pub(crate) async fn migrate(client: &Client, layout: &Layout) -> Result<Vec<&'static str>, ViewsError> {
     client.batch_execute("BEGIN").await.map_err(views_error)?;
     let applied = migrate_in_transaction(client, layout).await;
@@ -100,18 +106,44 @@ async fn migrate_in_transaction(client: &Client, layout: &Layout) -> Result<Vec<
             .map_err(views_error)?;
         names.push(migration.name);
     }
-    if !names.is_empty() {
-        let count = "SELECT count(*) FROM serviceradar_base.pipeline_generations";
-        let generations: i64 = client.query_one(count, &[]).await.map_err(views_error)?.get(0);
-        if generations == 0 {
-            create_generation(client, layout, FIRST_GENERATION).await?;
-            show_generation(client, FIRST_GENERATION).await?;
-            let update =
-                "UPDATE serviceradar_base.pipeline_generations SET state = 'active', promoted_at = now()";
-            client.execute(update, &[]).await.map_err(views_error)?;
-        }
+    client.batch_execute("SET LOCAL ROLE serviceradar_writer").await.map_err(views_error)?;
+    let count = "SELECT count(*) FROM serviceradar_base.pipeline_generations";
+    let generations: i64 = client.query_one(count, &[]).await.map_err(views_error)?.get(0);
+    if generations == 0 {
+        create_generation(client, layout, FIRST_GENERATION).await?;
+        show_generation(client, FIRST_GENERATION).await?;
+        let update =
+            "UPDATE serviceradar_base.pipeline_generations SET state = 'active', promoted_at = now()";
+        client.execute(update, &[]).await.map_err(views_error)?;
     }
+    make_unwritten_anew(client, layout).await?;
     Ok(names)
+}
+
+/// Makes the tables anew of a generation that has another layout and that nobody has written: there is nothing in them.
+async fn make_unwritten_anew(client: &Client, layout: &Layout) -> Result<(), ViewsError> {
+    // Whoever takes it at this moment waits for the row, or is waited for, and then it is no longer one of these.
+    let update = "UPDATE serviceradar_base.pipeline_generations AS g SET layout = $1, started_at = now()
+        WHERE state <> 'retired' AND fingerprint IS NULL AND layout IS DISTINCT FROM $1
+          AND NOT EXISTS (SELECT FROM serviceradar_base.pipeline_epochs WHERE generation = g.id AND records > 0)
+        RETURNING id, state = 'active'";
+    for row in client.query(update, &[&layout.version.cast_signed()]).await.map_err(views_error)? {
+        let (id, is_active): (i32, bool) = (row.get(0), row.get(1));
+        let schema = schema_of(id);
+        // Beside, until what people read is of the new ones: what they made over it, or granted, stays.
+        let before = format!("{schema}_before");
+        let rename = format!(
+            "ALTER SCHEMA {schema} RENAME TO {before}; ALTER SCHEMA {schema}_read RENAME TO {before}_read"
+        );
+        client.batch_execute(&rename).await.map_err(views_error)?;
+        create_tables(client, layout, id).await?;
+        if is_active {
+            show_generation(client, id).await?;
+        }
+        drop_tables(client, &before).await?;
+        tracing::info!(generation = id, layout = layout.version, "made anew: nobody had written it");
+    }
+    Ok(())
 }
 
 const HISTORY: &str = "
@@ -136,8 +168,18 @@ fn of_generation(sql: &str, id: i32) -> String {
     sql.replace("{schema}", &schema_of(id)).replace("{id}", &id.to_string())
 }
 
-/// Makes a generation that is being built: its schema with tables, indexes and views.
+/// Makes a generation that is being built.
 pub(crate) async fn create_generation(client: &Client, layout: &Layout, id: i32) -> Result<(), ViewsError> {
+    create_tables(client, layout, id).await?;
+    let insert = "INSERT INTO serviceradar_base.pipeline_generations (id, schema, state, layout)
+        VALUES ($1, $2, 'building', $3)";
+    let (schema, layout) = (schema_of(id), layout.version.cast_signed());
+    client.execute(insert, &[&id, &schema, &layout]).await.map_err(views_error)?;
+    Ok(())
+}
+
+/// Makes the schema of a generation, with tables, indexes and views.
+async fn create_tables(client: &Client, layout: &Layout, id: i32) -> Result<(), ViewsError> {
     let schema = schema_of(id);
     let sql = [
         format!("CREATE SCHEMA {schema}; SET LOCAL search_path = {schema}, public;"),
@@ -150,11 +192,15 @@ pub(crate) async fn create_generation(client: &Client, layout: &Layout, id: i32)
         of_generation(include_str!("../layout/reading.sql"), id),
         "RESET search_path".to_owned(),
     ];
-    client.batch_execute(&sql.join("\n")).await.map_err(views_error)?;
-    let insert =
-        "INSERT INTO serviceradar_base.pipeline_generations (id, schema, state) VALUES ($1, $2, 'building')";
-    client.execute(insert, &[&id, &schema]).await.map_err(views_error)?;
-    Ok(())
+    client.batch_execute(&sql.join("\n")).await.map_err(views_error)
+}
+
+/// Drops the tables in the schema of a generation, where they are there.
+pub(crate) async fn drop_tables(client: &Client, schema: &str) -> Result<(), ViewsError> {
+    let drop = format!(
+        "SET LOCAL client_min_messages = warning; DROP SCHEMA IF EXISTS {schema}_read, {schema} CASCADE"
+    );
+    client.batch_execute(&drop).await.map_err(views_error)
 }
 
 /// Makes the views that people read those of a generation.
@@ -198,4 +244,16 @@ pub(crate) async fn check(client: &Client) -> Result<(), ViewsError> {
             missing.version, missing.name
         ))),
     }
+}
+
+/// Refuses a generation that nobody has written, by its number, where its tables are of another layout than this.
+pub(crate) fn check_layout(id: i32, found: Option<i32>, layout: &Layout) -> Result<(), ViewsError> {
+    let wanted = layout.version.cast_signed();
+    if found == Some(wanted) {
+        return Ok(());
+    }
+    let found = found.map_or_else(|| "one that is not known".to_owned(), |found| found.to_string());
+    Err(ViewsError::Schema(format!(
+        "nobody has written generation {id} yet, and the layout of its tables is {found}, not {wanted}; run `serviceradar migrate`, which makes it anew, or use the program that made it"
+    )))
 }

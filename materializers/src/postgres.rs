@@ -122,8 +122,9 @@ impl PostgresViews {
         Self { layout, ..self }
     }
 
-    /// Brings the database up to date; returns the names of what was missing. The role of the URL must
-    /// be allowed to make roles and extensions where they are missing.
+    /// Brings the database up to date; returns the names of what was missing. A generation that nobody has written is made
+    /// anew where its layout is another. The role of the URL must be allowed to make roles and extensions where they are
+    /// missing.
     pub async fn migrate(&self) -> Result<Vec<&'static str>, ViewsError> {
         migrations::migrate(Session::connect(&self.url).await?.client(), &self.layout).await
     }
@@ -174,7 +175,7 @@ impl PostgresViews {
     /// # Errors
     /// Where it does not answer. What it lacks is no error.
     pub async fn examine(&self, clock: &dyn Clock) -> Result<Condition, ViewsError> {
-        examine::examine(Session::connect(&self.url).await?.client(), clock).await
+        examine::examine(Session::connect(&self.url).await?.client(), &self.layout, clock).await
     }
 
     /// Whether a writer that has neither left nor been seen to move for too long holds the tenant.
@@ -265,19 +266,22 @@ struct Taken {
     is_shown: bool,
 }
 
-/// The generation that is meant; its fingerprint is set by whoever takes it first.
+/// The generation that is meant; its fingerprint is set by whoever takes it first, if its tables have this layout.
 async fn take_generation(
     session: &mut Session,
     target: Target,
+    layout: &Layout,
     fingerprint: &str,
     rules: &serde_json::Value,
 ) -> Result<Taken, ViewsError> {
     let condition = target.condition();
     let claim = format!(
         "UPDATE serviceradar_base.pipeline_generations SET fingerprint = $1, rules = $2
-         WHERE {condition} AND fingerprint IS NULL"
+         WHERE {condition} AND fingerprint IS NULL RETURNING id, layout"
     );
-    session.execute(&claim, &[&fingerprint, rules]).await?;
+    for row in session.query(&claim, &[&fingerprint, rules]).await? {
+        migrations::check_layout(row.get(0), row.get(1), layout)?;
+    }
     let select = format!(
         "SELECT id, schema, fingerprint, state = 'active', shown FROM serviceradar_base.pipeline_generations
          WHERE {condition} FOR SHARE"
@@ -313,7 +317,7 @@ impl Views for PostgresViews {
         session.become_writer().await?;
         session.begin("BEGIN").await?;
         let Taken { generation, schema, is_active, is_shown } =
-            take_generation(&mut session, self.target, fingerprint, rules).await?;
+            take_generation(&mut session, self.target, &self.layout, fingerprint, rules).await?;
         untold::check(&mut session, Some(tenant), generation).await?;
         let told = untold::told(&mut session, tenant, generation).await?;
         let token = self.take_in_transaction(&mut session, tenant, writer, generation).await?;

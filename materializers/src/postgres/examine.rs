@@ -4,7 +4,7 @@ use serviceradar_schemas::time::Clock;
 use tokio_postgres::Client;
 
 use super::{session::views_error, state::Micros};
-use crate::{migrations, views::ViewsError};
+use crate::{layout::Layout, migrations, views::ViewsError};
 
 /// Extensions that the views need; all are among PostgreSQL's own.
 pub const EXTENSIONS: [&str; 3] = ["pg_trgm", "btree_gin", "btree_gist"];
@@ -30,11 +30,16 @@ pub struct Condition {
     pub extensions_missing: Vec<String>,
     /// Roles that are missing, or that the role of the URL may not become though it must.
     pub roles_missing: Vec<String>,
-    /// Fingerprint of the active generation, none before somebody wrote it; or why the schema does not fit.
+    /// Fingerprint of the active generation, none before somebody wrote it; or why the schema does not fit, or the layout of
+    /// one that nobody wrote.
     pub fingerprint: Result<Option<String>, ViewsError>,
 }
 
-pub(super) async fn examine(client: &Client, clock: &dyn Clock) -> Result<Condition, ViewsError> {
+pub(super) async fn examine(
+    client: &Client,
+    layout: &Layout,
+    clock: &dyn Clock,
+) -> Result<Condition, ViewsError> {
     let select =
         "SELECT current_setting('server_version_num')::integer / 10000, current_setting('server_version')";
     let row = client.query_one(select, &[]).await.map_err(views_error)?;
@@ -51,7 +56,7 @@ pub(super) async fn examine(client: &Client, clock: &dyn Clock) -> Result<Condit
         extensions_to_make: Vec::new(),
         extensions_missing: Vec::new(),
         roles_missing: roles_missing(client).await?,
-        fingerprint: fingerprint(client).await,
+        fingerprint: fingerprint(client, layout).await,
     };
     let names = [&EXTENSIONS[..], &[TIMESCALE]].concat();
     let select = "SELECT wanted, default_version, installed_version FROM unnest($1::text[]) AS e (wanted)
@@ -76,11 +81,19 @@ async fn roles_missing(client: &Client) -> Result<Vec<String>, ViewsError> {
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-async fn fingerprint(client: &Client) -> Result<Option<String>, ViewsError> {
+async fn fingerprint(client: &Client, layout: &Layout) -> Result<Option<String>, ViewsError> {
     migrations::check(client).await?;
     client.batch_execute("SET ROLE serviceradar_reader").await.map_err(views_error)?;
-    let select = "SELECT fingerprint FROM serviceradar.pipeline_generations WHERE state = 'active'";
+    let select =
+        "SELECT fingerprint, id, layout FROM serviceradar.pipeline_generations WHERE state = 'active'";
     let active = client.query_opt(select, &[]).await.map_err(views_error)?;
     client.batch_execute("RESET ROLE").await.map_err(views_error)?;
-    Ok(active.and_then(|row| row.get(0)))
+    let Some(row) = active else {
+        return Ok(None);
+    };
+    let fingerprint = row.get::<_, Option<String>>(0);
+    if fingerprint.is_none() {
+        migrations::check_layout(row.get(1), row.get(2), layout)?;
+    }
+    Ok(fingerprint)
 }

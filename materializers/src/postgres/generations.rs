@@ -230,7 +230,7 @@ impl PostgresViews {
             )));
         };
         untold::check(&mut session, None, id).await?;
-        drop_tables(&mut session, row.get(0)).await?;
+        migrations::drop_tables(session.client(), row.get(0)).await?;
         for table in ["writers", "frontiers", "watermarks", "hashes", "outbox", "stops", "stand_bys"] {
             let delete = format!("DELETE FROM serviceradar_base.pipeline_{table} WHERE generation = $1");
             session.execute(&delete, &[&id]).await?;
@@ -268,10 +268,4 @@ impl PostgresViews {
         }
         session.begin("COMMIT").await
     }
-}
-
-/// Drops the tables of a generation, where they are there.
-pub(super) async fn drop_tables(session: &mut Session, schema: &str) -> Result<(), ViewsError> {
-    session.begin("SET LOCAL client_min_messages = warning").await?;
-    session.begin(&format!("DROP SCHEMA IF EXISTS {schema}_read, {schema} CASCADE")).await
 }

@@ -1,7 +1,7 @@
 //! Removal: all that the database has of a tenant goes, journals too, at once or not at all.
 
-use super::{PostgresViews, generations, session::Session};
-use crate::views::ViewsError;
+use super::{PostgresViews, session::Session};
+use crate::{migrations, views::ViewsError};
 
 /// The tables that have rows of tenants: those of all generations, journals, and progress. What operators did stays.
 const TABLES: &str = "SELECT format('%I.%I', n.nspname, c.relname)
@@ -27,7 +27,7 @@ impl PostgresViews {
         let past = "UPDATE serviceradar_base.pipeline_generations
             SET state = 'retired', of_tenant = NULL, moment = NULL WHERE of_tenant = $1 RETURNING schema";
         for row in session.query(past, &[&tenant]).await? {
-            generations::drop_tables(&mut session, row.get(0)).await?;
+            migrations::drop_tables(session.client(), row.get(0)).await?;
         }
         let mut rows = 0;
         for table in session.query(TABLES, &[]).await? {

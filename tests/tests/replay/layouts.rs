@@ -29,6 +29,8 @@ use super::promotion::Stand;
 
 /// What a program says of views of another layout.
 const WHAT_TO_DO: &str = "use the program and rules that built them";
+/// What it says of those that nobody has written.
+const MIGRATE: &str = "run `serviceradar migrate`, which makes it anew";
 
 /// The layout of the next program: a column more, which has a default and is read by people, and an index more.
 fn next() -> Layout {
@@ -81,14 +83,50 @@ impl Stand {
         self.layout = other;
         self.start_live().await;
     }
+
+    /// Nobody has written the views, and a program of another layout neither does nor finds them right.
+    async fn assert_unwritten_is_refused(&self) {
+        let is_told = |error: &ViewsError| matches!(error, ViewsError::Schema(why) if why.contains(MIGRATE));
+        let error = ended(self.pipeline("w").await).await;
+        assert!(matches!(&error, DriverError::Views(error) if is_told(error)), "{error:?}");
+        let views = self.views().await;
+        let condition = views.examine(&SystemClock).await.unwrap();
+        assert!(matches!(&condition.fingerprint, Err(error) if is_told(error)), "{condition:?}");
+        assert_eq!(views.generations().await.unwrap()[0].fingerprint, None, "it was taken");
+    }
+
+    /// Migrates, which makes anew what nobody has written, and what people read with it.
+    async fn migrate_unwritten(&mut self, layout: Layout, of_next: i64) {
+        self.layout = layout;
+        let views = self.views().await;
+        assert_eq!(views.migrate().await.unwrap(), [""; 0]);
+        assert_eq!(self.has_of_next("views_1").await, [of_next; 2]);
+        assert_eq!(self.has_of_next("serviceradar").await, [of_next, 0]);
+        let condition = views.examine(&SystemClock).await.unwrap();
+        assert!(matches!(condition.fingerprint, Ok(None)), "{condition:?}");
+    }
+
+    /// Returns once so many sessions wait for a lock.
+    async fn waiting_for_locks(&self, sessions: i64) {
+        let waiting = "SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        while self.count(waiting).await < sessions {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// A pipeline ends by itself; returns why.
+async fn ended(pipeline: DriverHandle) -> DriverError {
+    while !pipeline.is_finished() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    pipeline.stop().await.unwrap_err()
 }
 
 /// A pipeline ends, and says why and what to do.
 async fn assert_refused(pipeline: DriverHandle) {
-    while !pipeline.is_finished() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    let error = pipeline.stop().await.unwrap_err();
+    let error = ended(pipeline).await;
     assert!(matches!(error, DriverError::Views(ViewsError::Fingerprint { .. })), "{error:?}");
     assert!(error.to_string().contains(WHAT_TO_DO), "{error}");
 }
@@ -188,4 +226,78 @@ async fn a_program_neither_writes_nor_verifies_nor_goes_on_with_views_of_another
     let refused = stand.verify(&views.of_generation(2)).await;
     assert!(matches!(refused, Err(VerifyError::Fingerprint { .. })), "it is verified");
     stand.stop_live().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn views_that_nobody_has_written_are_of_the_program_that_migrated_last() {
+    let mut stand = Stand::unwritten(Database::migrated_timescale().await, 20).await;
+    let client = stand.database.client().await;
+    let of_people = "CREATE VIEW public.of_people AS SELECT id FROM serviceradar.snapshots";
+    client.batch_execute(of_people).await.unwrap();
+    // As migration 12 finds it: no program knows what its tables are like.
+    let forget = "UPDATE serviceradar_base.pipeline_generations SET layout = NULL";
+    client.batch_execute(forget).await.unwrap();
+    stand.assert_unwritten_is_refused().await;
+    stand.migrate_unwritten(next(), 1).await;
+    stand.layout = LAYOUT;
+    stand.assert_unwritten_is_refused().await;
+    stand.migrate_unwritten(LAYOUT, 0).await;
+    stand.layout = next();
+    stand.assert_unwritten_is_refused().await;
+    stand.migrate_unwritten(next(), 1).await;
+    let left = "SELECT count(*) FROM pg_namespace WHERE nspname LIKE '%before%'";
+    assert_eq!(stand.count(left).await, 0, "the tables of before");
+    let kept = "SELECT count(*) FROM pg_views WHERE schemaname = 'public' AND viewname = 'of_people'";
+    assert_eq!(stand.count(kept).await, 1, "what people made over it");
+
+    stand.start_live().await;
+    stand.live().caught_up().await.unwrap();
+    let devices = stand.devices(1).await;
+    assert!(!devices.is_empty(), "nothing was written");
+    // What somebody has written stays, whoever migrates.
+    stand.layout = LAYOUT;
+    stand.views().await.migrate().await.unwrap();
+    assert_eq!(stand.devices(1).await, devices);
+    assert_refused(stand.pipeline("other").await).await;
+    stand.layout = next();
+    stand.assert_verified().await;
+    stand.stop_live().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn views_that_are_taken_are_not_made_anew_and_those_made_anew_can_be_taken_at_once() {
+    let mut stand = Stand::unwritten(Database::migrated_timescale().await, 20).await;
+    stand.layout = next();
+    let (views, other) = (stand.views().await, stand.database.client().await);
+    let take = "BEGIN; UPDATE serviceradar_base.pipeline_generations SET fingerprint = 'taken'";
+    other.batch_execute(take).await.unwrap();
+    let taken = async {
+        stand.waiting_for_locks(1).await;
+        other.batch_execute("COMMIT").await.unwrap();
+    };
+    let (migrated, ()) = tokio::join!(views.migrate(), taken);
+    migrated.unwrap();
+    assert_eq!(stand.has_of_next("views_1").await, [0, 0]);
+    let give_back = "UPDATE serviceradar_base.pipeline_generations SET fingerprint = NULL";
+    other.batch_execute(give_back).await.unwrap();
+
+    // Somebody reads what is to go: whoever takes it meanwhile looked before it is made anew.
+    other.batch_execute("BEGIN; SELECT FROM views_1.snapshots").await.unwrap();
+    let (fingerprint, rules) = {
+        let rules = Rules::default();
+        (rules.fingerprint(views.layout_version()), rules.canonical())
+    };
+    let taking = async {
+        stand.waiting_for_locks(1).await;
+        views.take(TENANT, "w", &fingerprint, &rules).await
+    };
+    let read = async {
+        stand.waiting_for_locks(2).await;
+        other.batch_execute("COMMIT").await.unwrap();
+    };
+    let (migrated, taken, ()) = tokio::join!(views.migrate(), taking, read);
+    migrated.unwrap();
+    taken.map(drop).unwrap();
+    assert_eq!(stand.has_of_next("views_1").await[0], 1);
+    assert_eq!(views.generations().await.unwrap()[0].fingerprint, Some(fingerprint));
 }

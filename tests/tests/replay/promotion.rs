@@ -57,16 +57,21 @@ impl Stand {
     }
 
     pub(super) async fn at(database: Database, devices: usize) -> Self {
-        let log: Arc<dyn LogStore> = Arc::new(MemoryLog::new(Arc::new(SystemClock)));
-        let network = Network::new(devices).await;
-        make_topics(&log).await;
-        network.look(&log).await;
-        let mut stand = Self { log, database, live: None, network, layout: LAYOUT };
+        let mut stand = Self::unwritten(database, devices).await;
         stand.start_live().await;
         stand.live().caught_up().await.unwrap();
         stand.network.look(&stand.log).await;
         stand.live().caught_up().await.unwrap();
         stand
+    }
+
+    /// Whose pipeline has not been started.
+    pub(super) async fn unwritten(database: Database, devices: usize) -> Self {
+        let log: Arc<dyn LogStore> = Arc::new(MemoryLog::new(Arc::new(SystemClock)));
+        let network = Network::new(devices).await;
+        make_topics(&log).await;
+        network.look(&log).await;
+        Self { log, database, live: None, network, layout: LAYOUT }
     }
 
     pub(super) fn live(&self) -> &DriverHandle {
