@@ -49,6 +49,8 @@ struct Deployment {
     kafka: String,
     database: String,
     postgres: String,
+    /// The names of all databases that it made.
+    databases: Vec<String>,
     log: Arc<dyn LogStore>,
     pipeline: Option<Running>,
     /// Where an Armis answers, if one does.
@@ -111,9 +113,17 @@ impl Deployment {
         std::fs::set_permissions(bin.join("kafka-topics.sh"), mode).unwrap();
         let log = KafkaLog::new(&KafkaConfig { servers: kafka.clone(), ..KafkaConfig::default() }).unwrap();
         let tenant = format!("runbook-{}", SystemClock.now());
-        let database = String::new();
-        let mut deployment =
-            Self { dir, tenant, kafka, database, postgres, log: Arc::new(log), pipeline: None, armis: None };
+        let mut deployment = Self {
+            dir,
+            tenant,
+            kafka,
+            database: String::new(),
+            postgres,
+            databases: Vec::new(),
+            log: Arc::new(log),
+            pipeline: None,
+            armis: None,
+        };
         deployment.use_new_database().await;
         deployment.sh("serviceradar topics create");
         deployment.publish(0..RECORDS).await;
@@ -127,6 +137,7 @@ impl Deployment {
         connect(&self.postgres).await.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
         let (server, _) = self.postgres.rsplit_once('/').unwrap();
         self.database = format!("{server}/{name}");
+        self.databases.push(name);
         self.sh("serviceradar migrate");
     }
 
@@ -255,22 +266,42 @@ impl Deployment {
         connect(&self.database).await.query_one(select, &[]).await.unwrap().get(0)
     }
 
-    /// All is as it should be, and goes away.
+    /// All is as it should be.
     async fn end(mut self) {
         self.caught_up().await;
         self.sh("serviceradar replay verify");
         self.stop();
-        for topic in self.log.topics(Some(&self.tenant)).await.unwrap() {
-            self.log.delete_topic(&topic.name).await.unwrap();
-        }
     }
 
     /// Where the log no longer has all that the views were made from.
     async fn end_without_verifying(mut self) {
         self.caught_up().await;
         self.stop();
-        for topic in self.log.topics(Some(&self.tenant)).await.unwrap() {
-            self.log.delete_topic(&topic.name).await.unwrap();
-        }
+    }
+}
+
+impl Drop for Deployment {
+    /// Databases and topics go, however the test ends.
+    fn drop(&mut self) {
+        // First: it would write on.
+        self.pipeline = None;
+        let (postgres, databases) = (self.postgres.clone(), std::mem::take(&mut self.databases));
+        let (log, tenant) = (self.log.clone(), self.tenant.clone());
+        // On a thread and runtime of its own: that of the test does not go on meanwhile.
+        let dropping = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let client = connect(&postgres).await;
+                for name in databases {
+                    client.batch_execute(&format!("DROP DATABASE {name} WITH (FORCE)")).await.unwrap();
+                }
+                for topic in log.topics(Some(&tenant)).await.unwrap() {
+                    log.delete_topic(&topic.name).await.unwrap();
+                }
+            });
+        });
+        // A test that failed says why itself.
+        let dropped = dropping.join().is_ok();
+        assert!(dropped || std::thread::panicking(), "databases or topics are left");
     }
 }
