@@ -4,13 +4,15 @@
 
 use crate::{
     catalogue::{self, Entity, Kind, Search},
-    predicate::{Conditions, Found, find, is_elsewhere, like},
+    predicate::{Conditions, Found, find, is_elsewhere, is_small_network, like, pasted},
     statement::Parameter,
     syntax::{Expression, Path, Scalar, Value},
 };
 
 /// Letters and digits in a row by which an index of words finds anything.
 const TRIGRAM: usize = 3;
+/// Short words of what was pasted that an index of words is asked for.
+const WORDS_OF_TAIL: usize = 3;
 
 impl Conditions<'_> {
     /// That a row is among those that an index of words finds by a field; none where that finds nothing.
@@ -48,43 +50,50 @@ impl Conditions<'_> {
 
 /// What an index of words is asked for instead: between what it finds by itself anything may stand. Beginnings and ends of
 /// words are in it too, and some, as of `00:`, are in so many words that reading where takes most of the time. So it is with
-/// the letters of a name before its number: those that have its last three are nearly all that have the name, and the
-/// number tells them apart.
+/// the letters of a name beside its number: many have the name, and the number tells them apart. Of an
+/// address or a MAC the beginning is what its network or its vendor gives to many.
 pub(crate) fn loosened(scalar: &Scalar) -> Scalar {
     let is_part = |byte: &u8| byte.is_ascii_alphanumeric();
     let text = scalar.text.as_bytes();
     let spared = letters_spared(text);
-    let is_between = |at: usize, byte: u8| {
+    let tail = if pasted(scalar).next().is_some() { tail(text) } else { 0 };
+    let is_between = |at: usize| {
         let (before, after) = (text.get(at.saturating_sub(TRIGRAM)..at), text.get(at + 1..at + 1 + TRIGRAM));
         let are_found =
             [before, after].map(|run| run.is_some_and(|run| run.len() == TRIGRAM && run.iter().all(is_part)));
-        byte.is_ascii() && !is_part(&byte) && are_found == [true, true]
+        are_found == [true, true] || (at > 0 && spared[at - 1]) || spared.get(at + 1) == Some(&true)
     };
-    let wild = text
-        .iter()
-        .enumerate()
-        .filter(|(at, byte)| scalar.wild.binary_search(at).is_ok() || is_between(*at, **byte) || spared[*at]);
+    let wild = text.iter().enumerate().filter(|(at, byte)| {
+        let is_spared = *at < tail || spared[*at] || (byte.is_ascii() && !is_part(byte) && is_between(*at));
+        is_spared || scalar.wild.binary_search(at).is_ok()
+    });
     Scalar { text: scalar.text.clone(), wild: wild.map(|(at, _)| at).collect(), span: scalar.span }
 }
 
-/// Of each byte, whether it is a letter that an index of words need not be asked for: one before the last three of a word,
-/// where there is a number.
+/// Of each byte, whether it is a letter that an index of words need not be asked for, where there is a number.
 fn letters_spared(text: &[u8]) -> Vec<bool> {
     let is_number = |run: &[u8]| run.len() > TRIGRAM && run.iter().all(u8::is_ascii_digit);
     let has_number = text.split(|byte| !byte.is_ascii_alphanumeric()).any(is_number);
     let mut spared = vec![false; text.len()];
-    let mut letters = 0;
+    // Digits that follow a letter make it rarer.
+    let mut is_before_digits = false;
     for (byte, spared) in text.iter().zip(&mut spared).rev() {
-        // Digits that follow a letter make it rarer.
-        letters = match byte {
-            byte if byte.is_ascii_digit() => usize::MAX,
-            byte if !byte.is_ascii_alphabetic() => 0,
-            _ if letters == usize::MAX => letters,
-            _ => letters + 1,
-        };
-        *spared = has_number && (TRIGRAM + 1..usize::MAX).contains(&letters);
+        is_before_digits = byte.is_ascii_digit() || (is_before_digits && byte.is_ascii_alphabetic());
+        *spared = has_number && byte.is_ascii_alphabetic() && !is_before_digits;
     }
     spared
+}
+
+/// Where the end of what was pasted begins that tells it apart: its last word of three letters or digits or more, the last of
+/// all but with the one before it; or its last three words.
+fn tail(text: &[u8]) -> usize {
+    let is_part = |at: &usize| text[*at].is_ascii_alphanumeric();
+    let begins = |at: &usize| is_part(at) && (*at == 0 || !is_part(&(at - 1)));
+    let words: Vec<usize> = (0..text.len()).filter(begins).collect();
+    let is_long = |word: &usize| (*word..text.len()).take_while(is_part).count() >= TRIGRAM;
+    let long = words.iter().rposition(is_long).map(|long| long.min(words.len().saturating_sub(2)));
+    let first = long.unwrap_or(words.len().saturating_sub(WORDS_OF_TAIL));
+    words.get(first).copied().unwrap_or_default()
 }
 
 fn items_of(value: &Value) -> Option<&[Scalar]> {
@@ -122,16 +131,36 @@ fn beginning<'a>(found: &Found, value: &'a Value) -> Option<&'a Scalar> {
     }
 }
 
-/// Whether rows are few that meet these conditions, as an index of words, of beginnings or of addresses finds them.
+/// Whether rows are few that meet these conditions, as an index of words, of beginnings, of addresses or of MACs finds them.
 pub(crate) fn is_narrow(entity: &'static Entity, filter: &Expression) -> bool {
     match filter {
         Expression::All(terms) => terms.iter().any(|term| is_narrow(entity, term)),
-        Expression::Free(scalar) => entity.search.is_some() && is_word(scalar),
+        Expression::Free(scalar) => {
+            entity.search.is_some() && (is_word(scalar) || pasted(scalar).next().is_some())
+        }
         Expression::Is(path, value) => find(entity, path).is_ok_and(|found| {
             let is_found = words(entity, &found, value).is_some()
                 || beginning(&found, value).is_some()
-                || (found.kind() == Kind::Address && is_elsewhere(&found, value));
+                || (matches!(found.kind(), Kind::Address | Kind::Mac) && is_elsewhere(&found, value));
             !found.of_device && is_found
+        }),
+        Expression::Any(_) | Expression::Not(_) | Expression::Has(..) => false,
+    }
+}
+
+/// Whether an index finds the rows alike, whatever the values are: how need not be planned for each.
+pub(crate) fn is_found_alike(entity: &'static Entity, filter: &Expression) -> bool {
+    match filter {
+        // Of several conditions it depends on the values which leaves the fewest rows.
+        Expression::All(terms) => matches!(&terms[..], [term] if is_found_alike(entity, term)),
+        Expression::Free(scalar) => is_narrow(entity, filter) && pasted(scalar).next().is_none(),
+        Expression::Is(path, value) => find(entity, path).is_ok_and(|found| {
+            let is_small = match value {
+                // How many addresses there are in a large one.
+                Value::One(scalar) => found.kind() != Kind::Address || is_small_network(scalar),
+                _ => false,
+            };
+            is_small && is_narrow(entity, filter)
         }),
         Expression::Any(_) | Expression::Not(_) | Expression::Has(..) => false,
     }
@@ -172,11 +201,18 @@ mod tests {
         };
         assert_eq!(asked("cisco-001_lab", &[]), "cisco%001%lab");
         // A number tells apart what shares the letters before it.
-        assert_eq!(asked("cisco-0001_labor", &[]), "%%sco%0001%%%bor");
-        assert_eq!(asked("rack0001 cisco", &[]), "rack0001%cisco");
-        assert_eq!(asked("rack17 0001 cisco", &[]), "rack17%0001%%%sco");
+        assert_eq!(asked("cisco-0001_labor", &[]), "%%%%%%0001%%%%%%");
+        assert_eq!(asked("ab-0001", &[]), "%%%0001");
+        assert_eq!(asked("rack0001 cisco", &[]), "rack0001%%%%%%");
+        assert_eq!(asked("rack17 0001 cisco", &[]), "rack17%0001%%%%%%");
         // What is shorter it finds with the end of the word.
         assert_eq!(asked("10.250.3", &[]), "10.250.3");
+        // Of what is pasted whole its end tells it apart.
+        assert_eq!(asked("10.250.3.17", &[]), "%%%250.3.17");
+        assert_eq!(asked("10.20.30.177", &[]), "%%%%%%30.177");
+        assert_eq!(asked("10.0.0.17", &[]), "%%%0.0.17");
+        assert_eq!(asked("00:07:4d:3d:c5:8b", &[]), "%%%%%%%%%3d:c5:8b");
+        assert_eq!(asked("00074d3dc58b", &[]), "00074d3dc58b");
         assert_eq!(asked("ab-cisco--lab", &[]), "ab-cisco--lab");
         assert_eq!(asked("köln-ööö-laböabc", &[]), "köln-ööö-laböabc");
         assert_eq!(asked("a%b%-c", &[3]), "a\\%b%-c");

@@ -7,7 +7,7 @@ use crate::{
     bucket,
     catalogue::{self, Entity, Field, Kind, Live, Standing},
     error::{Code, QueryError},
-    indexed::{is_narrow, is_of_search, is_searched},
+    indexed::{is_found_alike, is_narrow, is_of_search, is_searched},
     live::{CHANGED_MAX, Follow},
     page::{Keyset, Listing, SortKey, type_of},
     parse::parse,
@@ -66,6 +66,8 @@ pub struct Plan {
     pub limit: Option<i64>,
     /// Of a page, where it begins, and how many keys stand behind the columns of a row; one row more than the limit is read.
     pub page: Option<PageOf>,
+    /// Whether the rows are found the same way whatever the values are: how is planned once.
+    pub is_found_alike: bool,
     /// The time that is asked for: from and up to, microseconds since 1970.
     pub time: Option<Bounds>,
     /// What the query comes to, however it is written: the digest of its statement and its parameters.
@@ -277,6 +279,7 @@ impl Planner<'_> {
             columns: listing.columns,
             limit,
             page,
+            is_found_alike: self.is_found_alike(),
             time: within,
             digest,
             follow,
@@ -456,6 +459,15 @@ impl Planner<'_> {
             find(self.entity, path).is_ok_and(key)
         });
         !by_key && is_narrow(self.entity, &self.query.filter)
+    }
+
+    /// Whether the rows of a page are found the same way whatever the values are.
+    fn is_found_alike(&self) -> bool {
+        let is_page = matches!(self.extent, Extent::Page { .. });
+        let is_of_rows = ![ClauseKind::Stats, ClauseKind::Bucket, ClauseKind::Time]
+            .iter()
+            .any(|kind| self.last(*kind).is_some());
+        is_page && is_of_rows && self.is_narrow() && is_found_alike(self.entity, &self.query.filter)
     }
 
     /// What rows are in order by.

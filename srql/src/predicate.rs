@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 
+use cidr::{IpCidr, IpInet};
 use serviceradar_streams::{
     claim::{mac_shown, mac_text},
     normalise,
@@ -16,6 +17,7 @@ use crate::{
     claims,
     error::{Code, QueryError, Span},
     indexed::loosened,
+    plan::LIMIT_MAX,
     statement::{Parameter, Statement},
     syntax::{Expression, Path, Scalar, Value},
     time_range::{Bounds, Moment},
@@ -158,37 +160,38 @@ impl Conditions<'_> {
         if scalar.text.is_empty() {
             return "true".to_owned();
         }
-        // What is pasted is found as the views have it.
-        let mut patterns = vec![format!("%{}%", like(scalar))];
-        if let Ok(digits) = normal(Kind::MacDigits, scalar) {
-            patterns.push(format!("%{digits}%"));
-            patterns.extend(normal(Kind::Mac, scalar).map(|shown| format!("%{shown}%")));
+        // What is pasted is found as the views have it, too.
+        let mut texts = vec![scalar.clone()];
+        for text in [Kind::MacDigits, Kind::Mac].iter().filter_map(|kind| normal(*kind, scalar).ok()) {
+            if texts.iter().all(|known| known.text != text) {
+                texts.push(Scalar { text, wild: Vec::new(), span: scalar.span });
+            }
         }
+        let patterns: Vec<String> = texts.iter().map(|text| format!("%{}%", like(text))).collect();
         let mut sql = Vec::new();
         let value = Value::One(scalar.clone());
-        let pasted = [("uid", is_uid(scalar)), ("mac", patterns.len() > 1), ("ip", address(scalar).is_ok())];
-        for (name, _) in pasted.iter().filter(|(name, is)| *is && self.entity.find(name).is_some()) {
-            let path = Path { parts: vec![(*name).to_owned()], span: scalar.span };
+        for name in pasted(scalar).filter(|name| self.entity.find(name).is_some()) {
+            let path = Path { parts: vec![name.to_owned()], span: scalar.span };
             let is = self.is(&path, &value);
             sql.push(self.noted(is));
         }
-        let words = self.entity.search.map(|search| {
-            let exact: Vec<String> = patterns.iter().map(|pattern| pattern.to_lowercase()).collect();
-            let mut found = exact.clone();
-            found[0] = format!("%{}%", like(&loosened(scalar)).to_lowercase());
-            self.by_words(search.relation, "e", found, Some(exact))
-        });
-        let fields = self.any_text(patterns);
-        sql.push(match words {
+        let Some(search) = self.entity.search else {
+            sql.push(self.any_text(patterns));
+            return format!("({})", sql.join(" OR "));
+        };
+        let exact = patterns.iter().map(|pattern| pattern.to_lowercase()).collect();
+        let found = texts.iter().map(|text| format!("%{}%", like(&loosened(text))).to_lowercase()).collect();
+        let words = self.by_words(search.relation, "e", found, Some(exact));
+        if sql.is_empty() {
             // A line of words is a field: what could reach over its end is asked of the fields, too.
-            Some(words) => {
-                let is_within_one = !scalar.is_broken() && !scalar.text.contains('\n');
-                let is_within_one = self.out.bind(Parameter::Bool(is_within_one));
-                format!("({words} AND ({is_within_one} OR {fields}))")
-            }
-            None => fields,
-        });
-        format!("({})", sql.join(" OR "))
+            let is_within_one = !scalar.is_broken() && !scalar.text.contains('\n');
+            let is_within_one = self.out.bind(Parameter::Bool(is_within_one));
+            return format!("({words} AND ({is_within_one} OR {}))", self.any_text(patterns));
+        }
+        // Each has an index, which under OR would not be asked.
+        sql.push(words);
+        let of_each = sql.iter().map(|sql| format!("SELECT e.uid FROM {} e WHERE {sql}", search.relation));
+        format!("(e.uid IN ({}))", of_each.collect::<Vec<_>>().join(" UNION ALL "))
     }
 
     /// That one of the text fields is like one of these.
@@ -328,6 +331,13 @@ impl Conditions<'_> {
         }
     }
 
+    /// That an address is of a network: as a range, too, by which an index finds it whatever the values are.
+    fn within_network(&mut self, column: &str, network: IpCidr) -> String {
+        let [first, last] = [network.to_string(), network.last_address().to_string()]
+            .map(|text| format!("{}::inet", self.out.bind(Parameter::Text(text))));
+        format!("({column} <<= {first} AND {column} >= {first} AND {column} <= {last})")
+    }
+
     fn between(&mut self, column: &str, (from, to): Bounds) -> String {
         let mut sides = Vec::new();
         for (sign, side) in [(">=", from), ("<=", to)] {
@@ -388,14 +398,12 @@ impl Conditions<'_> {
             }
             Kind::Address => {
                 for item in exact {
-                    let bound = self.out.bind(Parameter::Text(network(item)?));
-                    sql.push(format!("{column} <<= {bound}::inet"));
+                    let network = network(item)?;
+                    sql.push(self.within_network(column, network));
                 }
                 for item in patterns {
                     let written = match octets(item) {
-                        Some(network) => {
-                            format!("{column} <<= {}::inet", self.out.bind(Parameter::Text(network)))
-                        }
+                        Some(network) => self.within_network(column, network),
                         None => {
                             format!("host({column}) ILIKE {}", self.out.bind(Parameter::Text(like(item))))
                         }
@@ -455,8 +463,20 @@ impl Conditions<'_> {
                         Kind::MacDigits => ("LIKE", like(item).to_lowercase().replace([':', '-', '.'], "")),
                         _ => ("ILIKE", like(item)),
                     };
-                    let bound = self.out.bind(Parameter::Text(pattern));
-                    sql.push(format!("({column} {sign} {bound} AND {column} <> '')"));
+                    let is_like = |out: &mut Statement| {
+                        format!("{column} {sign} {}", out.bind(Parameter::Text(pattern.clone())))
+                    };
+                    let begin = Some(&pattern).filter(|_| sign == "LIKE").and_then(|pattern| begin(pattern));
+                    sql.push(match begin {
+                        Some(Begin { from, to, is_all }) => {
+                            let [from, to] = [from, to].map(|side| self.out.bind(Parameter::Text(side)));
+                            let rest =
+                                if is_all { String::new() } else { format!(" AND {}", is_like(self.out)) };
+                            let column = format!("{column} COLLATE \"C\"");
+                            format!("({column} >= {from} AND {column} < {to}{rest})")
+                        }
+                        None => format!("({} AND {column} <> '')", is_like(self.out)),
+                    });
                 }
             }
         }
@@ -522,6 +542,16 @@ fn uid(scalar: &Scalar) -> Result<Uuid, QueryError> {
     Uuid::try_parse(text).map_err(|_| bad(scalar, "no uid: one is written sr:<uuid>"))
 }
 
+/// The fields of which a free term is a whole value: people paste them.
+pub(crate) fn pasted(scalar: &Scalar) -> impl Iterator<Item = &'static str> {
+    let is = [
+        ("uid", is_uid(scalar)),
+        ("mac", normal(Kind::Mac, scalar).is_ok()),
+        ("ip", address(scalar).is_ok()),
+    ];
+    is.into_iter().filter_map(|(name, is)| is.then_some(name))
+}
+
 /// Whether a free term is a uid that was pasted.
 pub(crate) fn is_uid(scalar: &Scalar) -> bool {
     scalar.text.starts_with("sr:") && uid(scalar).is_ok()
@@ -532,10 +562,10 @@ fn address(scalar: &Scalar) -> Result<IpAddr, QueryError> {
 }
 
 /// An address, or a network, whose host bits go.
-fn network(scalar: &Scalar) -> Result<String, QueryError> {
+fn network(scalar: &Scalar) -> Result<IpCidr, QueryError> {
     let refuse = || bad(scalar, "neither an address nor a network");
     let Some((ip, length)) = scalar.text.split_once('/') else {
-        return address(scalar).map(|ip| ip.to_string());
+        return address(scalar).map(IpCidr::new_host);
     };
     let ip: IpAddr = ip.parse().map_err(|_| refuse())?;
     let length: u8 = length.parse().map_err(|_| refuse())?;
@@ -544,18 +574,61 @@ fn network(scalar: &Scalar) -> Result<String, QueryError> {
         v4 @ IpAddr::V4(_) if ip.is_ipv6() && length >= MAPPED_BITS => (v4, length - MAPPED_BITS),
         _ => (ip, length),
     };
-    cidr::IpInet::new(ip, length).map(|inet| inet.network().to_string()).map_err(|_| refuse())
+    IpInet::new(ip, length).map(|inet| inet.network()).map_err(|_| refuse())
 }
 
 /// The network of the addresses that are written with these octets first: 10.1.0.0/16 of 10.1.%.
-fn octets(pattern: &Scalar) -> Option<String> {
+fn octets(pattern: &Scalar) -> Option<IpCidr> {
     let (first, rest) = pattern.text.split_once(".%").or_else(|| pattern.text.split_once(".*"))?;
     let given = first.split('.').count();
     let is_octet = |text: &str| text.parse::<u8>().is_ok_and(|octet| octet.to_string() == text);
     if !rest.is_empty() || pattern.wild != [first.len() + 1] || given > 3 || !first.split('.').all(is_octet) {
         return None;
     }
-    Some(format!("{first}{}/{}", ".0".repeat(4 - given), 8 * given))
+    format!("{first}{}/{}", ".0".repeat(4 - given), 8 * given).parse().ok()
+}
+
+/// Whether an address or a network, if it is one, has no more addresses than a page may have rows.
+pub(crate) fn is_small_network(scalar: &Scalar) -> bool {
+    let network = if scalar.is_pattern() { octets(scalar) } else { network(scalar).ok() };
+    network.is_some_and(|network| {
+        let bits = if network.is_ipv4() { u32::BITS } else { u128::BITS };
+        bits - u32::from(network.network_length()) <= LIMIT_MAX.ilog2()
+    })
+}
+
+/// What begins like a pattern, in the order of bytes.
+struct Begin {
+    /// From this on.
+    from: String,
+    /// Up to this, which does not.
+    to: String,
+    /// Whether that is all that the pattern says.
+    is_all: bool,
+}
+
+/// How all begin that are like a pattern of SQL; none where it begins with a wildcard.
+fn begin(pattern: &str) -> Option<Begin> {
+    let mut from = String::new();
+    let mut characters = pattern.chars();
+    loop {
+        match characters.next() {
+            Some('\\') => from.extend(characters.next()),
+            Some('%') => break,
+            Some(character) => from.push(character),
+            None => return None,
+        }
+    }
+    let mut to = from.clone();
+    while let Some(last) = to.pop() {
+        // What UTF-8 has in its order are code points.
+        if let Some(next) = (last..=char::MAX).nth(1) {
+            to.push(next);
+            let is_all = characters.all(|character| character == '%');
+            return Some(Begin { from, to, is_all });
+        }
+    }
+    None
 }
 
 /// A number with its unit, as PostgreSQL reads numbers.

@@ -47,7 +47,7 @@ pub struct Reader {
     cost_max: Option<f64>,
 }
 
-/// The statements of a session, prepared, by their text, of one generation. Their plans are made anew for each values.
+/// The statements of a session, prepared, by their text, of one generation.
 #[derive(Default)]
 struct Statements {
     schema: String,
@@ -201,7 +201,7 @@ impl Reader {
 
     /// How the database would find the rows, and at which cost, as it estimates it.
     pub async fn explain(&mut self, tenant: &str, plan: &Plan) -> Result<(Value, f64), QueryError> {
-        let (transaction, _) = begin(&mut self.client, &self.entering, tenant).await?;
+        let (transaction, _) = begin(&mut self.client, &self.entering, tenant, false).await?;
         let (mut plans, mut cost) = (Vec::new(), 0.0);
         for statement in plan.statements.iter().chain(&plan.total) {
             let (explained, of_statement) = explained(&transaction, statement).await?;
@@ -219,7 +219,7 @@ impl Reader {
         from: Option<Position>,
     ) -> Result<(Position, Vec<Event>), QueryError> {
         let Self { client, entering, statements, cost_max } = self;
-        let (transaction, active) = begin(client, entering, tenant).await?;
+        let (transaction, active) = begin(client, entering, tenant, false).await?;
         statements.of(&active.schema);
         let now = Position {
             generation: active.id,
@@ -263,7 +263,7 @@ impl Reader {
 
     /// When the input of the tenant's last epoch was closed, microseconds since 1970.
     pub async fn complete_to(&mut self, tenant: &str) -> Result<Option<i64>, QueryError> {
-        let (_, active) = begin(&mut self.client, &self.entering, tenant).await?;
+        let (_, active) = begin(&mut self.client, &self.entering, tenant, false).await?;
         Ok(active.complete_to)
     }
 
@@ -317,7 +317,7 @@ impl Reader {
     ) -> Result<Answer, QueryError> {
         let started = Instant::now();
         let Self { client, entering, statements, cost_max } = self;
-        let (transaction, active) = begin(client, entering, tenant).await?;
+        let (transaction, active) = begin(client, entering, tenant, plan.is_found_alike).await?;
         statements.of(&active.schema);
         check_cost(&transaction, statements, plan, *cost_max).await?;
         let total = match &plan.total {
@@ -360,10 +360,10 @@ const SET: &str = "SELECT set_config('role', 'serviceradar_reader', true),
     set_config('serviceradar.tenant', $1::text, true), set_config('statement_timeout', $2::text, true)";
 
 /// Makes it one of the active generation: its number, its schema, its last epoch, and when that was closed. What comes
-/// after it is planned for the values that it has; it itself was planned before.
+/// after it is planned for the values that it has, or once; it itself was planned before.
 const ACTIVE: &str = "SELECT g.id::bigint, g.schema, e.epoch, e.closed_at,
       set_config('search_path', quote_ident(g.schema || '_read') || ', serviceradar, public', true),
-      set_config('plan_cache_mode', 'force_custom_plan', true)
+      set_config('plan_cache_mode', CASE WHEN $1 THEN 'force_generic_plan' ELSE 'force_custom_plan' END, true)
     FROM serviceradar.pipeline_generations g
     LEFT JOIN LATERAL (
       SELECT epoch, closed_at FROM serviceradar.pipeline_epochs e
@@ -395,18 +395,22 @@ async fn keyed(
     rows.iter().map(keyed).collect()
 }
 
-/// Begins a transaction as a tenant's reader of the active generation.
+/// Begins a transaction as a tenant's reader of the active generation, in which how rows are found is planned once, or for
+/// each values.
 async fn begin<'a>(
     client: &'a mut Client,
     [set, active]: &[Prepared; 2],
     tenant: &str,
+    is_planned_once: bool,
 ) -> Result<(Transaction<'a>, Active), QueryError> {
     let transaction = client.build_transaction().isolation_level(IsolationLevel::RepeatableRead);
     let transaction = transaction.read_only(true).start().await.map_err(|error| said(&error))?;
     let timeout = STATEMENT_TIMEOUT.as_millis().to_string();
     // One is sent before the other is answered: they are taken in their order.
     let parameters: [&(dyn ToSql + Sync); 2] = [&tenant, &timeout];
-    let entered = try_join(transaction.query_one(set, &parameters), transaction.query_opt(active, &[])).await;
+    let entered =
+        try_join(transaction.query_one(set, &parameters), transaction.query_opt(active, &[&is_planned_once]))
+            .await;
     let (_, active) = entered.map_err(|error| said(&error))?;
     let active = active.ok_or_else(|| {
         let none = "there are no views to read";

@@ -43,6 +43,7 @@ fn devices(seed: u64) -> Vec<DeviceChange> {
             name: some(name),
             hostname: Some(host).filter(|_| n % 7 > 0),
             ip: some(one_of(&["", "10.0.0.1", "10.0.0.2", "10.0.1.9", "fe80::1"])),
+            mac: some(one_of(&["", "00:00:5e:00:53:01", "00:00:5e:00:53:02"])),
             vendor_name: some(one_of(&["", "Acme", "Cisco"])),
             site: some(one_of(&["", "dfw", "web-0"])),
             r#type: one_of(&["Server", "IOT"]),
@@ -74,7 +75,7 @@ async fn filled() -> Database {
 
 fn is_of_search(query: &str) -> bool {
     let plan = plan(query, NOW, Extent::first()).unwrap_or_else(|errors| panic!("{query}: {errors:?}"));
-    plan.statements[0].sql.contains("FROM device_search e WHERE")
+    !plan.statements[0].sql.contains("FROM devices e WHERE")
 }
 
 /// All pages of a query.
@@ -112,6 +113,11 @@ async fn rows_that_few_columns_find_are_those_that_all_find() {
         "ip:10.0.0.0/24",
         "ip:(10.0.0.1,10.0.1.0/30) name:*",
         "nnnn",
+        "10.0.0.1",
+        "fe80::1",
+        "00-00-5E-00-53-01 web",
+        "mac:00005E005302",
+        "mac:00:00:5e%",
     ] {
         for order in ["", "sort:name:desc", "sort:hostname", "sort:type,ip:desc"] {
             let query = format!("in:devices {filter} {order} fields:uid,name,hostname,records");
