@@ -22,6 +22,10 @@ pub struct Condition {
     pub major: u32,
     /// How far its clock is ahead of this machine's, microseconds; negative where it is behind.
     pub ahead: i64,
+    /// Memory that its sessions share for pages of tables and indexes, bytes.
+    pub shared_bytes: u64,
+    /// Huge pages that all that it shares would take; none where it has them, or does not say.
+    pub huge_pages_lacking: Option<u64>,
     /// Extensions that are there, as `name version`.
     pub extensions: Vec<String>,
     /// Of [`EXTENSIONS`], those that are not there and that it could make; migrating does.
@@ -41,9 +45,12 @@ pub(super) async fn examine(
     clock: &dyn Clock,
 ) -> Result<Condition, ViewsError> {
     let select =
-        "SELECT current_setting('server_version_num')::integer / 10000, current_setting('server_version')";
+        "SELECT current_setting('server_version_num')::integer / 10000, current_setting('server_version'),
+        pg_size_bytes(current_setting('shared_buffers')), CASE current_setting('huge_pages_status', true)
+          WHEN 'off' THEN nullif(current_setting('shared_memory_size_in_huge_pages'), '-1')::bigint END";
     let row = client.query_one(select, &[]).await.map_err(views_error)?;
     let (major, version): (i32, String) = (row.get(0), row.get(1));
+    let (shared, lacking): (i64, Option<i64>) = (row.get(2), row.get(3));
     let before = clock.now();
     let row = client.query_one("SELECT clock_timestamp()", &[]).await.map_err(views_error)?;
     // It was asked halfway between.
@@ -52,6 +59,8 @@ pub(super) async fn examine(
         version: version.split(' ').next().unwrap_or_default().to_owned(),
         major: major.unsigned_abs(),
         ahead,
+        shared_bytes: shared.unsigned_abs(),
+        huge_pages_lacking: lacking.map(i64::unsigned_abs),
         extensions: Vec::new(),
         extensions_to_make: Vec::new(),
         extensions_missing: Vec::new(),

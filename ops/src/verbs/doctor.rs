@@ -26,6 +26,8 @@ const FREE_BYTES_MIN: u64 = 4 << 30;
 const MEMORY_BYTES_MIN: u64 = 2 << 30;
 /// Log files, connections and sockets of one process, with room.
 const OPEN_FILES_MIN: u64 = 1_024;
+/// Memory that a database shares from which on small pages cost it a lot, which each of its sessions maps one by one.
+const SHARED_BYTES_IN_SMALL_PAGES: u64 = 1 << 30;
 /// How far clocks may be apart, microseconds: lag is told by two of them, and NTP keeps them much closer.
 const CLOCKS_APART_MAX: i64 = 2 * SECOND;
 
@@ -127,8 +129,11 @@ fn unknown(why: &str) -> Found {
     Found::Warn(format!("cannot be asked: {why}"), "look yourself".to_owned())
 }
 
+fn gibibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 30)
+}
+
 fn enough(bytes: u64, least: u64, what: &str, mend: &str) -> Found {
-    let gibibytes = |bytes: u64| bytes as f64 / f64::from(1 << 30);
     let text = format!("{:.1} GiB {what}", gibibytes(bytes));
     if bytes >= least {
         return Found::Ok(text);
@@ -337,6 +342,7 @@ fn conditions(of: Condition) -> Vec<Check> {
     };
     let mut checks = vec![
         named("database", version),
+        named("memory of the database", shared(of.shared_bytes, of.huge_pages_lacking)),
         named("extensions", extensions),
         named("roles", roles),
         named("migrations", migrations),
@@ -344,6 +350,20 @@ fn conditions(of: Condition) -> Vec<Check> {
     checks.extend(fingerprint.map(|found| named("fingerprint", found)));
     checks.push(named("clock of the database", clock(of.ahead)));
     checks
+}
+
+/// Memory that a database shares, and the huge pages that it lacks for it.
+fn shared(bytes: u64, huge_pages_lacking: Option<u64>) -> Found {
+    let detail = format!("{:.1} GiB shared", gibibytes(bytes));
+    match huge_pages_lacking {
+        Some(pages) if bytes >= SHARED_BYTES_IN_SMALL_PAGES => Found::Warn(
+            format!("{detail}, in small pages: queries of many rows take up to a third longer"),
+            format!(
+                "on its machine: `sysctl vm.nr_hugepages={pages}`, also in /etc/sysctl.d, then start it again"
+            ),
+        ),
+        _ => Found::Ok(detail),
+    }
 }
 
 /// Of the views, beside that of this program with its rules.
@@ -428,11 +448,21 @@ mod tests {
     }
 
     #[test]
+    fn small_pages_are_warned_of_where_much_is_shared() {
+        assert!(matches!(shared(4 << 30, None), Found::Ok(text) if text.contains("4.0 GiB")));
+        assert!(matches!(shared(128 << 20, Some(70)), Found::Ok(_)));
+        let Found::Warn(text, mend) = shared(4 << 30, Some(2137)) else { panic!("no warning") };
+        assert!(text.contains("small pages") && mend.contains("vm.nr_hugepages=2137"), "{text}: {mend}");
+    }
+
+    #[test]
     fn what_a_database_lacks_is_told_with_what_mends_it() {
         let condition = || Condition {
             version: "17.5".to_owned(),
             major: 17,
             ahead: 0,
+            shared_bytes: 128 << 20,
+            huge_pages_lacking: Some(70),
             extensions: vec!["pg_trgm 1.6".to_owned()],
             extensions_to_make: Vec::new(),
             extensions_missing: Vec::new(),
