@@ -81,7 +81,7 @@ fn main() -> Result<()> {
 /// A kind of queries: what it is, the query about a device, how many ask, and what is wanted, ms.
 type Kind = (&'static str, fn(u32) -> String, usize, &'static str);
 
-const KINDS: [Kind; 18] = [
+const KINDS: [Kind; 20] = [
     ("point, by address", |n| format!("in:devices ip:{}", address(n)), CLIENTS, "50"),
     ("point, by MAC", |n| format!("in:devices mac:{}", mac(n)), CLIENTS, "50"),
     ("point, by host name", |n| format!("in:devices hostname:{}", hostname(n)), CLIENTS, "50"),
@@ -89,6 +89,8 @@ const KINDS: [Kind; 18] = [
     ("prefix of 12,500 host names", |n| format!("in:devices hostname:{}%", begin(n)), CLIENTS, "50"),
     ("substring of a host name", |n| format!("in:devices hostname:%{n:06}%"), CLIENTS, "50"),
     ("free text, 100 devices", |n| format!("in:devices {}", model(n)), CLIENTS, "50"),
+    ("an address that is pasted", |n| format!("in:devices {}", address(n)), CLIENTS, "50"),
+    ("a MAC that is pasted", |n| format!("in:devices {}", mac(n)), CLIENTS, "50"),
     ("free text, an eighth of all, by name", |_| "in:devices cisco".to_owned(), CLIENTS, "50"),
     ("free text, an eighth of all, by uid", |_| "in:devices cisco sort:uid".to_owned(), CLIENTS, "50"),
     ("list, the first page", |_| "in:devices".to_owned(), CLIENTS, "50"),
