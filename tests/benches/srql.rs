@@ -43,8 +43,12 @@ const TENANT: &str = "bench";
 /// Observations published at once.
 const CHUNK: u32 = 20_000;
 const CLIENTS: usize = 16;
-/// Queries of each kind that a client asks.
-const ASKED: usize = 25;
+/// Queries of each kind that a client asks, and that it asks however long they take: the first of each session are planned,
+/// and are to be few of all.
+const ASKED: usize = 200;
+const ASKED_MIN: usize = 25;
+/// How long a kind is asked for, but for those.
+const ASKED_FOR: Duration = Duration::from_secs(10);
 /// Epochs whose telling is measured.
 const COMMITS: u64 = 100;
 const PLANNED: u32 = 20_000;
@@ -225,8 +229,9 @@ async fn ask(client: &Client, base: &str, devices: u32, (what, query, clients, w
         asking.spawn(async move {
             let mut random = ChaCha8Rng::seed_from_u64(number as u64);
             let mut took = Vec::with_capacity(ASKED);
+            let asked_from = Instant::now();
             // The first of each connects.
-            for _ in 0..=ASKED {
+            while took.len() <= ASKED_MIN || (took.len() <= ASKED && asked_from.elapsed() < ASKED_FOR) {
                 let query = query(random.random_range(0..devices));
                 let begun = Instant::now();
                 let request = client.get(&base).query(&[("q", &query)]).bearer_auth("key");
