@@ -55,8 +55,10 @@ impl Conditions<'_> {
 pub(crate) fn loosened(scalar: &Scalar) -> Scalar {
     let is_part = |byte: &u8| byte.is_ascii_alphanumeric();
     let text = scalar.text.as_bytes();
-    let spared = letters_spared(text);
-    let tail = if pasted(scalar).next().is_some() { tail(text) } else { 0 };
+    let (spared, tail) = match pasted(scalar).next() {
+        Some(_) => (vec![false; text.len()], tail(text)),
+        None => (letters_spared(text), 0),
+    };
     let is_between = |at: usize| {
         let (before, after) = (text.get(at.saturating_sub(TRIGRAM)..at), text.get(at + 1..at + 1 + TRIGRAM));
         let are_found =
@@ -70,16 +72,28 @@ pub(crate) fn loosened(scalar: &Scalar) -> Scalar {
     Scalar { text: scalar.text.clone(), wild: wild.map(|(at, _)| at).collect(), span: scalar.span }
 }
 
-/// Of each byte, whether it is a letter that an index of words need not be asked for, where there is a number.
+/// Of each byte, whether it is a letter that an index of words need not be asked for, where there is a number: of one word its
+/// letters, of several those before the last three of each, since many may share a number.
 fn letters_spared(text: &[u8]) -> Vec<bool> {
-    let is_number = |run: &[u8]| run.len() > TRIGRAM && run.iter().all(u8::is_ascii_digit);
-    let has_number = text.split(|byte| !byte.is_ascii_alphanumeric()).any(is_number);
+    let words = || text.split(|byte| !byte.is_ascii_alphanumeric());
+    let is_number = |word: &[u8]| word.len() > TRIGRAM && word.iter().all(u8::is_ascii_digit);
+    let is_of_letters = |word: &&[u8]| word.iter().any(u8::is_ascii_alphabetic);
+    let kept = match (words().any(is_number), words().filter(is_of_letters).count()) {
+        (false, _) => usize::MAX,
+        (true, 1) => 0,
+        (true, _) => TRIGRAM,
+    };
     let mut spared = vec![false; text.len()];
-    // Digits that follow a letter make it rarer.
-    let mut is_before_digits = false;
+    let mut letters = 0;
     for (byte, spared) in text.iter().zip(&mut spared).rev() {
-        is_before_digits = byte.is_ascii_digit() || (is_before_digits && byte.is_ascii_alphabetic());
-        *spared = has_number && byte.is_ascii_alphabetic() && !is_before_digits;
+        // Digits that follow a letter make it rarer.
+        letters = match byte {
+            byte if byte.is_ascii_digit() => usize::MAX,
+            byte if !byte.is_ascii_alphabetic() => 0,
+            _ if letters == usize::MAX => letters,
+            _ => letters + 1,
+        };
+        *spared = (1..usize::MAX).contains(&letters) && letters > kept;
     }
     spared
 }
@@ -92,8 +106,11 @@ fn tail(text: &[u8]) -> usize {
     let words: Vec<usize> = (0..text.len()).filter(begins).collect();
     let is_long = |word: &usize| (*word..text.len()).take_while(is_part).count() >= TRIGRAM;
     let long = words.iter().rposition(is_long).map(|long| long.min(words.len().saturating_sub(2)));
-    let first = long.unwrap_or(words.len().saturating_sub(WORDS_OF_TAIL));
-    words.get(first).copied().unwrap_or_default()
+    match long.unwrap_or(words.len().saturating_sub(WORDS_OF_TAIL)) {
+        // Whole, with what stands before its first word.
+        0 => 0,
+        first => words[first],
+    }
 }
 
 fn items_of(value: &Value) -> Option<&[Scalar]> {
@@ -141,11 +158,18 @@ pub(crate) fn is_narrow(entity: &'static Entity, filter: &Expression) -> bool {
         Expression::Is(path, value) => find(entity, path).is_ok_and(|found| {
             let is_found = words(entity, &found, value).is_some()
                 || beginning(&found, value).is_some()
-                || (matches!(found.kind(), Kind::Address | Kind::Mac) && is_elsewhere(&found, value));
+                || (found.kind() == Kind::Address && is_elsewhere(&found, value))
+                || are_macs(&found, value);
             !found.of_device && is_found
         }),
         Expression::Any(_) | Expression::Not(_) | Expression::Has(..) => false,
     }
+}
+
+/// Whether whole MACs are asked for: how many begin like one nobody knows.
+fn are_macs(found: &Found, value: &Value) -> bool {
+    let are_whole = |items: &[Scalar]| items.iter().all(|item| !item.is_pattern());
+    found.kind() == Kind::Mac && is_elsewhere(found, value) && items_of(value).is_some_and(are_whole)
 }
 
 /// Whether an index finds the rows alike, whatever the values are: how need not be planned for each.
@@ -154,15 +178,11 @@ pub(crate) fn is_found_alike(entity: &'static Entity, filter: &Expression) -> bo
         // Of several conditions it depends on the values which leaves the fewest rows.
         Expression::All(terms) => matches!(&terms[..], [term] if is_found_alike(entity, term)),
         Expression::Free(scalar) => is_narrow(entity, filter) && pasted(scalar).next().is_none(),
-        Expression::Is(path, value) => find(entity, path).is_ok_and(|found| {
-            let is_small = match value {
-                // How many addresses there are in a large one.
-                Value::One(scalar) => found.kind() != Kind::Address || is_small_network(scalar),
-                _ => false,
-            };
-            is_small && is_narrow(entity, filter)
+        Expression::Is(path, Value::One(scalar)) => find(entity, path).is_ok_and(|found| {
+            // How many addresses there are in a large network nobody knows.
+            (found.kind() != Kind::Address || is_small_network(scalar)) && is_narrow(entity, filter)
         }),
-        Expression::Any(_) | Expression::Not(_) | Expression::Has(..) => false,
+        Expression::Is(..) | Expression::Any(_) | Expression::Not(_) | Expression::Has(..) => false,
     }
 }
 
@@ -201,10 +221,12 @@ mod tests {
         };
         assert_eq!(asked("cisco-001_lab", &[]), "cisco%001%lab");
         // A number tells apart what shares the letters before it.
-        assert_eq!(asked("cisco-0001_labor", &[]), "%%%%%%0001%%%%%%");
+        assert_eq!(asked("cisco-0001", &[]), "%%%%%%0001");
         assert_eq!(asked("ab-0001", &[]), "%%%0001");
-        assert_eq!(asked("rack0001 cisco", &[]), "rack0001%%%%%%");
-        assert_eq!(asked("rack17 0001 cisco", &[]), "rack17%0001%%%%%%");
+        assert_eq!(asked("rack17 0001", &[]), "rack17%0001");
+        // Many may share a number.
+        assert_eq!(asked("annas-laptop-2024", &[]), "%%nas%%%%top%2024");
+        assert_eq!(asked("rack17 0001 cisco", &[]), "rack17%0001%%%sco");
         // What is shorter it finds with the end of the word.
         assert_eq!(asked("10.250.3", &[]), "10.250.3");
         // Of what is pasted whole its end tells it apart.
@@ -213,8 +235,48 @@ mod tests {
         assert_eq!(asked("10.0.0.17", &[]), "%%%0.0.17");
         assert_eq!(asked("00:07:4d:3d:c5:8b", &[]), "%%%%%%%%%3d:c5:8b");
         assert_eq!(asked("00074d3dc58b", &[]), "00074d3dc58b");
+        assert_eq!(asked("0050.56ab.cdef", &[]), "%%%%%56ab%cdef");
+        assert_eq!(asked("2a00:1450::dead:beef", &[]), "%%%%%%%%%%%dead%beef");
+        assert_eq!(asked("2001:db8::beef", &[]), "%%%%%db8::beef");
+        assert_eq!(asked("fe80::1", &[]), "fe80::1");
+        assert_eq!(asked("::1", &[]), "::1");
         assert_eq!(asked("ab-cisco--lab", &[]), "ab-cisco--lab");
         assert_eq!(asked("köln-ööö-laböabc", &[]), "köln-ööö-laböabc");
         assert_eq!(asked("a%b%-c", &[3]), "a\\%b%-c");
+    }
+
+    #[test]
+    fn what_one_condition_finds_is_planned_once_and_what_depends_on_values_is_not() {
+        let is_alike = |filter: &str| {
+            let query = crate::parse::parse(&format!("in:devices {filter}")).unwrap();
+            is_found_alike(catalogue::devices(), &query.filter)
+        };
+        for filter in [
+            "hostname:web%",
+            "hostname:%web-0412%",
+            "cisco-0001",
+            "ip:10.0.0.1",
+            "ip:10.0.0.0/24",
+            "ip:10.0.0.%",
+            "mac:00:00:5e:00:53:01",
+        ] {
+            assert!(is_alike(filter), "{filter}");
+        }
+        for filter in [
+            "",
+            "name:web",
+            "hostname:web% cisco",
+            "(hostname:web% OR cisco)",
+            "!cisco",
+            "ip:10.0.0.0/8",
+            "ip:10.%",
+            "ip:2001:db8::/64",
+            "mac:00:00:5e:%",
+            "mac:(00:00:5e:00:53:01,00:00:5e:00:53:02)",
+            "10.0.0.1",
+            "00:00:5e:00:53:01",
+        ] {
+            assert!(!is_alike(filter), "{filter}");
+        }
     }
 }

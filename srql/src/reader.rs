@@ -199,7 +199,7 @@ impl Reader {
         Ok(Answer { columns, rows, next, previous, total, generation, epoch, complete_to, took })
     }
 
-    /// How the database would find the rows, and at which cost, as it estimates it.
+    /// How the database would find the rows, planned for these values, and at which cost, as it estimates it.
     pub async fn explain(&mut self, tenant: &str, plan: &Plan) -> Result<(Value, f64), QueryError> {
         let (transaction, _) = begin(&mut self.client, &self.entering, tenant, false).await?;
         let (mut plans, mut cost) = (Vec::new(), 0.0);
@@ -360,7 +360,7 @@ const SET: &str = "SELECT set_config('role', 'serviceradar_reader', true),
     set_config('serviceradar.tenant', $1::text, true), set_config('statement_timeout', $2::text, true)";
 
 /// Makes it one of the active generation: its number, its schema, its last epoch, and when that was closed. What comes
-/// after it is planned for the values that it has, or once; it itself was planned before.
+/// after it is planned for the values that it has, or once.
 const ACTIVE: &str = "SELECT g.id::bigint, g.schema, e.epoch, e.closed_at,
       set_config('search_path', quote_ident(g.schema || '_read') || ', serviceradar, public', true),
       set_config('plan_cache_mode', CASE WHEN $1 THEN 'force_generic_plan' ELSE 'force_custom_plan' END, true)
