@@ -130,7 +130,7 @@ async fn make_unwritten_anew(client: &Client, layout: &Layout) -> Result<(), Vie
     for row in client.query(update, &[&layout.version.cast_signed()]).await.map_err(views_error)? {
         let (id, is_active): (i32, bool) = (row.get(0), row.get(1));
         let schema = schema_of(id);
-        // Beside, until what people read is of the new ones: what they made over it, or granted, stays.
+        // Beside, until what people read is of the new ones: what they made over views whose columns stay, or granted, stays.
         let before = format!("{schema}_before");
         let rename = format!(
             "ALTER SCHEMA {schema} RENAME TO {before}; ALTER SCHEMA {schema}_read RENAME TO {before}_read"
@@ -252,8 +252,11 @@ pub(crate) fn check_layout(id: i32, found: Option<i32>, layout: &Layout) -> Resu
     if found == Some(wanted) {
         return Ok(());
     }
-    let found = found.map_or_else(|| "one that is not known".to_owned(), |found| found.to_string());
+    let (found, or_else) = match found {
+        Some(found) => (found.to_string(), ", or use the program that made it"),
+        None => ("one that is not known".to_owned(), ""),
+    };
     Err(ViewsError::Schema(format!(
-        "nobody has written generation {id} yet, and the layout of its tables is {found}, not {wanted}; run `serviceradar migrate`, which makes it anew, or use the program that made it"
+        "nobody has written generation {id} yet, and the layout of its tables is {found}, not {wanted}; run `serviceradar migrate`, which makes it anew{or_else}"
     )))
 }

@@ -357,7 +357,7 @@ fn shared(bytes: u64, huge_pages_lacking: Option<u64>) -> Found {
     let detail = format!("{:.1} GiB shared", gibibytes(bytes));
     match huge_pages_lacking {
         Some(pages) if bytes >= SHARED_BYTES_IN_SMALL_PAGES => Found::Warn(
-            format!("{detail}, in small pages: queries of many rows take up to a third longer"),
+            format!("{detail}, in small pages: in huge ones queries of many rows take up to a third less"),
             format!(
                 "on its machine: `sysctl vm.nr_hugepages={pages}`, also in /etc/sysctl.d, then start it again"
             ),
