@@ -3,7 +3,7 @@
 use serviceradar_streams::normalise::claim_key;
 
 use crate::{
-    predicate::like,
+    literal::like,
     statement::{Parameter, Statement},
     syntax::Scalar,
 };

@@ -4,7 +4,8 @@
 
 use crate::{
     catalogue::{self, Entity, Kind, Search},
-    predicate::{Conditions, Found, find, is_elsewhere, is_small_network, like, pasted},
+    literal::{is_small_network, like, pasted},
+    predicate::{Conditions, Found, find, is_elsewhere},
     statement::Parameter,
     syntax::{Expression, Path, Scalar, Value},
 };

@@ -9,6 +9,7 @@ pub mod complete;
 pub mod cursor;
 pub mod error;
 mod indexed;
+mod literal;
 pub mod live;
 mod nested;
 pub mod page;

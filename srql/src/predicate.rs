@@ -3,30 +3,20 @@
 //! Predicates are two-valued: under AND and OR alone an unknown one is as good as a false one, and what is negated is
 //! asked whether it is true.
 
-use std::net::IpAddr;
-
-use cidr::{IpCidr, IpInet};
-use serviceradar_streams::{
-    claim::{mac_shown, mac_text},
-    normalise,
-};
-use uuid::Uuid;
+use cidr::IpCidr;
 
 use crate::{
     catalogue::{self, Entity, Field, Kind},
     claims,
     error::{Code, QueryError, Span},
     indexed::loosened,
-    plan::LIMIT_MAX,
+    literal::{Begin, address, begin, bounds, like, network, normal, number, octets, pasted, truth, uid},
     statement::{Parameter, Statement},
     syntax::{Expression, Path, Scalar, Value},
     time_range::{Bounds, Moment},
 };
 
 pub(crate) type Sql = Result<String, QueryError>;
-
-/// Bits before an IPv4 address that is mapped to IPv6.
-const MAPPED_BITS: u8 = 96;
 
 /// A field that was found, and the part of it that is meant.
 pub(crate) struct Found {
@@ -490,202 +480,4 @@ impl Conditions<'_> {
 pub(crate) fn is_elsewhere(found: &Found, value: &Value) -> bool {
     let is_anything = matches!(value, Value::One(scalar) if scalar.is_anything());
     !found.field.elsewhere.is_empty() && !is_anything
-}
-
-/// True or false, as people write it.
-pub(crate) fn truth(scalar: &Scalar) -> Result<bool, QueryError> {
-    match scalar.text.to_lowercase().as_str() {
-        "true" | "yes" | "1" => Ok(true),
-        "false" | "no" | "0" => Ok(false),
-        _ => Err(bad(scalar, "neither true nor false")),
-    }
-}
-
-fn bad(scalar: &Scalar, what: &str) -> QueryError {
-    QueryError::new(Code::BadValue, scalar.span, format!("'{}' is {what}", scalar.text))
-}
-
-/// A pattern in SQL: what is no wildcard is escaped.
-pub(crate) fn like(scalar: &Scalar) -> String {
-    let mut pattern = String::with_capacity(scalar.text.len() + 2);
-    for (at, character) in scalar.text.char_indices() {
-        if scalar.wild.binary_search(&at).is_ok() {
-            pattern.push('%');
-            continue;
-        }
-        if matches!(character, '%' | '_' | '\\') {
-            pattern.push('\\');
-        }
-        pattern.push(character);
-    }
-    pattern
-}
-
-/// A value as the views have it.
-pub(crate) fn normal(kind: Kind, scalar: &Scalar) -> Result<String, QueryError> {
-    let text = &scalar.text;
-    match kind {
-        Kind::Hostname => Ok(normalise::hostname(text).unwrap_or_else(|| text.to_lowercase())),
-        Kind::Mac | Kind::MacDigits => {
-            let digits: String = text.chars().filter(|c| !matches!(c, ':' | '-' | '.' | ' ')).collect();
-            let is_mac = digits.len() == 12 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-            let mac = u64::from_str_radix(&digits, 16).ok().filter(|_| is_mac);
-            let text = if kind == Kind::Mac { mac_shown } else { mac_text };
-            mac.map(text).ok_or_else(|| bad(scalar, "no MAC"))
-        }
-        Kind::NamedClaim => Ok(claims::named(text)),
-        _ => Ok(text.clone()),
-    }
-}
-
-fn uid(scalar: &Scalar) -> Result<Uuid, QueryError> {
-    let text = scalar.text.strip_prefix("sr:").unwrap_or(&scalar.text);
-    Uuid::try_parse(text).map_err(|_| bad(scalar, "no uid: one is written sr:<uuid>"))
-}
-
-/// The fields of which a free term is a whole value: people paste them.
-pub(crate) fn pasted(scalar: &Scalar) -> impl Iterator<Item = &'static str> {
-    let is = [
-        ("uid", is_uid(scalar)),
-        ("mac", normal(Kind::Mac, scalar).is_ok()),
-        ("ip", address(scalar).is_ok()),
-    ];
-    is.into_iter().filter_map(|(name, is)| is.then_some(name))
-}
-
-/// Whether a free term is a uid that was pasted.
-pub(crate) fn is_uid(scalar: &Scalar) -> bool {
-    scalar.text.starts_with("sr:") && uid(scalar).is_ok()
-}
-
-fn address(scalar: &Scalar) -> Result<IpAddr, QueryError> {
-    scalar.text.parse::<IpAddr>().map(|ip| ip.to_canonical()).map_err(|_| bad(scalar, "no address"))
-}
-
-/// An address, or a network, whose host bits go.
-fn network(scalar: &Scalar) -> Result<IpCidr, QueryError> {
-    let refuse = || bad(scalar, "neither an address nor a network");
-    let Some((ip, length)) = scalar.text.split_once('/') else {
-        return address(scalar).map(IpCidr::new_host);
-    };
-    let ip: IpAddr = ip.parse().map_err(|_| refuse())?;
-    let length: u8 = length.parse().map_err(|_| refuse())?;
-    // What is mapped to IPv6 is kept as IPv4.
-    let (ip, length) = match ip.to_canonical() {
-        v4 @ IpAddr::V4(_) if ip.is_ipv6() && length >= MAPPED_BITS => (v4, length - MAPPED_BITS),
-        _ => (ip, length),
-    };
-    IpInet::new(ip, length).map(|inet| inet.network()).map_err(|_| refuse())
-}
-
-/// The network of the addresses that are written with these octets first: 10.1.0.0/16 of 10.1.%.
-fn octets(pattern: &Scalar) -> Option<IpCidr> {
-    let (first, rest) = pattern.text.split_once(".%").or_else(|| pattern.text.split_once(".*"))?;
-    let given = first.split('.').count();
-    let is_octet = |text: &str| text.parse::<u8>().is_ok_and(|octet| octet.to_string() == text);
-    if !rest.is_empty() || pattern.wild != [first.len() + 1] || given > 3 || !first.split('.').all(is_octet) {
-        return None;
-    }
-    format!("{first}{}/{}", ".0".repeat(4 - given), 8 * given).parse().ok()
-}
-
-/// Whether an address or a network, if it is one, has no more addresses than a page may have rows.
-pub(crate) fn is_small_network(scalar: &Scalar) -> bool {
-    let network = if scalar.is_pattern() { octets(scalar) } else { network(scalar).ok() };
-    network.is_some_and(|network| {
-        let bits = if network.is_ipv4() { u32::BITS } else { u128::BITS };
-        bits - u32::from(network.network_length()) <= LIMIT_MAX.ilog2()
-    })
-}
-
-/// What begins like a pattern, in the order of bytes.
-struct Begin {
-    /// From this on.
-    from: String,
-    /// Up to this, which does not.
-    to: String,
-    /// Whether that is all that the pattern says.
-    is_all: bool,
-}
-
-/// How all begin that are like a pattern of SQL; none where it begins with a wildcard.
-fn begin(pattern: &str) -> Option<Begin> {
-    let mut from = String::new();
-    let mut characters = pattern.chars();
-    loop {
-        match characters.next() {
-            Some('\\') => from.extend(characters.next()),
-            Some('%') => break,
-            Some(character) => from.push(character),
-            None => return None,
-        }
-    }
-    let mut to = from.clone();
-    while let Some(last) = to.pop() {
-        // What UTF-8 has in its order are code points.
-        if let Some(next) = (last..=char::MAX).nth(1) {
-            to.push(next);
-            let is_all = characters.all(|character| character == '%');
-            return Some(Begin { from, to, is_all });
-        }
-    }
-    None
-}
-
-/// A number with its unit, as PostgreSQL reads numbers.
-fn number(scalar: &Scalar) -> Result<String, QueryError> {
-    let refuse = || bad(scalar, "no number");
-    let text = scalar.text.trim();
-    let end = text.find(|c: char| c.is_ascii_alphabetic() || c == '%').unwrap_or(text.len());
-    let (digits, unit) = text.split_at_checked(end).ok_or_else(refuse)?;
-    let is_number = !digits.is_empty()
-        && digits.len() <= 30
-        && digits.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'+'))
-        && digits.parse::<f64>().is_ok();
-    if !is_number {
-        return Err(refuse());
-    }
-    if unit.is_empty() { Ok(digits.to_owned()) } else { Err(bad(scalar, "in a unit that the field has not")) }
-}
-
-/// What a value means for a time.
-fn bounds(value: &Value, moment: &Moment, span: Span) -> Result<Bounds, QueryError> {
-    let instant = |scalar: &Scalar, is_upper: bool| {
-        moment.instant(&scalar.text, is_upper).ok_or_else(|| {
-            bad(scalar, "no time").hint("write 2026-03-01, '2026-03-01 08:30:00', -30d, today")
-        })
-    };
-    let found = match value {
-        Value::One(scalar) => moment.range(&scalar.text).ok_or_else(|| {
-            bad(scalar, "no time")
-                .hint("write last_15m, '7 days', today, 2026-03-01, [2026-03-01,2026-04-01]")
-        })?,
-        Value::Compared(comparison, scalar) => {
-            use crate::syntax::Comparison as C;
-            match comparison {
-                C::Greater => (Some(instant(scalar, true)?.saturating_add(1)), None),
-                C::AtLeast => (Some(instant(scalar, false)?), None),
-                C::Less => (None, Some(instant(scalar, false)?.saturating_sub(1))),
-                C::AtMost => (None, Some(instant(scalar, true)?)),
-            }
-        }
-        Value::Range(from, to) => (
-            from.as_ref().map(|from| instant(from, false)).transpose()?,
-            to.as_ref().map(|to| instant(to, true)).transpose()?,
-        ),
-        Value::Brackets(sides) => match &sides[..] {
-            [from, to] => (
-                from.as_ref().map(|from| instant(from, false)).transpose()?,
-                to.as_ref().map(|to| instant(to, true)).transpose()?,
-            ),
-            _ => return Err(QueryError::new(Code::BadValue, span, "a range of times is written [from,to]")),
-        },
-        Value::List(_) => return Err(QueryError::new(Code::BadOperator, span, "a time takes no list")),
-    };
-    match found {
-        (Some(from), Some(to)) if from > to => {
-            Err(QueryError::new(Code::BadValue, span, "the range ends before it begins"))
-        }
-        bounds => Ok(bounds),
-    }
 }
