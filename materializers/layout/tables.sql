@@ -51,6 +51,7 @@ CREATE TABLE device_search (
   tenant text COLLATE "C" NOT NULL,
   uid uuid NOT NULL,
   words text NOT NULL,
+  addresses text NOT NULL,
   name text,
   hostname text COLLATE "C",
   ip inet,
@@ -235,7 +236,8 @@ COMMENT ON COLUMN device_details.metadata IS 'All other attributes: {key: value}
 COMMENT ON TABLE device_search IS 'What searches of devices go by, apart from what every sighting rewrites';
 COMMENT ON COLUMN device_search.tenant IS 'The tenant';
 COMMENT ON COLUMN device_search.uid IS 'The device';
-COMMENT ON COLUMN device_search.words IS 'Its text fields, lower case, a line each';
+COMMENT ON COLUMN device_search.words IS 'Its text fields but for addresses, lower case, a line each';
+COMMENT ON COLUMN device_search.addresses IS 'Its address and its MAC, lower case, a line each';
 COMMENT ON COLUMN device_search.name IS 'As in devices';
 COMMENT ON COLUMN device_search.hostname IS 'As in devices';
 COMMENT ON COLUMN device_search.ip IS 'As in devices';

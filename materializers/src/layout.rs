@@ -15,7 +15,7 @@ pub struct Layout {
 
 /// The layout of this program.
 pub const LAYOUT: Layout = Layout {
-    version: 7,
+    version: 8,
     tables: include_str!("../layout/tables.sql"),
     indexes: include_str!("../layout/indexes.sql"),
     views: include_str!("../layout/views.sql"),

@@ -152,8 +152,8 @@ pub enum Live {
     None,
 }
 
-/// A relation that has each row of an entity, with few of its columns, under their own names, and `words`: its text
-/// fields, lower case, a line each, where a free term is found.
+/// A relation that has each row of an entity, with few of its columns, under their own names, and where a free term is
+/// found: `words` and `addresses`, its text fields and its address and MAC, lower case, a line each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Search {
     /// The relation.

@@ -1,4 +1,4 @@
-//! By which index rows are found: of the words of a device, or of its columns where its words are.
+//! By which index rows are found: of the words and addresses of a device, or of its columns where these are.
 //!
 //! An index finds some rows too many: the condition itself stands beside it.
 
@@ -21,30 +21,38 @@ impl Conditions<'_> {
         let of = if found.of_device { catalogue::devices() } else { self.entity };
         let (search, items) = of.search.zip(words(of, found, value))?;
         let patterns = items.iter().map(|item| format!("%{}%", like(&loosened(item)).to_lowercase()));
-        Some(self.by_words(search.relation, row, patterns.collect(), None))
+        let found = self.out.bind(Parameter::Texts(patterns.collect()));
+        Some(self.in_search(search.relation, row, |w| format!("{w}.words LIKE ANY ({found})")))
     }
 
-    /// That a row is among those whose words an index finds to be like one of these, and, where that is not asked beside
-    /// it, are like one of those; all in lower case.
-    pub(crate) fn by_words(
-        &mut self,
-        relation: &str,
-        row: &str,
-        found: Vec<String>,
-        exact: Option<Vec<String>>,
-    ) -> String {
-        let is_here = self.of_search && row == "e";
-        let words = if is_here { "e.words" } else { "w.words" };
+    /// The conditions, each of which an index finds, that one of the text fields has one of these texts in it: in words, and,
+    /// where they may be parts of an address, in addresses. Where no index finds the texts it is one condition for both.
+    pub(crate) fn by_text(&mut self, relation: &str, texts: &[Scalar], is_address: bool) -> Vec<String> {
+        let columns: &[&str] = if is_address { &["words", "addresses"] } else { &["words"] };
+        let within = |text: &Scalar| format!("%{}%", like(text)).to_lowercase();
+        let exact = self.out.bind(Parameter::Texts(texts.iter().map(within).collect()));
+        if is_address && !texts.iter().any(is_found_by_text) {
+            return vec![self.in_search(relation, "e", |w| {
+                let each = columns.iter().map(|column| format!("{w}.{column} LIKE ANY ({exact})"));
+                format!("({})", each.collect::<Vec<_>>().join(" OR "))
+            })];
+        }
+        let found = texts.iter().map(|text| within(&loosened(text))).collect();
         let found = self.out.bind(Parameter::Texts(found));
         // Under CASE no index is asked for it too, and the planner does not think that it leaves fewer.
-        let exact = exact.map_or_else(String::new, |exact| {
-            let exact = self.out.bind(Parameter::Texts(exact));
-            format!(" AND CASE WHEN {words} LIKE ANY ({exact}) THEN true END")
-        });
-        let are_like = format!("{words} LIKE ANY ({found}){exact}");
-        match is_here {
-            true => format!("({are_like})"),
-            false => format!("{row}.uid IN (SELECT w.uid FROM {relation} w WHERE {are_like})"),
+        let are_like = |w: &str, column: &str| {
+            format!(
+                "{w}.{column} LIKE ANY ({found}) AND CASE WHEN {w}.{column} LIKE ANY ({exact}) THEN true END"
+            )
+        };
+        columns.iter().map(|column| self.in_search(relation, "e", |w| are_like(w, column))).collect()
+    }
+
+    /// That a row is among those of the relation where it is searched that meet a condition.
+    fn in_search(&self, relation: &str, row: &str, condition: impl Fn(&str) -> String) -> String {
+        match self.of_search && row == "e" {
+            true => format!("({})", condition("e")),
+            false => format!("{row}.uid IN (SELECT w.uid FROM {relation} w WHERE {})", condition("w")),
         }
     }
 }
@@ -128,6 +136,11 @@ fn is_word(scalar: &Scalar) -> bool {
     scalar.text.is_ascii() && runs.any(|run| run >= TRIGRAM)
 }
 
+/// Whether an index finds what has it in it.
+fn is_found_by_text(scalar: &Scalar) -> bool {
+    is_word(scalar) || pasted(scalar).next().is_some()
+}
+
 /// The patterns of a field of an entity, where an index of words finds all of them.
 fn words<'a>(entity: &Entity, found: &Found, value: &'a Value) -> Option<&'a [Scalar]> {
     let is_field = found.key.is_none() && entity.texts.contains(&found.field.names[0]);
@@ -153,9 +166,7 @@ fn beginning<'a>(found: &Found, value: &'a Value) -> Option<&'a Scalar> {
 pub(crate) fn is_narrow(entity: &'static Entity, filter: &Expression) -> bool {
     match filter {
         Expression::All(terms) => terms.iter().any(|term| is_narrow(entity, term)),
-        Expression::Free(scalar) => {
-            entity.search.is_some() && (is_word(scalar) || pasted(scalar).next().is_some())
-        }
+        Expression::Free(scalar) => entity.search.is_some() && is_found_by_text(scalar),
         Expression::Is(path, value) => find(entity, path).is_ok_and(|found| {
             let is_found = words(entity, &found, value).is_some()
                 || beginning(&found, value).is_some()
@@ -178,7 +189,7 @@ pub(crate) fn is_found_alike(entity: &'static Entity, filter: &Expression) -> bo
     match filter {
         // Of several conditions it depends on the values which leaves the fewest rows.
         Expression::All(terms) => matches!(&terms[..], [term] if is_found_alike(entity, term)),
-        Expression::Free(scalar) => is_narrow(entity, filter) && pasted(scalar).next().is_none(),
+        Expression::Free(_) => is_narrow(entity, filter),
         Expression::Is(path, Value::One(scalar)) => find(entity, path).is_ok_and(|found| {
             // How many addresses there are in a large network nobody knows.
             (found.kind() != Kind::Address || is_small_network(scalar)) && is_narrow(entity, filter)
@@ -260,6 +271,8 @@ mod tests {
             "ip:10.0.0.0/24",
             "ip:10.0.0.%",
             "mac:00:00:5e:00:53:01",
+            "10.0.0.1",
+            "00:00:5e:00:53:01",
         ] {
             assert!(is_alike(filter), "{filter}");
         }
@@ -274,8 +287,6 @@ mod tests {
             "ip:2001:db8::/64",
             "mac:00:00:5e:%",
             "mac:(00:00:5e:00:53:01,00:00:5e:00:53:02)",
-            "10.0.0.1",
-            "00:00:5e:00:53:01",
         ] {
             assert!(!is_alike(filter), "{filter}");
         }

@@ -1,6 +1,6 @@
 //! What literals mean: addresses, networks, MACs, numbers, times, patterns, and how a pattern begins.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use cidr::{IpCidr, IpInet};
 use serviceradar_streams::{
@@ -20,6 +20,8 @@ use crate::{
 
 /// Bits before an IPv4 address that is mapped to IPv6.
 const MAPPED_BITS: u8 = 96;
+/// Digits that an IPv6 address has in a row, at most.
+const HEXTET_DIGITS: usize = 4;
 
 /// True or false, as people write it.
 pub(crate) fn truth(scalar: &Scalar) -> Result<bool, QueryError> {
@@ -89,6 +91,31 @@ pub(crate) fn is_uid(scalar: &Scalar) -> bool {
 
 pub(crate) fn address(scalar: &Scalar) -> Result<IpAddr, QueryError> {
     scalar.text.parse::<IpAddr>().map(|ip| ip.to_canonical()).map_err(|_| bad(scalar, "no address"))
+}
+
+/// The addresses whose text has this one's in it: 110.0.0.17 of 10.0.0.1.
+pub(crate) fn addresses_around(ip: Ipv4Addr) -> Vec<String> {
+    let text = ip.to_string();
+    let (first, rest) = text.split_once('.').unwrap_or_default();
+    let (middle, last) = rest.rsplit_once('.').unwrap_or_default();
+    let octets = || (u8::MIN..=u8::MAX).map(|octet| octet.to_string());
+    let begins = octets().filter(|octet| octet.ends_with(first));
+    let ends = |begin: String| {
+        let ends = octets().filter(|octet| octet.starts_with(last));
+        ends.map(move |end| format!("{begin}.{middle}.{end}"))
+    };
+    begins.flat_map(ends).collect()
+}
+
+/// Whether an address or a MAC may have it in it: hexadecimal digits, no more than four in a row.
+pub(crate) fn is_part_of_address(scalar: &Scalar) -> bool {
+    let mut run = 0;
+    scalar.text.char_indices().all(|(at, character)| {
+        let is_digit = character.is_ascii_hexdigit();
+        run = if is_digit { run + 1 } else { 0 };
+        let is_wild = scalar.wild.binary_search(&at).is_ok();
+        run <= HEXTET_DIGITS && (is_digit || is_wild || matches!(character, ':' | '.'))
+    })
 }
 
 /// An address, or a network, whose host bits go.
@@ -216,5 +243,36 @@ pub(crate) fn bounds(value: &Value, moment: &Moment, span: Span) -> Result<Bound
             Err(QueryError::new(Code::BadValue, span, "the range ends before it begins"))
         }
         bounds => Ok(bounds),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn around_an_address_are_those_whose_text_has_it_in_it() {
+        for text in ["10.0.0.1", "0.0.0.0", "5.55.5.25", "255.255.255.255", "110.20.30.177"] {
+            let around = addresses_around(text.parse().unwrap());
+            let (_, rest) = text.split_once('.').unwrap();
+            let (middle, _) = rest.rsplit_once('.').unwrap();
+            let all = (0..=255).flat_map(|begin| (0..=255).map(move |end| format!("{begin}.{middle}.{end}")));
+            let expected: Vec<String> = all.filter(|address| address.contains(text)).collect();
+            assert_eq!(around, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_can_be_a_part_of_an_address_is_told_by_its_digits() {
+        let is_part = |text: &str, wild: &[usize]| {
+            is_part_of_address(&Scalar { text: text.to_owned(), wild: wild.to_vec(), span: (0, 0) })
+        };
+        for text in ["10.0.17", "ab", "3d:c5", "2001:DB8::", "0001", ".17"] {
+            assert!(is_part(text, &[]), "{text}");
+        }
+        for text in ["cisco", "cisco-0001", "00001", "10-0", "a%b", "a b", "köln"] {
+            assert!(!is_part(text, &[]), "{text}");
+        }
+        assert!(is_part("a%b", &[1]));
     }
 }

@@ -3,14 +3,18 @@
 //! Predicates are two-valued: under AND and OR alone an unknown one is as good as a false one, and what is negated is
 //! asked whether it is true.
 
+use std::net::IpAddr;
+
 use cidr::IpCidr;
 
 use crate::{
     catalogue::{self, Entity, Field, Kind},
     claims,
     error::{Code, QueryError, Span},
-    indexed::loosened,
-    literal::{Begin, address, begin, bounds, like, network, normal, number, octets, pasted, truth, uid},
+    literal::{
+        Begin, address, addresses_around, begin, bounds, is_part_of_address, like, network, normal, number,
+        octets, pasted, truth, uid,
+    },
     statement::{Parameter, Statement},
     syntax::{Expression, Path, Scalar, Value},
     time_range::{Bounds, Moment},
@@ -169,19 +173,30 @@ impl Conditions<'_> {
             sql.push(self.any_text(patterns));
             return format!("({})", sql.join(" OR "));
         };
-        let exact = patterns.iter().map(|pattern| pattern.to_lowercase()).collect();
-        let found = texts.iter().map(|text| format!("%{}%", like(&loosened(text))).to_lowercase()).collect();
-        let words = self.by_words(search.relation, "e", found, Some(exact));
-        if sql.is_empty() {
-            // A line of words is a field: what could reach over its end is asked of the fields, too.
-            let is_within_one = !scalar.is_broken() && !scalar.text.contains('\n');
-            let is_within_one = self.out.bind(Parameter::Bool(is_within_one));
-            return format!("({words} AND ({is_within_one} OR {}))", self.any_text(patterns));
-        }
-        // Each has an index, which under OR would not be asked.
-        sql.push(words);
-        let of_each = sql.iter().map(|sql| format!("SELECT e.uid FROM {} e WHERE {sql}", search.relation));
-        format!("(e.uid IN ({}))", of_each.collect::<Vec<_>>().join(" UNION ALL "))
+        // What addresses have an address in them, as texts, can be told; and no MAC has another in it.
+        let is_address = match address(scalar) {
+            Ok(IpAddr::V4(ip)) => {
+                let around = self.out.bind(Parameter::Texts(addresses_around(ip)));
+                sql.push(format!("e.ip = ANY ({around}::inet[])"));
+                false
+            }
+            Ok(IpAddr::V6(_)) => true,
+            Err(_) => sql.is_empty() && is_part_of_address(scalar),
+        };
+        sql.extend(self.by_text(search.relation, &texts, is_address));
+        let found = match &sql[..] {
+            [one] => one.clone(),
+            // Each has an index, which under OR would not be asked.
+            each => {
+                let each =
+                    each.iter().map(|sql| format!("SELECT e.uid FROM {} e WHERE {sql}", search.relation));
+                format!("e.uid IN ({})", each.collect::<Vec<_>>().join(" UNION ALL "))
+            }
+        };
+        // A line of words is a field: what could reach over its end is asked of the fields, too.
+        let is_within_one = !scalar.is_broken() && !scalar.text.contains('\n');
+        let is_within_one = self.out.bind(Parameter::Bool(is_within_one));
+        format!("({found} AND ({is_within_one} OR {}))", self.any_text(patterns))
     }
 
     /// That one of the text fields is like one of these.

@@ -20,7 +20,7 @@ use super::{
     session::{Session, views_error},
     state::{self, address},
     sums,
-    tables::{SearchRow, TableRow, words_of},
+    tables::{SearchRow, TableRow, addresses_of, words_of},
 };
 use crate::{
     migrations,
@@ -369,14 +369,16 @@ fn is_searched(
     found: &mut Contradictions,
 ) -> Result<(), tokio_postgres::Error> {
     let text = |at| row.try_get::<_, Option<&str>>(SEARCH_AT + at);
-    let (words, ip) = (words_of(device), address(row, SEARCH_AT + 3)?.map(|ip| ip.to_string()));
+    let (words, addresses) = (words_of(device), addresses_of(device));
+    let ip = address(row, SEARCH_AT + 4)?.map(|ip| ip.to_string());
     let stored = (
-        (text(0)?, text(1)?, text(2)?, ip.as_deref(), text(4)?, text(5)?, text(6)?, text(7)?),
-        row.try_get::<_, Option<Vec<&str>>>(SEARCH_AT + 8)?,
+        (text(0)?, text(1)?, text(2)?, text(3)?, ip.as_deref(), text(5)?, text(6)?, text(7)?, text(8)?),
+        row.try_get::<_, Option<Vec<&str>>>(SEARCH_AT + 9)?,
     );
     let expected = (
         (
             Some(&*words),
+            Some(&*addresses),
             device.name.as_deref(),
             device.hostname.as_deref(),
             device.ip.as_deref(),

@@ -189,12 +189,19 @@ impl TableRow for DetailsRow<'_> {
 
 /// What a free term is looked for in: what people call a device, in small letters, a line each.
 pub(crate) fn words_of(device: &DeviceRow) -> String {
-    let fields =
-        [&device.name, &device.hostname, &device.ip, &device.mac, &device.vendor_name, &device.model];
-    let mut words: Vec<String> = fields.into_iter().flatten().map(|text| text.to_lowercase()).collect();
-    words.push(device.r#type.to_lowercase());
-    words.dedup();
-    words.join("\n")
+    let fields = [&device.name, &device.hostname, &device.vendor_name, &device.model];
+    lines_of(fields.into_iter().flatten().chain([&device.r#type]))
+}
+
+/// The rest of it: what few terms can be a part of, and what is alike in more devices than names are.
+pub(crate) fn addresses_of(device: &DeviceRow) -> String {
+    lines_of([&device.ip, &device.mac].into_iter().flatten())
+}
+
+fn lines_of<'a>(fields: impl Iterator<Item = &'a String>) -> String {
+    let mut lines: Vec<String> = fields.map(|text| text.to_lowercase()).collect();
+    lines.dedup();
+    lines.join("\n")
 }
 
 /// What searches of a device go by (`device_search`).
@@ -212,8 +219,10 @@ impl Row for SearchRow<'_> {
 impl TableRow for SearchRow<'_> {
     const TABLE: &'static str = "device_search";
     const KEY: &'static [&'static str] = &["uid"];
-    const REST: &'static [&'static str] =
-        &["words", "name", "hostname", "ip", "type", "vendor_name", "site", "state", "discovery_sources"];
+    #[rustfmt::skip]
+    const REST: &'static [&'static str] = &[
+        "words", "addresses", "name", "hostname", "ip", "type", "vendor_name", "site", "state", "discovery_sources",
+    ];
     const MAY_BE_EQUAL: bool = true;
 
     fn put_key(key: &String, rows: &mut CopyRows) {
@@ -223,6 +232,7 @@ impl TableRow for SearchRow<'_> {
     fn put_rest(&self, _: &RowContext<'_>, rows: &mut CopyRows) {
         let device = self.0;
         rows.text(&words_of(device))
+            .text(&addresses_of(device))
             .option(device.name.as_deref(), CopyRows::text)
             .option(device.hostname.as_deref(), CopyRows::text)
             .option(device.ip.as_deref().and_then(|ip| ip.parse().ok()), CopyRows::inet)

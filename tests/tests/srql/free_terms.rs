@@ -51,6 +51,7 @@ async fn a_free_term_matches_where_a_single_field_does() {
 /// What people paste is found in every spelling of it, in whatever field it stands.
 #[tokio::test]
 async fn what_is_pasted_is_found_wherever_it_stands() {
+    const IPS: [&str; 5] = ["10.20.30.177", "10.20.30.17", "110.20.30.177", "10.0.0.5", "2001:db8::beef:17"];
     let uid = |n: u128| views_conformance::device(n, "").uid;
     let (mac, ip) = ("00:00:5e:00:53:01", "10.20.30.177");
     let eighth = uid(8);
@@ -71,7 +72,7 @@ async fn what_is_pasted_is_found_wherever_it_stands() {
         model: Some(names[n as usize / names.len() % names.len()].to_owned()).filter(|_| n.is_multiple_of(3)),
         mac: Some(["00:00:5e:00:53:01", "00:00:5e:00:53:11", ""][n as usize % 3].to_owned())
             .filter(|mac| !mac.is_empty()),
-        ip: Some(["10.20.30.177", "10.20.30.17", "110.20.30.177", "10.0.0.5"][n as usize % 4].to_owned()),
+        ip: Some(IPS[n as usize % IPS.len()].to_owned()),
         ..views_conformance::device(n, "")
     });
     let new: Vec<DeviceChange> = new.collect();
@@ -83,8 +84,11 @@ async fn what_is_pasted_is_found_wherever_it_stands() {
     let mut reader = reader(&database).await;
     let spelt = ["00:00:5E:00:53:01", "00-00-5e-00-53-01", "0000.5e00.5301", "00005E005301"];
     let pasted = spelt.map(|term| (term.to_owned(), vec![mac.to_owned(), mac.replace(':', "")]));
-    let address =
-        [(ip.to_owned(), vec![ip.to_owned()]), ("10.0.0.5".to_owned(), vec!["10.0.0.5".to_owned()])];
+    // Whole ones, and parts of addresses and of MACs.
+    let address = [ip, "10.0.0.5", "10.20.30.1", "0.20.30.17", "2001:db8::beef:1", "2001:db8::beef:17"]
+        .into_iter()
+        .chain(["20.30.17", "0.5", "beef:17", "DB8::BEEF", "beef", "2001", "5e:00:53", "E:00", "53:11", "5e"])
+        .map(|term| (term.to_owned(), vec![]));
     let device = [7, 300].map(|n| (uid(n), Vec::new()));
     for (term, mut texts) in pasted.into_iter().chain(address).chain(device) {
         texts.push(term.to_lowercase());
