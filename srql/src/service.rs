@@ -322,7 +322,7 @@ impl Service {
             return Err(Failure::one(StatusCode::BAD_REQUEST, Code::BadValue, said));
         }
         let mut borrowed = self.readers.borrow(&caller.tenant).await?;
-        let answer = borrowed.reader.answer_as(&caller.tenant, &plan, take).await;
+        let answer = self.readers.in_turn(borrowed.reader.answer_as(&caller.tenant, &plan, take)).await;
         self.readers.give_back(borrowed);
         Ok((plan, now, answer?))
     }

@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
+    num::NonZero,
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
+    thread::available_parallelism,
     time::Duration,
 };
 
@@ -24,6 +27,11 @@ pub const COST_DEFAULT: f64 = 100_000_000.0;
 /// Connections to the database for queries, at most.
 pub const READERS_MAX: usize = 32;
 
+/// Pages that are read at a time, per core: the more at once, the later each of them comes.
+pub const TURNS_PER_CORE: usize = 2;
+/// How long a turn lasts. A page that takes longer is read on beside those whose turn it is.
+pub const TURN: Duration = Duration::from_millis(50);
+
 /// Connections that answer.
 pub struct Readers {
     url: String,
@@ -35,6 +43,7 @@ pub struct Readers {
     waiting: PerTenant,
     /// Of the service itself, which asks nothing but whether it is answered.
     own: Arc<Semaphore>,
+    turns: Semaphore,
 }
 
 /// How many of something each tenant may have at a time.
@@ -90,6 +99,21 @@ impl Readers {
             of_tenants: PerTenant::new(concurrent),
             waiting: PerTenant::new(WAITING_MAX),
             own: Arc::new(Semaphore::new(1)),
+            turns: Semaphore::new(TURNS_PER_CORE * available_parallelism().map_or(1, NonZero::get)),
+        }
+    }
+
+    /// What comes of reading a page, when its turn has come. First come, first served.
+    pub async fn in_turn<T>(&self, page: impl Future<Output = T>) -> T {
+        // Never closed.
+        let turn = self.turns.acquire().await.ok();
+        let mut page = pin!(page);
+        match timeout(TURN, &mut page).await {
+            Ok(read) => read,
+            Err(_) => {
+                drop(turn);
+                page.await
+            }
         }
     }
 

@@ -1,8 +1,11 @@
 //! The service, asked over HTTP.
 
-use std::sync::Arc;
+use std::{future::pending, sync::Arc};
 
-use futures_util::{FutureExt, future::join_all};
+use futures_util::{
+    FutureExt,
+    future::{Either, join_all, select, select_all},
+};
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use serviceradar_schemas::{DeviceChange, time::SystemClock};
@@ -281,6 +284,28 @@ async fn limits_hold() {
         (refused.status(), refused.headers()["retry-after"].to_str().unwrap()),
         (StatusCode::TOO_MANY_REQUESTS, "1")
     );
+}
+
+/// Pages are read a few at a time; one that takes long gives its turn up, and nobody waits until it is read.
+#[tokio::test]
+async fn a_page_waits_for_its_turn_and_not_for_one_that_takes_long() {
+    let has_waited = async || {
+        let readers = Readers::new(String::new(), CONCURRENT_DEFAULT, COST_DEFAULT);
+        // More than have a turn at a time.
+        let mut endless: Vec<_> = (0..1_000).map(|_| Box::pin(readers.in_turn(pending::<()>()))).collect();
+        assert!(endless.iter_mut().all(|page| page.now_or_never().is_none()));
+        let has_waited = readers.in_turn(async {}).now_or_never().is_none();
+        endless.truncate(64);
+        let read = select(Box::pin(readers.in_turn(async {})), select_all(endless)).await;
+        assert!(matches!(read, Either::Left(_)));
+        has_waited
+    };
+    // On a machine that was busy elsewhere all turns may be over.
+    let mut tries = 0;
+    while !has_waited().await {
+        tries += 1;
+        assert!(tries < 20, "pages have turns");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
