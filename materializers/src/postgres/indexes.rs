@@ -14,7 +14,7 @@ use crate::{layout::Layout, views::ViewsError};
 /// Sessions that make indexes at the same time.
 const SESSIONS: usize = 2;
 /// Each sorts by itself, in memory: helpers of its own would write what they sort to files first.
-const SETTINGS: &str = "SET maintenance_work_mem = '256MB'; SET max_parallel_maintenance_workers = 0";
+const SETTINGS: &str = "SET maintenance_work_mem = '512MB'; SET max_parallel_maintenance_workers = 0";
 /// Planning needs figures at once, and the server's own process may come minutes later, when there is other work.
 /// Those that take longest first.
 const ANALYZE: [&str; 6] = [
@@ -36,20 +36,41 @@ const KEYS: [(&str, &str); 6] = [
     ("device_search", "(tenant, uid) INCLUDE (name, state)"),
 ];
 
+/// Indexes that take longest to make, the longest first.
+const LONGEST: [&str; 6] = [
+    "device_evidence_claim",
+    "device_search_addresses",
+    "device_search_words",
+    "device_evidence_pkey",
+    "device_evidence_leads",
+    "device_search_hostname",
+];
+
 /// Name and statement of each index of a layout, those that take longest first.
 fn indexes(layout: &Layout) -> Vec<(String, String)> {
     let secondary = layout.indexes.split(';').filter_map(|statement| {
         let statement = statement.get(statement.find("CREATE INDEX")?..)?;
         Some((statement.split_whitespace().nth(2)?.to_owned(), statement.to_owned()))
     });
+    // To add a key at once would wait for whoever makes another index of the table.
     let key = |(table, columns): &(&str, &str)| {
         let name = format!("{table}_pkey");
-        let statement = format!("ALTER TABLE {table} ADD CONSTRAINT {name} PRIMARY KEY {columns}");
+        let statement = format!("CREATE UNIQUE INDEX {name} ON {table} {columns}");
         (name, statement)
     };
     let mut indexes: Vec<_> = secondary.chain(KEYS.iter().map(key)).collect();
-    indexes.sort_by_key(|(name, _)| (!name.ends_with("_words"), !name.starts_with("device_evidence")));
     indexes
+        .sort_by_key(|(name, _)| LONGEST.iter().position(|longest| name == longest).unwrap_or(LONGEST.len()));
+    indexes
+}
+
+/// Tables of the generation of the session that have no key.
+async fn without_key(session: &mut Session) -> Result<Vec<&'static str>, ViewsError> {
+    let select = "SELECT c.relname FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
+        WHERE k.contype = 'p' AND k.connamespace = current_schema()::regnamespace";
+    let rows = session.query(select, &[]).await?;
+    let there: HashSet<&str> = rows.iter().map(|row| row.get(0)).collect();
+    Ok(KEYS.into_iter().map(|(table, _)| table).filter(|table| !there.contains(table)).collect())
 }
 
 /// Those that the generation of the session lacks.
@@ -70,12 +91,11 @@ pub(crate) async fn drop_if_empty(session: &mut Session, layout: &Layout) -> Res
         for (table, _) in KEYS {
             session.begin(&format!("ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {table}_pkey")).await?;
         }
-        let names = indexes(layout).into_iter().map(|(name, _)| name);
-        let names: Vec<String> = names.filter(|name| !name.ends_with("_pkey")).collect();
+        let names: Vec<String> = indexes(layout).into_iter().map(|(name, _)| name).collect();
         session.begin(&format!("DROP INDEX IF EXISTS {}", names.join(", "))).await?;
     }
     session.begin("COMMIT").await?;
-    Ok(!missing(session, layout).await?.is_empty())
+    Ok(!missing(session, layout).await?.is_empty() || !without_key(session).await?.is_empty())
 }
 
 /// Makes the indexes that are missing, and has the planner's figures gathered if any were.
@@ -86,7 +106,7 @@ pub(crate) async fn make(url: &str, schema: &str, layout: &Layout) -> Result<(),
     // Another tenant's writer may be making them at this moment: then it waits here, and nothing is missing.
     session.execute("SELECT pg_advisory_lock(hashtextextended($1, 0))", &[&schema]).await?;
     let mut lacking = missing(&mut session, layout).await?;
-    if lacking.is_empty() {
+    if lacking.is_empty() && without_key(&mut session).await?.is_empty() {
         return Ok(());
     }
     while let Err(error) = side_by_side(url, schema, lacking.iter().map(|(_, of)| of.clone()).collect()).await
@@ -97,6 +117,11 @@ pub(crate) async fn make(url: &str, schema: &str, layout: &Layout) -> Result<(),
             return Err(error);
         }
         lacking = left;
+    }
+    for table in without_key(&mut session).await? {
+        let key =
+            format!("ALTER TABLE {table} ADD CONSTRAINT {table}_pkey PRIMARY KEY USING INDEX {table}_pkey");
+        session.begin(&key).await?;
     }
     // Nobody need wait for them: without, plans are those of an empty table for another second.
     let (url, schema) = (url.to_owned(), schema.to_owned());
