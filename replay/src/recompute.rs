@@ -137,7 +137,8 @@ impl Recompute {
     }
 
     /// Reads, decodes and folds. What `take` and `keep_decision` refuse is as if it had never been, and what `take` changes as
-    /// if it had been so; `last` comes behind all else. `told` hears how many events were read so far.
+    /// if it had been so; `last` comes behind all else. `told` hears how many events were read so far, and is dropped when
+    /// all are.
     ///
     /// # Errors
     /// A gap that no operation explains among them.
@@ -181,6 +182,7 @@ impl Recompute {
             fed?;
             told(events);
         }
+        drop(told);
         readable.sort_unstable();
         let (engine, closed) = tokio::task::spawn_blocking(move || {
             let closed = engine.feed(last.into_iter().collect()).and_then(|()| engine.load(decisions));

@@ -21,7 +21,7 @@ use serviceradar_streams::{
     rows::EpochOutput,
     sums::{Sums, bucket_of},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     recompute::{Recompute, RecomputeError, Recomputed},
@@ -158,8 +158,8 @@ struct Side {
 }
 
 impl Side {
-    fn add(&mut self, mut piece: EpochOutput) {
-        self.sums.add(&Sums::of(&piece));
+    fn add(&mut self, mut piece: EpochOutput, sums: &Sums) {
+        self.sums.add(sums);
         let counts = [piece.devices.new.len(), piece.records.new.len(), piece.evidence.new.len()];
         for (rows, count) in self.rows.iter_mut().zip(counts) {
             *rows += count as u64;
@@ -227,23 +227,30 @@ impl Verify {
         };
         let events = recompute.events().await?;
         let (of_log, of_database) = (told.clone(), told);
+        // To read the log takes both cores of a small machine; what follows takes one, beside which the database is read.
+        let (reading_log, is_log_read) = oneshot::channel::<()>();
         let recomputing = async {
-            let told = move |done| of_log(Step::Log(done, events));
+            let told = move |done| {
+                let _until_dropped = &reading_log;
+                of_log(Step::Log(done, events));
+            };
             let recomputed = recompute.run(Some, |_| true, None, told).await?;
             Ok::<_, VerifyError>(side_of(recomputed).await?)
         };
         let reading = async {
+            // It is dropped, and never sends.
+            let _ = is_log_read.await;
             let mut side = Side::default();
             let mut rows = 0;
             let found = each_piece(&mut stored, |piece| {
                 rows += piece.rows() as u64;
                 of_database(Step::Database(rows));
-                side.add(piece);
+                let sums = Sums::of(&piece);
+                side.add(piece, &sums);
             });
             Ok::<_, VerifyError>((found.await?, side))
         };
-        let (recomputed, read) = tokio::join!(recomputing, reading);
-        let ((recomputed, log), (found, database)) = (recomputed?, read?);
+        let ((recomputed, log), (found, database)) = tokio::try_join!(recomputing, reading)?;
         let kept = stored.kept_sums().await?;
         let mut verdict = Verdict {
             generation: resume.generation,
@@ -302,8 +309,10 @@ pub(crate) async fn each_piece(
 async fn side_of(mut recomputed: Recomputed) -> Result<(Recomputed, Side), RecomputeError> {
     let told = tokio::task::spawn_blocking(move || {
         let mut side = Side::default();
-        let told = recomputed.rows(&mut |piece| {
-            side.add(piece);
+        let told = recomputed.rows(&mut |mut piece| {
+            // As the dataflow sums what it tells.
+            let sums = std::mem::take(&mut piece.sums);
+            side.add(piece, &sums);
             true
         });
         told.map(|()| (recomputed, side))
