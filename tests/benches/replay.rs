@@ -217,6 +217,10 @@ async fn measure(stand: &Stand) -> Result<()> {
     let live = stand.live().await;
     live.caught_up().await?;
     told("the first generation, from empty to all indexes", begun, "");
+    // All devices are published, which a restart would go on with.
+    let begun = Instant::now();
+    live.watch().wait_for(|status| !status.is_publishing()).await?;
+    told("its devices published, after that", begun, "");
     live.stop().await?;
     let begun = Instant::now();
     let live = stand.live().await;
