@@ -236,7 +236,7 @@ COMMENT ON COLUMN device_details.metadata IS 'All other attributes: {key: value}
 COMMENT ON TABLE device_search IS 'What searches of devices go by, apart from what every sighting rewrites';
 COMMENT ON COLUMN device_search.tenant IS 'The tenant';
 COMMENT ON COLUMN device_search.uid IS 'The device';
-COMMENT ON COLUMN device_search.words IS 'Its text fields but for addresses, lower case, a line each';
+COMMENT ON COLUMN device_search.words IS 'Its text fields but for its address and MAC, lower case, a line each';
 COMMENT ON COLUMN device_search.addresses IS 'Its address and its MAC, lower case, a line each';
 COMMENT ON COLUMN device_search.name IS 'As in devices';
 COMMENT ON COLUMN device_search.hostname IS 'As in devices';

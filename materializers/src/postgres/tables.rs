@@ -187,13 +187,13 @@ impl TableRow for DetailsRow<'_> {
     }
 }
 
-/// What a free term is looked for in: what people call a device, in small letters, a line each.
+/// What people call a device, where a free term is looked for: in small letters, a line each.
 pub(crate) fn words_of(device: &DeviceRow) -> String {
     let fields = [&device.name, &device.hostname, &device.vendor_name, &device.model];
     lines_of(fields.into_iter().flatten().chain([&device.r#type]))
 }
 
-/// The rest of it: what few terms can be a part of, and what is alike in more devices than names are.
+/// Its address and its MAC likewise: few terms can be a part of one, and many devices share their beginnings.
 pub(crate) fn addresses_of(device: &DeviceRow) -> String {
     lines_of([&device.ip, &device.mac].into_iter().flatten())
 }
