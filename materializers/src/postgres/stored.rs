@@ -101,6 +101,8 @@ impl PostgresViews {
         session.become_writer().await?;
         session.begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
         session.begin(MUCH_MEMORY).await?;
+        // Whoever compares it with the log reads that first, however long it is.
+        session.begin("SET LOCAL idle_in_transaction_session_timeout = 0").await?;
         let generation = super::use_target(&mut session, self.target).await?;
         Ok(Stored { session, tenant: tenant.to_owned(), generation })
     }
