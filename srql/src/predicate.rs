@@ -173,8 +173,8 @@ impl Conditions<'_> {
             sql.push(self.any_text(patterns));
             return format!("({})", sql.join(" OR "));
         };
-        // What addresses have an address in them, as texts, can be told; and no MAC has another in it.
-        let is_address = match address(scalar) {
+        // Which addresses have one of IPv4 in their text can be listed; a MAC is looked for in MACs alone.
+        let is_address = match scalar.text.parse::<IpAddr>() {
             Ok(IpAddr::V4(ip)) => {
                 let around = self.out.bind(Parameter::Texts(addresses_around(ip)));
                 sql.push(format!("e.ip = ANY ({around}::inet[])"));

@@ -109,11 +109,24 @@ async fn what_is_pasted_is_found_wherever_it_stands() {
             found.sort_unstable();
             assert_eq!(found, expected, "{query}");
         }
+        // The others have it not.
+        let query = format!("in:devices !{term} fields:uid limit:1000");
+        let answer = ask(&mut reader, "acme", &query, 0).await;
+        let answer = answer.unwrap_or_else(|errors| panic!("{query}: {errors:?}"));
+        assert_eq!(answer.rows.len(), new.len() - expected.len(), "{query}");
         assert!(
             expected.len() < new.len() && (!expected.is_empty() || term.contains(&uid(300))),
             "{term} tells apart"
         );
     }
+    // As IPv6 it is that address, and not a part of others.
+    let answer =
+        ask(&mut reader, "acme", "in:devices ::ffff:10.20.30.17 fields:ip limit:1000", 0).await.unwrap();
+    assert!(
+        !answer.rows.is_empty() && answer.rows.iter().all(|row| row[0] == "10.20.30.17"),
+        "{:?}",
+        answer.rows
+    );
 }
 
 /// What a host name begins with is a range of all host names, whatever characters stand at its end.
