@@ -29,6 +29,8 @@ pub const READERS_MAX: usize = 32;
 
 /// Pages that are read at a time, per core: the more at once, the later each of them comes.
 pub const TURNS_PER_CORE: usize = 2;
+/// The least: the database may be on a larger machine.
+pub const TURNS_MIN: usize = 4;
 /// How long a turn lasts. A page that takes longer is read on beside those whose turn it is.
 pub const TURN: Duration = Duration::from_millis(50);
 
@@ -88,6 +90,11 @@ pub enum Refused {
     Unavailable(QueryError),
 }
 
+/// How many pages are read at a time.
+pub fn turns() -> usize {
+    TURNS_MIN.max(TURNS_PER_CORE * available_parallelism().map_or(1, NonZero::get))
+}
+
 impl Readers {
     /// With nothing connected.
     pub fn new(url: String, concurrent: usize, cost_max: f64) -> Self {
@@ -99,7 +106,7 @@ impl Readers {
             of_tenants: PerTenant::new(concurrent),
             waiting: PerTenant::new(WAITING_MAX),
             own: Arc::new(Semaphore::new(1)),
-            turns: Semaphore::new(TURNS_PER_CORE * available_parallelism().map_or(1, NonZero::get)),
+            turns: Semaphore::new(turns()),
         }
     }
 

@@ -1,10 +1,17 @@
 //! The service, asked over HTTP.
 
-use std::{future::pending, sync::Arc};
+use std::{
+    future::pending,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::{
     FutureExt,
-    future::{Either, join_all, select, select_all},
+    future::{Either, join_all, select},
 };
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
@@ -15,12 +22,12 @@ use serviceradar_srql::{
         ANSWER_BYTES_DEFAULT, Service,
         callers::{Callers, digest},
         live::Live,
-        readers::{CONCURRENT_DEFAULT, COST_DEFAULT, Readers, Refused, WAITING_MAX},
+        readers::{CONCURRENT_DEFAULT, COST_DEFAULT, Readers, Refused, WAITING_MAX, turns},
     },
 };
 use serviceradar_streams::{changes::Changes, rows::EpochOutput};
 use serviceradar_tests::{database::Database, views_conformance};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::fill;
@@ -289,23 +296,19 @@ async fn limits_hold() {
 /// Pages are read a few at a time; one that takes long gives its turn up, and nobody waits until it is read.
 #[tokio::test]
 async fn a_page_waits_for_its_turn_and_not_for_one_that_takes_long() {
-    let has_waited = async || {
-        let readers = Readers::new(String::new(), CONCURRENT_DEFAULT, COST_DEFAULT);
-        // More than have a turn at a time.
-        let mut endless: Vec<_> = (0..1_000).map(|_| Box::pin(readers.in_turn(pending::<()>()))).collect();
-        assert!(endless.iter_mut().all(|page| page.now_or_never().is_none()));
-        let has_waited = readers.in_turn(async {}).now_or_never().is_none();
-        endless.truncate(64);
-        let read = select(Box::pin(readers.in_turn(async {})), select_all(endless)).await;
-        assert!(matches!(read, Either::Left(_)));
-        has_waited
+    let readers = Readers::new(String::new(), CONCURRENT_DEFAULT, COST_DEFAULT);
+    let begun = AtomicUsize::new(0);
+    let endless = || async {
+        begun.fetch_add(1, Ordering::Relaxed);
+        pending::<()>().await;
     };
-    // On a machine that was busy elsewhere all turns may be over.
-    let mut tries = 0;
-    while !has_waited().await {
-        tries += 1;
-        assert!(tries < 20, "pages have turns");
-    }
+    let pages: Vec<_> = (0..=turns()).map(|_| Box::pin(readers.in_turn(endless()))).collect();
+    let mut pages = join_all(pages);
+    assert!((&mut pages).now_or_never().is_none());
+    assert_eq!(begun.load(Ordering::Relaxed), turns(), "one waits");
+    let next = Box::pin(readers.in_turn(async {}));
+    let read = timeout(Duration::from_secs(30), select(next, pages)).await;
+    assert!(matches!(read, Ok(Either::Left(_))), "it waits for pages that never end");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
