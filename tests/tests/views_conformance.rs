@@ -128,6 +128,25 @@ async fn the_period_of_a_sighting_is_its_ten_seconds() {
     assert!(plan.iter().any(|line| line.contains("device_summaries_last_seen")), "{plan:?}");
 }
 
+/// A program may be killed when it has the index of a key, and has not made it a key.
+#[tokio::test]
+async fn an_index_that_was_to_be_a_key_becomes_one() {
+    let database = Database::migrated().await;
+    let (views, client) = (database.views().await, database.client().await);
+    laws::load(&views, "acme").await;
+    views.make_indexes(1).await.unwrap();
+    let halfway = "ALTER TABLE views_1.device_search DROP CONSTRAINT device_search_pkey;
+        CREATE UNIQUE INDEX device_search_pkey ON views_1.device_search (tenant, uid) INCLUDE (name, state)";
+    client.batch_execute(halfway).await.unwrap();
+    let is_bare = async || views.take("acme", "w", "f1", &serde_json::json!({})).await.unwrap().1.is_bare;
+    assert!(is_bare().await);
+    views.make_indexes(1).await.unwrap();
+    assert!(!is_bare().await);
+    let keys = "SELECT count(*) FROM pg_constraint
+        WHERE contype = 'p' AND conrelid = 'views_1.device_search'::regclass";
+    assert_eq!(client.query_one(keys, &[]).await.unwrap().get::<_, i64>(0), 1);
+}
+
 /// Journals are hypertables where TimescaleDB is, and old rows go on both kinds of server.
 #[tokio::test]
 async fn journals_forget_what_is_old() {
