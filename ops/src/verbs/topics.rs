@@ -3,7 +3,7 @@
 use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde_json::Value;
-use serviceradar_log::{LogStore, Offsets, Setting, TopicDescription};
+use serviceradar_log::{LogError, LogStore, Offsets, Setting, TopicDescription};
 use serviceradar_materializers::views::{Frontier, Resume};
 use serviceradar_ops::config::Config;
 use serviceradar_replay::{PartitionStatus, lag::look, topics::READ};
@@ -88,7 +88,7 @@ pub(crate) fn log_partitions(config: &Config, stream: Stream) -> u32 {
     }
 }
 
-async fn offsets_of(log: &dyn LogStore, topic: &TopicDescription) -> anyhow::Result<Vec<Offsets>> {
+async fn offsets_of(log: &dyn LogStore, topic: &TopicDescription) -> Result<Vec<Offsets>, LogError> {
     let mut offsets = Vec::new();
     for log_partition in 0..topic.log_partitions {
         offsets.push(log.offsets(&topic.name, log_partition).await?);
@@ -124,8 +124,14 @@ async fn views_of(context: &Context, tenant: &str) -> Option<Resume> {
 async fn list(context: &Context, log: &dyn LogStore) -> anyhow::Result<()> {
     let mut found = Vec::new();
     for topic in log.topics(None).await? {
-        let (offsets, settings) = (offsets_of(log, &topic).await?, log.settings(&topic.name).await?);
-        found.push((topic, offsets, settings));
+        let told =
+            async { Ok::<_, LogError>((offsets_of(log, &topic).await?, log.settings(&topic.name).await?)) };
+        match told.await {
+            Ok((offsets, settings)) => found.push((topic, offsets, settings)),
+            // Somebody, of another tenant perhaps, has deleted it meanwhile.
+            Err(LogError::UnknownTopic(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     // Events are read last, and of one tenant: a broker keeps whatever is asked beside a read waiting.
     let own = &context.config.tenant;
