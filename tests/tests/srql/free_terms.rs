@@ -84,13 +84,13 @@ async fn what_is_pasted_is_found_wherever_it_stands() {
     let mut reader = reader(&database).await;
     let spelt = ["00:00:5E:00:53:01", "00-00-5e-00-53-01", "0000.5e00.5301", "00005E005301"];
     let pasted = spelt.map(|term| (term.to_owned(), vec![mac.to_owned(), mac.replace(':', "")]));
-    // Whole ones, and parts of addresses and of MACs.
     let address = [ip, "10.0.0.5", "10.20.30.1", "0.20.30.17", "2001:db8::beef:1", "2001:db8::beef:17"]
-        .into_iter()
-        .chain(["20.30.17", "0.5", "beef:17", "DB8::BEEF", "beef", "2001", "5e:00:53", "E:00", "53:11", "5e"])
         .map(|term| (term.to_owned(), vec![]));
+    // Parts of addresses and of MACs, in quotes: what stands before `:` is a field otherwise.
+    let part = ["20.30.17", "0.5", "beef:17", "DB8::BEEF", "beef", "2001", "5e:00:53", "E:00", "53:11", "5e"]
+        .map(|term| (format!("'{term}'"), vec![term.to_lowercase()]));
     let device = [7, 300].map(|n| (uid(n), Vec::new()));
-    for (term, mut texts) in pasted.into_iter().chain(address).chain(device) {
+    for (term, mut texts) in pasted.into_iter().chain(address).chain(part).chain(device) {
         texts.push(term.to_lowercase());
         let is_found = |device: &&DeviceChange| {
             let fields =
