@@ -95,16 +95,19 @@ pub(crate) fn address(scalar: &Scalar) -> Result<IpAddr, QueryError> {
 
 /// The addresses whose text has this one's in it: 110.0.0.17 of 10.0.0.1.
 pub(crate) fn addresses_around(ip: Ipv4Addr) -> Vec<String> {
-    let text = ip.to_string();
-    let (first, rest) = text.split_once('.').unwrap_or_default();
-    let (middle, last) = rest.rsplit_once('.').unwrap_or_default();
-    let octets = || (u8::MIN..=u8::MAX).map(|octet| octet.to_string());
-    let begins = octets().filter(|octet| octet.ends_with(first));
-    let ends = |begin: String| {
-        let ends = octets().filter(|octet| octet.starts_with(last));
-        ends.map(move |end| format!("{begin}.{middle}.{end}"))
+    let [first, second, third, last] = ip.octets();
+    // As decimal numbers: that one ends, or begins, with the digits of another.
+    let ends = |octet: &u8| match first {
+        0..10 => octet % 10 == first,
+        10..100 => octet % 100 == first,
+        _ => *octet == first,
     };
-    begins.flat_map(ends).collect()
+    let begins = |octet: &u8| *octet == last || (last > 0 && (octet / 10 == last || octet / 100 == last));
+    let lasts: Vec<u8> = (u8::MIN..=u8::MAX).filter(begins).collect();
+    let firsts = (u8::MIN..=u8::MAX).filter(ends);
+    firsts
+        .flat_map(|first| lasts.iter().map(move |last| format!("{first}.{second}.{third}.{last}")))
+        .collect()
 }
 
 /// Whether an address or a MAC may have it in it: hexadecimal digits, no more than four in a row.
